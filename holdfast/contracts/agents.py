@@ -1,0 +1,49 @@
+"""An agent and its tools as data: what is stored by hash when a run is admitted."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from holdfast.contracts.base import ApprovalPolicy, EffectClass, Stored
+
+
+class Budget(Stored):
+    """What a run may spend. A limit that is None does not bind."""
+
+    usd: float | None = Field(None, ge=0, description="US dollars of model calls")
+    rounds: int | None = Field(50, ge=1, description="model calls")
+    tokens: int | None = Field(None, ge=1, description="input plus output tokens")
+
+
+class ToolDefinition(Stored):
+    """A tool as the model and the policies see it; its code lives in the worker."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    effect: EffectClass = "once"
+    approval: ApprovalPolicy = "never"
+    timeout: float = Field(60.0, gt=0, description="seconds for one try, the total deadline of a send")
+    attempts: int = Field(3, ge=1, description="tries before a repeated failure is told to the model")
+    settle: float = Field(0.0, ge=0, description="seconds a sent request may still land (verifiable)")
+    queue: Literal["agents", "memory"] = "agents"
+    version: str = "1"
+
+
+class AgentDefinition(Stored):
+    """An agent as it was when a run was admitted. Stored once by hash."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    model: str
+    instructions: str = ""
+    tools: list[ToolDefinition] = []
+    budget: Budget = Budget()
+    memory: bool = False
+    window: int | None = Field(None, ge=256, description="tokens of conversation sent; None: what the model takes")
+    temperature: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    api_base: str | None = None
+    params: dict[str, Any] = {}

@@ -1,0 +1,232 @@
+"""Inputs and outputs of activities, and of the short workflows around memory."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from holdfast.contracts.base import Contract, EffectClass, RunState
+from holdfast.contracts.messages import Ask, Decision, Message, Resolution
+from holdfast.contracts.state import Call, Limits, Run
+
+
+class Admit(Contract):
+    """Claim the thread, store messages as runs; with no message, only open the thread and list what is left."""
+
+    writer: str
+    started: datetime
+    messages: list[Message] = []
+    open: bool = False
+
+
+class Admitted(Contract):
+    """Runs to queue, in order of acceptance. Known and refused messages are not among them."""
+
+    runs: list[Run] = []
+    refused: list[str] = []
+    ended: list[Run] = Field([], description="known runs that ended already, to notify whoever asked again")
+    limits: Limits | None = Field(None, description="with the first admission of an execution chain")
+
+
+class StepRef(Contract):
+    """Which step of which run, and who writes. Tenant and thread are in the workflow id."""
+
+    writer: str
+    run_id: str
+    step_no: int
+
+
+class BeginRun(StepRef):
+    """Give the message its place in the thread; with `into`, as steering of that run."""
+
+    into: str | None = None
+
+
+class ModelStep(StepRef):
+    """One model call over the thread as it stands. Steps of its tool calls follow step_no."""
+
+    definition: str
+    recall_step: int | None = None
+
+
+class ModelReply(Contract):
+    """What a model call decided, in ids and counts. `too_long`: nothing was sent, compact first."""
+
+    status: Literal["ok", "too_long"] = "ok"
+    seq: int = 0
+    calls: list[Call] = []
+    tokens: int = 0
+    cost_usd: float = 0.0
+    preview: str = ""
+    compact: bool = False
+
+
+class Compact(StepRef):
+    """Choose from which message on the thread is sent, so that it fits the window."""
+
+    definition: str
+
+
+class Compacted(Contract):
+    """The window after compaction."""
+
+    from_seq: int
+    tokens: int
+    changed: bool = False
+
+
+class ToolStep(StepRef):
+    """One tool call through the ledger. With edited arguments, or long ones, `args` is None: they are in Postgres."""
+
+    definition: str
+    call_id: str
+    tool: str
+    seq: int
+    effect: EffectClass
+    args: str | None = None
+    args_hash: str
+    epoch: int = 0
+    edited: bool = False
+    rejected: str | None = Field(None, description="a person rejected the call: fill its slot with this reason")
+    reuse: bool = False
+
+
+class ToolOutcome(Contract):
+    """What became of a tool call. `in_doubt` and `conflict` wait for a person."""
+
+    status: Literal["done", "error", "in_doubt", "conflict", "abandoned"]
+    preview: str = ""
+    bytes: int = 0
+
+
+class RequestApprovals(StepRef):
+    """Mirror pending approvals in Postgres and say so to whoever watches."""
+
+    calls: list[Call]
+    definition: str
+
+
+class RecordDecision(StepRef):
+    """Write the audit row of a decision, before the approved call may be claimed."""
+
+    decision: Decision
+    definition: str
+    tool: str
+    args_hash: str
+    seq: int
+    call_id: str
+
+
+class Recorded(Contract):
+    """Whether the decision stands; edited arguments that do not fit the schema do not."""
+
+    accepted: bool
+    args: str | None = None
+    args_hash: str = ""
+    why: str | None = None
+
+
+class ResolveEffect(StepRef):
+    """Carry out a person's word on a call in doubt, audited."""
+
+    resolution: Resolution
+    conflict: bool = False
+
+
+class Resolved(Contract):
+    """Whether the word was carried out; `not_done` is refused until lease and deadline have passed."""
+
+    accepted: bool
+    epoch: int = 0
+    why: str | None = None
+
+
+class EndRun(StepRef):
+    """Close a run: open slots are filled with `interrupted`, the answer is committed with its outbox row."""
+
+    state: RunState
+    error: str | None = None
+    answer_seq: int | None = None
+    steps: int = 0
+    memory: bool = False
+
+
+class Ended(Contract):
+    """The run's row as it is now closed; `outbox` says that memory has something to remember."""
+
+    state: RunState
+    outbox: bool = False
+
+
+class Recall(StepRef):
+    """Find what long-term memory knows about the run's message; the hits are stored in Postgres."""
+
+    limit: int = 5
+
+
+class Recalled(Contract):
+    """How many memories were found."""
+
+    count: int = 0
+
+
+class RecallMissed(StepRef):
+    """Say that memory did not answer in time and the run goes on without."""
+
+    why: str = "memory unavailable"
+
+
+class Remember(Contract):
+    """Carry outbox rows of one run, or with run_id None of everyone, into long-term memory."""
+
+    run_id: str | None = None
+    limit: int = 200
+
+
+class Remembered(Contract):
+    """How many outbox rows were carried out, and how many are left."""
+
+    count: int = 0
+    left: int = 0
+
+
+class MemoryQuestion(Contract):
+    """Input of MemoryWorkflow: what does this tenant's long-term memory know about a text?"""
+
+    tenant: str = "default"
+    text: str = Field(min_length=1, max_length=4000)
+    limit: int = Field(5, ge=1, le=100)
+
+
+class MemoryHit(Contract):
+    """One memory, best first; score is the engine's own."""
+
+    id: str
+    text: str
+    score: float
+    thread: str | None = None
+    run_id: str | None = None
+    at: datetime | None = None
+
+
+class MemoryAnswer(Contract):
+    """Result of MemoryWorkflow."""
+
+    hits: list[MemoryHit] = []
+
+
+class SendMessage(Contract):
+    """Send the message of an AskWorkflow to its thread."""
+
+    ask: Ask
+    thread: str
+    message_id: str
+
+
+class ReadAnswer(Contract):
+    """Read how a run stands; the answer rides along when short."""
+
+    run_id: str
+    thread: str

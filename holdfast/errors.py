@@ -1,0 +1,191 @@
+"""The one tree of errors. Anyone may raise and catch these; a message says what happened, why, and what to do next.
+
+HoldfastError
+├── ConfigurationError          settings or an agents file are wrong: nothing was started
+│   ├── AgentsFileError         the agents file could not be loaded
+│   └── MissingModelKey         a model was named whose key is not set
+├── StackError                  a server is missing, busy or does not answer
+│   ├── TemporalBinaryNotFound
+│   ├── StackBusy               another process holds this folder's stack
+│   └── StackNotRunning
+├── InvalidInput                a caller's input was refused; nothing was stored
+│   ├── UnknownAgent
+│   ├── UnknownRun
+│   ├── ThreadOwned             the thread belongs to another agent
+│   └── DecisionRefused         a decision does not fit what is pending
+├── RunEnded                    the run ended without an answer
+├── StorageError
+│   └── StaleWriter             another workflow execution owns the thread now
+├── EffectError
+│   ├── InDoubt                 nobody can tell whether the effect took place
+│   ├── FencedOut               a newer owner has taken this call over
+│   ├── ArgumentsChanged        the same ledger key with other arguments
+│   ├── ToolNotStarted          the tool's code never began to run: nothing took effect
+│   └── ToolResultInvalid       the tool ran, its effect stands, but its result cannot be kept
+├── ModelError
+│   ├── ModelUnavailable        worth another try (429, 5xx, cut stream, time-out)
+│   ├── ModelRefused            the provider refused the request: another try will not help
+│   └── ContextTooLong
+└── ToolError                   raise it in a tool: refused, and nothing took effect
+    └── ToolArgumentsInvalid
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AgentsFileError",
+    "ArgumentsChanged",
+    "ConfigurationError",
+    "ContextTooLong",
+    "DecisionRefused",
+    "EffectError",
+    "FencedOut",
+    "HoldfastError",
+    "InDoubt",
+    "InvalidInput",
+    "MissingModelKey",
+    "ModelError",
+    "ModelRefused",
+    "ModelUnavailable",
+    "RunEnded",
+    "StackBusy",
+    "StackError",
+    "StackNotRunning",
+    "StaleWriter",
+    "StorageError",
+    "TemporalBinaryNotFound",
+    "ThreadOwned",
+    "ToolArgumentsInvalid",
+    "ToolError",
+    "ToolNotStarted",
+    "ToolResultInvalid",
+    "UnknownAgent",
+    "UnknownRun",
+]
+
+
+class HoldfastError(Exception):
+    """Something went wrong in Holdfast."""
+
+    def __init__(self, message: str | None = None) -> None:
+        """Use *message*, or the first line of the class's docstring."""
+        doc = (self.__class__.__doc__ or "").strip()
+        super().__init__(message or (doc.splitlines()[0] if doc else self.__class__.__name__))
+
+
+class ConfigurationError(HoldfastError):
+    """A setting is wrong. Nothing was started."""
+
+
+class AgentsFileError(ConfigurationError):
+    """The agents file could not be loaded."""
+
+
+class MissingModelKey(ConfigurationError):
+    """The model needs an API key that is not set."""
+
+
+class StackError(HoldfastError):
+    """A server that Holdfast needs is missing or does not answer. Run `holdfast doctor`."""
+
+
+class TemporalBinaryNotFound(StackError):
+    """No Temporal server was found. Run `holdfast doctor` to see how to get one."""
+
+
+class StackBusy(StackError):
+    """Another Holdfast stack runs in this folder. Use it, or stop it with `holdfast down`."""
+
+
+class StackNotRunning(StackError):
+    """No Holdfast stack runs in this folder. Start one with `holdfast dev`."""
+
+
+class InvalidInput(HoldfastError):
+    """The input was refused. Nothing was stored."""
+
+
+class UnknownAgent(InvalidInput):
+    """No such agent."""
+
+
+class UnknownRun(InvalidInput):
+    """No such run. `holdfast runs` lists the runs there are."""
+
+
+class ThreadOwned(InvalidInput):
+    """The thread belongs to another agent."""
+
+
+class DecisionRefused(InvalidInput):
+    """The decision does not fit what is pending."""
+
+
+class RunEnded(HoldfastError):
+    """The run ended without an answer."""
+
+    def __init__(self, message: str | None = None, *, state: str = "failed") -> None:
+        """Keep the run's final *state* beside the message."""
+        super().__init__(message)
+        self.state = state
+
+
+class StorageError(HoldfastError):
+    """The store refused an operation."""
+
+
+class StaleWriter(StorageError):
+    """Another workflow execution owns this thread now; this one may write no more."""
+
+
+class EffectError(HoldfastError):
+    """The ledger refused a step."""
+
+
+class InDoubt(EffectError):
+    """The request was sent and nobody can tell whether it took effect."""
+
+
+class FencedOut(EffectError):
+    """A newer owner has taken this call over; its outcome was set aside."""
+
+
+class ArgumentsChanged(EffectError):
+    """The ledger holds this step with other arguments: a person must decide."""
+
+
+class ToolNotStarted(EffectError):
+    """The tool's code never began to run, so nothing took effect. Another try may find a free place."""
+
+
+class ToolResultInvalid(EffectError):
+    """The tool ran and its effect stands, but what it returned cannot be kept."""
+
+
+class ModelError(HoldfastError):
+    """A model call failed."""
+
+
+class ModelUnavailable(ModelError):
+    """The model did not answer; another try may."""
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        """Keep *retry_after*, the seconds the provider asked us to wait, if it named any."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelRefused(ModelError):
+    """The provider refused the request."""
+
+
+class ContextTooLong(ModelRefused):
+    """The conversation does not fit the model's context window."""
+
+
+class ToolError(HoldfastError):
+    """Raise this in a tool to say: refused, and nothing took effect. The model sees the message."""
+
+
+class ToolArgumentsInvalid(ToolError):
+    """The model called the tool with arguments that do not fit its schema."""

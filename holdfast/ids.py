@@ -1,0 +1,86 @@
+"""Names and hashes that every room computes alike. Pure functions, safe in workflow code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from typing import Any
+
+from holdfast.errors import InvalidInput
+
+__all__ = [
+    "RUN_NAMESPACE",
+    "args_hash",
+    "canonical_json",
+    "check_part",
+    "effect_key",
+    "effect_scope",
+    "run_id_for",
+    "split_workflow_id",
+    "workflow_id_for",
+]
+
+RUN_NAMESPACE = uuid.UUID("6f8f57f0-6f0e-5a3b-9d0c-1b8f3f6f7a11")
+_PART = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def _framed(*parts: str) -> bytes:
+    """Join *parts* so that no two lists of parts share an encoding: each is preceded by its length."""
+    return b"".join(len(raw := part.encode()).to_bytes(8, "big") + raw for part in parts)
+
+
+def check_part(what: str, value: str) -> str:
+    """Return *value* if it may be a part of a workflow id.
+
+    Raises:
+        InvalidInput: it has a character outside A-Z a-z 0-9 . _ - or more than 128 of them.
+
+    """
+    if not _PART.fullmatch(value):
+        raise InvalidInput(f"{what} {value[:140]!r} is not allowed: use 1 to 128 of the characters A-Z a-z 0-9 . _ -")
+    return value
+
+
+def workflow_id_for(tenant: str, thread: str) -> str:
+    """Return the id of the one workflow that writes this thread."""
+    return f"{check_part('tenant', tenant)}:{check_part('thread', thread)}"
+
+
+def split_workflow_id(workflow_id: str) -> tuple[str, str]:
+    """Return (tenant, thread) of a workflow id.
+
+    Raises:
+        InvalidInput: it does not have the form `tenant:thread`.
+
+    """
+    tenant, colon, thread = workflow_id.partition(":")
+    if not colon:
+        raise InvalidInput(f"workflow id {workflow_id[:140]!r} must be `tenant:thread`, like default:customer-42")
+    return check_part("tenant", tenant), check_part("thread", thread)
+
+
+def run_id_for(tenant: str, thread: str, message_id: str) -> str:
+    """Return the run id of a message: the same message always names the same run."""
+    return str(uuid.uuid5(RUN_NAMESPACE, hashlib.sha256(_framed(tenant, thread, message_id)).hexdigest()))
+
+
+def effect_scope(workflow_id: str, first_execution_run_id: str) -> str:
+    """Return the scope of a root run's effects; it survives continue-as-new and Reset."""
+    return f"{workflow_id}@{first_execution_run_id}"
+
+
+def effect_key(scope: str, epoch: int, step_no: int, tool: str) -> str:
+    """Return the ledger key of a step, 64 hex digits. It is also the idempotency key a tool sends."""
+    return hashlib.sha256(_framed(scope, str(epoch), str(step_no), tool)).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of *value* that hashes are taken of: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def args_hash(args: dict[str, Any]) -> str:
+    """Return the hash that binds a call, its approval and its ledger row to these arguments."""
+    return hashlib.sha256(canonical_json(args).encode()).hexdigest()

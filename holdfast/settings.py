@@ -1,0 +1,171 @@
+"""Every limit, default and time-out, validated at start. Any room may read them; runtime and CLI load them.
+
+Sources, strongest first: arguments, `HOLDFAST_*` variables, `.env`, `holdfast.toml`, the defaults here.
+All durations are in seconds and derive from `time_scale`: a slow machine sets one number.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from holdfast.errors import ConfigurationError
+
+__all__ = ["Settings", "load_settings"]
+
+KiB = 1024
+
+
+class Settings(BaseSettings):
+    """What a process of Holdfast needs to know. Sizes in bytes, times in seconds (before `time_scale`)."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HOLDFAST_",
+        env_file=".env",
+        toml_file="holdfast.toml",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    # Where things are
+    home: Path = Field(Path(".holdfast"), description="Folder of the embedded stack: data, sockets, logs, state.")
+    agents: Path = Field(Path("agents.py"), description="Python file that defines the agents.")
+    temporal_address: str | None = Field(
+        None,
+        validation_alias=AliasChoices("HOLDFAST_TEMPORAL_ADDRESS", "TEMPORAL_ADDRESS", "temporal_address"),
+        description="host:port of a Temporal server; unset: the embedded one.",
+    )
+    temporal_namespace: str = Field(
+        "default",
+        validation_alias=AliasChoices("HOLDFAST_TEMPORAL_NAMESPACE", "TEMPORAL_NAMESPACE", "temporal_namespace"),
+        description="Temporal namespace.",
+    )
+    temporal_ui: str | None = Field(None, description="Base URL of the Temporal Web UI, for links.")
+    temporal_binary: Path | None = Field(None, description="A `temporal` CLI binary to run as the embedded server.")
+    database_url: str | None = Field(None, description="postgresql:// URL; unset: the embedded PostgreSQL.")
+    qdrant_url: str | None = Field(None, description="http:// URL of a Qdrant server; unset: the embedded engine.")
+    qdrant_api_key: str | None = Field(None, description="API key of that Qdrant server.", repr=False)
+    tenant: str = Field("default", pattern=r"^[A-Za-z0-9._-]{1,128}$", description="Tenant of this client.")
+    task_queue: str = Field("holdfast", description="Temporal task queue of agents.")
+    memory_queue: str = Field("holdfast-memory", description="Temporal task queue of the memory process.")
+
+    # Processes
+    workers: int = Field(2, ge=1, le=64, description="Agent worker processes of the embedded stack.")
+    idle_exit: float = Field(600.0, gt=0, description="A stack started by `run` ends after so long without work.")
+    stop_grace: float = Field(10.0, gt=0, description="Ctrl-C stops the whole stack within this time.")
+    shutdown_grace: float = Field(8.0, gt=0, description="A worker told to stop lets calls in flight finish so long.")
+    tool_threads: int = Field(32, ge=1, le=1024, description="Threads of a worker for synchronous tools.")
+    max_concurrent_steps: int = Field(64, ge=1, le=2000, description="Activities a worker runs at once.")
+    database_pool: int = Field(10, ge=2, le=200, description="PostgreSQL connections of a worker.")
+    start_timeout: float = Field(60.0, gt=0, description="A process of the embedded stack is ready within this time.")
+    restart_delay_max: float = Field(10.0, gt=0, description="Longest pause before a dying process restarts.")
+    healthy_after: float = Field(5.0, gt=0, description="A process that lived so long restarts at once when it dies.")
+    temporal_port: int | None = Field(None, ge=1, le=65535, description="Port of the embedded Temporal (unset: free).")
+    ui_port: int | None = Field(None, ge=1, le=65535, description="Port of its Web UI (unset: free).")
+    postgres_port: int | None = Field(None, ge=1, le=65535, description="Port of embedded PostgreSQL (unset: free).")
+    ready_file: Path | None = Field(None, description="A worker creates this file when it polls.")
+
+    # The one scalable constant, and what derives from it
+    time_scale: float = Field(1.0, ge=0.1, le=100, description="Multiplies every protocol time below.")
+    beat: float = Field(0.5, gt=0, description="Heartbeat interval of every activity.")
+    lease: float = Field(2.0, gt=0, description="Ledger lease and heartbeat time-out.")
+    linger: float = Field(10.0, ge=0, description="How long an idle thread's workflow stays.")
+    client_patience: float = Field(60.0, gt=0, description="A client waits so long for a server to come back.")
+    memory_wait: float = Field(2.0, gt=0, description="How long a run waits for the memory process to take a step.")
+    sweep_every: float = Field(5.0, gt=0, description="Interval of the sweeper for runs and rows left behind.")
+    model_timeout: float = Field(600.0, gt=0, description="Longest model call.")
+    model_patience: float = Field(1800.0, gt=0, description="A run fails when its model has not answered for so long.")
+    tool_timeout: float = Field(60.0, gt=0, description="Longest tool call, unless the tool says otherwise.")
+
+    # Sizes
+    text_max: int = Field(4 * KiB * KiB, ge=1, description="Longest message accepted.")
+    text_inline: int = Field(2 * KiB, ge=1, description="Longer message text travels by reference.")
+    args_inline: int = Field(1 * KiB, ge=1, description="Longer tool arguments travel by reference.")
+    result_inline: int = Field(16 * KiB, ge=256, description="Longer tool results are stored whole, passed on trimmed.")
+    result_max: int = Field(64 * KiB * KiB, ge=KiB, description="A tool result over this is an error.")
+    decision_args_max: int = Field(64 * KiB, ge=256, description="Longest edited arguments of an approval.")
+    answer_inline: int = Field(16 * KiB, ge=256, description="Longer answers come by reference in AskWorkflow.")
+    roll_after_events: int = Field(4000, ge=50, description="Continue-as-new before this many history events.")
+
+    # Models
+    model: str | None = Field(None, description="Overrides the model of every agent (`provider/model`).")
+    api_base: str | None = Field(None, description="Base URL of an OpenAI-compatible server for every model.")
+    offline: bool | None = Field(None, description="True: offline/extractive stands in when a key is missing.")
+
+    # Logs
+    log_format: Literal["console", "json"] = Field("console", description="Log lines for people or for machines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must start with postgresql:// (for example postgresql://user:password@host:5432/name)")
+        return value
+
+    @field_validator("qdrant_url", "temporal_ui", "api_base")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value
+
+    @field_validator("temporal_address")
+    @classmethod
+    def _host_port(cls, value: str | None) -> str | None:
+        if value is not None and not value.rpartition(":")[2].isdigit():
+            raise ValueError("must be host:port (for example 127.0.0.1:7233)")
+        return value
+
+    def scaled(self, seconds: float) -> float:
+        """Return *seconds* multiplied by `time_scale`."""
+        return seconds * self.time_scale
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: arguments, environment, .env, holdfast.toml."""
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Load and validate the settings.
+
+    Raises:
+        ConfigurationError: a value is wrong; the message names each variable and what it must be.
+
+    """
+    try:
+        return Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as exc:
+        lines = []
+        for error in exc.errors():
+            name = str(error["loc"][0]) if error["loc"] else "settings"
+            variable = name if name.isupper() else f"HOLDFAST_{name.upper()}"
+            lines.append(f"  {variable}={error.get('input')!r}: {error['msg']}")
+        message = "These settings are wrong (environment, .env or holdfast.toml):\n" + "\n".join(lines)
+        raise ConfigurationError(message) from None
+    except Exception as exc:  # a malformed holdfast.toml surfaces as a parser's own error
+        raise ConfigurationError(f"holdfast.toml or .env could not be read: {exc}. Mend or remove it.") from exc
+
+
+@lru_cache(maxsize=1)
+def defaults() -> Settings:
+    """Return the built-in defaults, read from no file and no environment."""
+    return Settings.model_construct()
