@@ -1,0 +1,250 @@
+"""The effect ledger: who may do a step, whether it was sent, what became of it. See the design, section 4.
+
+Every function takes a connection and leaves the transaction to the caller, so that a completion commits together with
+the thread slot it fills. The clock is PostgreSQL's `clock_timestamp()`; seconds are plain floats.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import asyncpg
+
+from holdfast.contracts import EffectClass
+from holdfast.memory.database import Connection
+from holdfast.memory.queries import queries
+
+__all__ = [
+    "Claim",
+    "Settled",
+    "Step",
+    "claim",
+    "complete",
+    "doubt",
+    "fail",
+    "find",
+    "guard",
+    "late",
+    "left_behind",
+    "of_run",
+    "record_pure",
+    "release",
+    "renew",
+    "resolve",
+    "stored",
+]
+
+_Q = queries("ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the ledger knows a call by."""
+
+    key: str
+    run_id: str
+    scope: str
+    step_no: int
+    tool: str
+    effect: EffectClass
+    args_hash: str
+    epoch: int = 0
+    settle: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the caller may do now.
+
+    `go`: send, after the guard. `look`: ask the remote first. `wait`: claim again in so many *seconds*.
+    `done`: here is the *result*. `in_doubt`, `abandoned`, `conflict`: not for this caller to decide.
+    """
+
+    kind: Literal["go", "look", "wait", "done", "in_doubt", "abandoned", "conflict"]
+    fence: int = 0
+    seconds: float = 0.0
+    result: dict[str, Any] | None = None
+    newly: bool = False  # this very claim found the call in doubt
+    sends: int = 0
+
+
+async def claim(conn: Connection, step: Step, owner: str, lease: float) -> Claim:
+    """Take the step, or learn why not. Run it in a short transaction of its own; *owner* names one attempt."""
+    status = await conn.execute(
+        _Q["insert"],
+        step.key,
+        step.run_id,
+        step.scope,
+        step.step_no,
+        step.epoch,
+        step.tool,
+        step.effect,
+        step.args_hash,
+        owner,
+        lease,
+        step.settle,
+    )
+    if status.endswith(" 1"):
+        return Claim("go", fence=1)
+    row = await conn.fetchrow(_Q["lock"], step.key)
+    if row is None:  # rows are never deleted while their run is open
+        raise AssertionError(f"ledger row {step.key} vanished between insert and lock")
+    state = row["state"]
+    final_failure = state == "failed" and row["result"] is not None
+    if row["args_hash"] != step.args_hash and (final_failure or state not in ("failed", "retry_ok")):
+        return Claim("conflict", fence=row["fence"])
+    if state == "done" or final_failure:
+        return Claim("done", fence=row["fence"], result=json.loads(row["result"]))
+    if state in ("abandoned", "in_doubt"):
+        return Claim(state, fence=row["fence"])
+    if state == "in_flight":
+        return await _claim_in_flight(conn, step, owner, lease, row)
+    return await _take_over(conn, step, owner, lease, row, keep_sent=False)
+
+
+async def _claim_in_flight(conn: Connection, step: Step, owner: str, lease: float, row: asyncpg.Record) -> Claim:
+    if step.effect in ("keyed", "local_tx"):
+        return await _take_over(conn, step, owner, lease, row, keep_sent=False)
+    if row["lease_left"] > 0:
+        return Claim("wait", seconds=row["lease_left"])
+    if row["sent_at"] is None:
+        return await _take_over(conn, step, owner, lease, row, keep_sent=False)
+    if step.effect == "verifiable":
+        if row["settle_left"] > 0:
+            return Claim("wait", seconds=row["settle_left"])
+        return await _take_over(conn, step, owner, lease, row, keep_sent=True)
+    await doubt(conn, step.key, row["fence"], "its worker was lost after the request was sent")
+    return Claim("in_doubt", fence=row["fence"], newly=True)
+
+
+async def _take_over(
+    conn: Connection, step: Step, owner: str, lease: float, row: asyncpg.Record, *, keep_sent: bool
+) -> Claim:
+    fence = await conn.fetchval(_Q["take_over"], step.key, owner, step.args_hash, lease, keep_sent)
+    return Claim("look" if keep_sent else "go", fence=fence, sends=row["sends"])
+
+
+async def renew(conn: Connection, key: str, fence: int, lease: float) -> bool:
+    """Prolong the lease; False when a newer owner has the step, or it has ended."""
+    status: str = await conn.execute(_Q["renew"], key, fence, lease)
+    return status.endswith(" 1")
+
+
+async def release(conn: Connection, key: str, fence: int) -> None:
+    """Give the lease up at once: this attempt is over and the next need not wait for it."""
+    await conn.execute(_Q["release"], key, fence)
+
+
+async def guard(conn: Connection, key: str, fence: int, deadline: float) -> bool:
+    """Write down that the request is sent now, to end within *deadline* seconds. False: do not send."""
+    status: str = await conn.execute(_Q["guard"], key, fence, deadline)
+    return status.endswith(" 1")
+
+
+async def complete(
+    conn: Connection, key: str, fence: int, args_hash: str, result: dict[str, Any]
+) -> Literal["in_flight", "in_doubt"] | None:
+    """Mark the step done; the state it had, or None when fenced out (then nothing may be written with it)."""
+    before: Literal["in_flight", "in_doubt"] | None = await conn.fetchval(
+        _Q["complete"], key, fence, args_hash, json.dumps(result)
+    )
+    return before
+
+
+async def fail(conn: Connection, key: str, fence: int, error: str, result: dict[str, Any] | None = None) -> bool:
+    """Mark the step failed: proved that nothing took effect. With a *result* the failure is final."""
+    text = None if result is None else json.dumps(result)
+    status: str = await conn.execute(_Q["fail"], key, fence, error[:2000], text)
+    return status.endswith(" 1")
+
+
+async def doubt(conn: Connection, key: str, fence: int, why: str) -> bool:
+    """Mark a sent step in doubt; False when it was not in flight under this fence, or never sent."""
+    status: str = await conn.execute(_Q["doubt"], key, fence, why[:2000])
+    return status.endswith(" 1")
+
+
+async def record_pure(conn: Connection, step: Step, owner: str, result: dict[str, Any]) -> bool:
+    """Insert a pure step as done, in the transaction that commits its outcome. False: it was done before; roll back."""
+    status: str = await conn.execute(
+        _Q["insert_done"],
+        step.key,
+        step.run_id,
+        step.scope,
+        step.step_no,
+        step.epoch,
+        step.tool,
+        step.args_hash,
+        owner,
+        json.dumps(result),
+    )
+    return status.endswith(" 1")
+
+
+async def stored(conn: Connection, key: str) -> tuple[dict[str, Any], str] | None:
+    """Return (result, args_hash) of a step whose outcome is recorded."""
+    row = await conn.fetchrow(_Q["result"], key)
+    if row is None or row["result"] is None or row["state"] not in ("done", "failed"):
+        return None
+    return json.loads(row["result"]), row["args_hash"]
+
+
+async def late(
+    conn: Connection,
+    key: str,
+    fence: int,
+    owner: str,
+    outcome: dict[str, Any],
+    *,
+    tokens: int = 0,
+    cost_usd: float = 0.0,
+) -> None:
+    """Keep the outcome of a call that was fenced out or bought twice."""
+    await conn.execute(_Q["late"], key, fence, owner, json.dumps(outcome, default=str), tokens, cost_usd)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Whether a person's word on a call was carried out, and if not, why."""
+
+    accepted: bool
+    why: str | None = None
+    state: str | None = None
+
+
+async def resolve(
+    conn: Connection, key: str, outcome: Literal["done", "not_done", "abandon"], result: dict[str, Any] | None = None
+) -> Settled:
+    """Carry out a person's word on a step in doubt, inside the transaction that writes its audit row."""
+    row = await conn.fetchrow(_Q["lock"], key)
+    if row is None:
+        return Settled(False, "there is no such call in the ledger")
+    if row["state"] != "in_doubt":
+        return Settled(False, f"the call is {row['state']}, not in doubt: nothing to resolve", row["state"])
+    if outcome == "not_done" and row["deadline_left"] is not None and row["deadline_left"] > 0:
+        return Settled(
+            False,
+            f"the request may still be under way: say `not done` again in {row['deadline_left']:.0f} s",
+            row["state"],
+        )
+    state = {"done": "done", "not_done": "retry_ok", "abandon": "abandoned"}[outcome]
+    text = json.dumps(result) if outcome == "done" else None
+    await conn.execute(_Q["settle"], key, state, text, row["error"])
+    return Settled(True, state=state)
+
+
+async def of_run(conn: Connection, run_id: str) -> list[asyncpg.Record]:
+    """Return the ledger rows of a run, in order of its steps."""
+    return await conn.fetch(_Q["of_run"], run_id)
+
+
+async def find(conn: Connection, run_id: str, step_no: int) -> asyncpg.Record | None:
+    """Return key, scope, epoch, tool, state, class and args_hash of a step of a run."""
+    return await conn.fetchrow(_Q["find"], run_id, step_no)
+
+
+async def left_behind(conn: Connection, grace: float) -> list[asyncpg.Record]:
+    """Return calls still in flight whose run has ended and whose lease ran out *grace* seconds ago."""
+    return await conn.fetch(_Q["left_behind"], grace)

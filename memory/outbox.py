@@ -1,0 +1,50 @@
+"""What is to be remembered: rows commit with the answer, and leave when memory has them. Also recalled hits."""
+
+from __future__ import annotations
+
+import json
+
+import asyncpg
+
+from holdfast.contracts import MemoryHit
+from holdfast.memory.database import Connection
+from holdfast.memory.queries import queries
+
+__all__ = ["count", "drop", "get_recall", "put", "put_recall", "take"]
+
+_Q = queries("outbox")
+
+
+async def put(
+    conn: Connection, *, tenant: str, source_key: str, run_id: str, thread: str, kind: str, text: str
+) -> None:
+    """Write down that *text* is to be remembered, once per *source_key*."""
+    await conn.execute(_Q["put"], tenant, source_key, run_id, thread, kind, text)
+
+
+async def take(conn: Connection, run_id: str | None, limit: int) -> list[asyncpg.Record]:
+    """Return rows of one run, or the oldest of all. They stay until `drop`: doing one twice leaves one memory."""
+    return await conn.fetch(_Q["take"], run_id, limit)
+
+
+async def drop(conn: Connection, ids: list[int]) -> None:
+    """Remove rows that long-term memory has acknowledged."""
+    await conn.execute(_Q["drop"], ids)
+
+
+async def count(conn: Connection) -> int:
+    """Return how many rows wait."""
+    value: int = await conn.fetchval(_Q["count"])
+    return value
+
+
+async def put_recall(conn: Connection, run_id: str, step_no: int, hits: list[MemoryHit]) -> None:
+    """Store what memory knew when a run began, so that its request can be rebuilt."""
+    text = json.dumps([hit.model_dump(mode="json") for hit in hits], ensure_ascii=False)
+    await conn.execute(_Q["put_recall"], run_id, step_no, text)
+
+
+async def get_recall(conn: Connection, run_id: str, step_no: int) -> list[MemoryHit]:
+    """Return the hits stored for a run's recall step."""
+    text = await conn.fetchval(_Q["get_recall"], run_id, step_no)
+    return [] if text is None else [MemoryHit.model_validate(hit) for hit in json.loads(text)]

@@ -1,0 +1,201 @@
+"""Runs and the definitions they run under. Activities write them, the client and the sweeper read them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import asyncpg
+
+from holdfast.contracts import AgentDefinition, Message, Run, RunState
+from holdfast.memory.database import Connection
+from holdfast.memory.queries import queries
+from holdfast.memory.threads import tokens_of
+
+__all__ = [
+    "add_usage",
+    "agent",
+    "answer_text",
+    "begin",
+    "by_id",
+    "definition",
+    "end",
+    "find",
+    "insert",
+    "known_agents",
+    "listing",
+    "lock",
+    "merge",
+    "of_message",
+    "open_of_thread",
+    "publish_agent",
+    "set_state",
+    "threads_with_open_runs",
+]
+
+_Q = queries("runs")
+
+
+def _run(row: asyncpg.Record) -> Run:
+    body = AgentDefinition.model_validate_json(row["body"]) if row["body"] else None
+    return Run(
+        run_id=str(row["run_id"]),
+        message_id=row["message_id"],
+        agent=row["agent"],
+        definition=row["definition"] or "",
+        budget=body.budget if body else Run.model_fields["budget"].default,
+        memory=body.memory if body else False,
+        mode=row["mode"],
+        notify=row["notify"],
+        begun=row["started_at"] is not None,
+        rounds=row["rounds"],
+        steps=row["steps"],
+        tokens=row["tokens"],
+        cost_usd=float(row["cost_usd"]),
+    )
+
+
+async def open_of_thread(conn: Connection, thread_id: int) -> list[Run]:
+    """Return the runs not ended: the one under way first, then the queued in order of acceptance."""
+    return [_run(row) for row in await conn.fetch(_Q["open_of_thread"], thread_id)]
+
+
+async def of_message(conn: Connection, run_id: str) -> tuple[Run, RunState] | None:
+    """Return a run as the workflow holds it, with its state."""
+    row = await conn.fetchrow(_Q["of_message"], run_id)
+    return None if row is None else (_run(row), RunState(row["state"]))
+
+
+async def insert(
+    conn: Connection,
+    thread_id: int,
+    run_id: str,
+    message: Message,
+    *,
+    text: str | None,
+    order: int | None,
+    definition: str | None,
+    refused: str | None = None,
+) -> None:
+    """Store an accepted message with its text and its run; with *refused*, the run ends there."""
+    stored = None
+    if text is not None:
+        body = json.dumps({"role": "user", "content": text}, ensure_ascii=False)
+        stored = await conn.fetchval(_Q["insert_message"], thread_id, run_id, body, tokens_of(body))
+    state = RunState.REFUSED if refused else RunState.QUEUED
+    await conn.execute(
+        _Q["insert"],
+        run_id,
+        thread_id,
+        message.message_id,
+        stored,
+        order,
+        message.agent,
+        definition,
+        message.mode,
+        state,
+        message.notify,
+        refused,
+    )
+
+
+async def lock(conn: Connection, run_id: str) -> asyncpg.Record | None:
+    """Lock a run's row: run_id, state, message, started_at, agent, and seq of its message (None: not placed)."""
+    return await conn.fetchrow(_Q["lock"], run_id)
+
+
+async def begin(conn: Connection, run_id: str, scope: str) -> None:
+    """Mark a run as running under an effect scope."""
+    await conn.execute(_Q["begin"], run_id, scope)
+
+
+async def merge(conn: Connection, run_id: str, into: str) -> None:
+    """End a steering message's own run: it joined another."""
+    await conn.execute(_Q["merge"], run_id, into)
+
+
+async def set_state(conn: Connection, run_id: str, state: RunState) -> None:
+    """Set the state of a run that has not ended."""
+    await conn.execute(_Q["set_state"], run_id, state)
+
+
+async def add_usage(
+    conn: Connection, run_id: str, tokens_in: int, tokens_out: int, cost_usd: float, rounds: int = 0
+) -> None:
+    """Add tokens, US dollars and rounds to a run."""
+    await conn.execute(_Q["add_usage"], run_id, tokens_in, tokens_out, cost_usd, rounds)
+
+
+async def end(
+    conn: Connection, run_id: str, state: RunState, *, error: str | None, answer_seq: int | None, steps: int
+) -> bool:
+    """End a run; False when it had ended before."""
+    status: str = await conn.execute(_Q["end"], run_id, state, error, answer_seq, steps)
+    return status.endswith(" 1")
+
+
+async def by_id(conn: Connection, run_id: str) -> asyncpg.Record | None:
+    """Return a run's row with tenant, thread and writer."""
+    return await conn.fetchrow(_Q["by_id"], run_id)
+
+
+async def find(conn: Connection, tenant: str, prefix: str) -> list[str]:
+    """Return up to two of the tenant's run ids that begin with *prefix*: one means it is unambiguous."""
+    return [str(row["run_id"]) for row in await conn.fetch(_Q["by_prefix"], prefix, tenant)]
+
+
+async def listing(
+    conn: Connection, tenant: str, *, state: str | None = None, thread: str | None = None, limit: int = 50
+) -> list[asyncpg.Record]:
+    """Return the tenant's runs, newest first."""
+    return await conn.fetch(_Q["listing"], tenant, state, thread, limit)
+
+
+async def answer_text(conn: Connection, run_id: str) -> str | None:
+    """Return the text of a run's answer."""
+    body = await conn.fetchval(_Q["answer"], run_id)
+    return None if body is None else str(json.loads(body).get("content") or "")
+
+
+async def message_text(conn: Connection, run_id: str) -> str | None:
+    """Return the text of the message that a run answers."""
+    body = await conn.fetchval(_Q["text"], run_id)
+    return None if body is None else str(json.loads(body).get("content") or "")
+
+
+async def definition(conn: Connection, digest: str) -> AgentDefinition | None:
+    """Return a stored definition by its hash."""
+    body = await conn.fetchval(_Q["definition"], digest)
+    return None if body is None else AgentDefinition.model_validate_json(body)
+
+
+async def agent(conn: Connection, name: str) -> tuple[str, AgentDefinition] | None:
+    """Return (hash, definition) that a new run of this agent gets."""
+    row = await conn.fetchrow(_Q["agent"], name)
+    return None if row is None else (row["definition"], AgentDefinition.model_validate_json(row["body"]))
+
+
+async def known_agents(conn: Connection) -> dict[str, AgentDefinition]:
+    """Return what the workers have published, by name."""
+    rows = await conn.fetch(_Q["known_agents"])
+    return {row["name"]: AgentDefinition.model_validate_json(row["body"]) for row in rows}
+
+
+async def publish_agent(conn: Connection, body: AgentDefinition, digest: str) -> None:
+    """Make *body* what new runs of this agent get."""
+    await conn.execute(_Q["put_definition"], digest, body.model_dump_json())
+    await conn.execute(_Q["publish_agent"], body.name, digest)
+
+
+async def threads_with_open_runs(conn: Connection) -> list[tuple[str, str, str | None]]:
+    """Return (tenant, thread, writer) of every thread with a run that has not ended."""
+    return [(row["tenant"], row["thread"], row["writer"]) for row in await conn.fetch(_Q["abandoned"])]
+
+
+def as_dict(row: asyncpg.Record) -> dict[str, Any]:
+    """Return a row as a plain dict with JSON-friendly values."""
+    return {
+        key: (str(value) if key.endswith("_id") or key == "merged_into" else value)
+        for key, value in row.items()
+        if value is not None
+    }

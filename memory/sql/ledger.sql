@@ -1,0 +1,79 @@
+-- name: insert
+insert into effects (key, run_id, scope, step_no, epoch, tool, class, args_hash, state, owner, lease_until, settle)
+values ($1, $2, $3, $4, $5, $6, $7, $8, 'in_flight', $9, clock_timestamp() + make_interval(secs => $10),
+        make_interval(secs => $11))
+on conflict (key) do nothing
+
+-- name: lock
+select *,
+       extract(epoch from lease_until - clock_timestamp())::float8 as lease_left,
+       extract(epoch from lease_until + settle - clock_timestamp())::float8 as settle_left,
+       extract(epoch from greatest(lease_until, deadline) - clock_timestamp())::float8 as deadline_left
+from effects where key = $1 for update
+
+-- name: take_over
+-- A call that may have been sent keeps sent_at while it is looked up, so that a second crash looks again.
+update effects set state = 'in_flight', fence = fence + 1, owner = $2, args_hash = $3,
+                   lease_until = clock_timestamp() + make_interval(secs => $4),
+                   sent_at = case when $5 then sent_at end, deadline = case when $5 then deadline end,
+                   error = null, ended_at = null
+where key = $1 returning fence
+
+-- name: renew
+update effects set lease_until = clock_timestamp() + make_interval(secs => $3)
+where key = $1 and fence = $2 and state = 'in_flight'
+
+-- name: release
+update effects set lease_until = clock_timestamp() where key = $1 and fence = $2 and state = 'in_flight'
+
+-- name: guard
+update effects set sent_at = clock_timestamp(), deadline = clock_timestamp() + make_interval(secs => $3),
+                   sends = sends + 1
+where key = $1 and fence = $2 and state = 'in_flight' and lease_until > clock_timestamp()
+
+-- name: complete
+with before as (
+    select key, state from effects
+    where key = $1 and fence = $2 and args_hash = $3 and state in ('in_flight', 'in_doubt')
+    for update
+)
+update effects e set state = 'done', result = $4, error = null, ended_at = clock_timestamp()
+from before where e.key = before.key returning before.state
+
+-- name: fail
+update effects set state = 'failed', error = $3, result = $4, ended_at = clock_timestamp()
+where key = $1 and fence = $2 and state = 'in_flight'
+
+-- name: doubt
+update effects set state = 'in_doubt', error = $3
+where key = $1 and fence = $2 and state = 'in_flight' and sent_at is not null
+
+-- name: insert_done
+insert into effects (key, run_id, scope, step_no, epoch, tool, class, args_hash, state, owner, sends, result, ended_at)
+values ($1, $2, $3, $4, $5, $6, 'pure', $7, 'done', $8, 1, $9, clock_timestamp())
+on conflict (key) do nothing
+
+-- name: result
+select result, args_hash, state from effects where key = $1
+
+-- name: late
+insert into late_outcomes (key, fence, owner, outcome, tokens, cost_usd) values ($1, $2, $3, $4, $5, $6)
+
+-- name: settle
+update effects set state = $2, result = coalesce($3, result), error = $4,
+                   ended_at = case when $2 in ('done', 'abandoned') then clock_timestamp() end
+where key = $1
+
+-- name: of_run
+select * from effects where run_id = $1 order by step_no, epoch
+
+-- name: find
+select key, scope, epoch, tool, state, class, args_hash from effects
+where run_id = $1 and step_no = $2 order by epoch desc limit 1
+
+-- name: left_behind
+select e.key, e.run_id, e.step_no, e.tool, e.sent_at is not null as sent, e.fence
+from effects e join runs r on r.run_id = e.run_id
+where e.state = 'in_flight' and e.lease_until < clock_timestamp() - make_interval(secs => $1)
+  and r.state not in ('queued', 'running', 'waiting')
+limit 100

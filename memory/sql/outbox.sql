@@ -1,0 +1,20 @@
+-- name: put
+insert into outbox (tenant, source_key, run_id, thread, kind, text) values ($1, $2, $3, $4, $5, $6)
+on conflict (source_key) do nothing
+
+-- name: take
+select id, tenant, source_key, run_id, thread, kind, text, created_at from outbox
+where $1::uuid is null or run_id = $1 order by id limit $2
+
+-- name: drop
+delete from outbox where id = any($1::bigint[])
+
+-- name: count
+select count(*) from outbox
+
+-- name: put_recall
+insert into recalls (run_id, step_no, hits) values ($1, $2, $3)
+on conflict (run_id, step_no) do update set hits = excluded.hits
+
+-- name: get_recall
+select hits from recalls where run_id = $1 and step_no = $2

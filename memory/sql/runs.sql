@@ -1,0 +1,85 @@
+-- name: by_id
+select r.*, t.tenant, t.thread, t.writer from runs r join threads t on t.id = r.thread_id where r.run_id = $1
+
+-- name: by_prefix
+select r.run_id from runs r join threads t on t.id = r.thread_id
+where t.tenant = $2 and r.run_id::text like $1 || '%' order by r.created_at desc limit 2
+
+-- name: lock
+select r.run_id, r.state, r.message, r.message_id, r.started_at, r.agent, m.seq from runs r
+left join messages m on m.id = r.message where r.run_id = $1 for update of r
+
+-- name: insert_message
+insert into messages (thread_id, run_id, role, body, tokens) values ($1, $2, 'user', $3, $4) returning id
+
+-- name: insert
+insert into runs (run_id, thread_id, message_id, message, accept_no, agent, definition, mode, state, notify, error,
+                  ended_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, case when $9 = 'refused' then clock_timestamp() end)
+
+-- name: open_of_thread
+select r.run_id, r.message_id, r.agent, r.definition, r.mode, r.notify, r.state, r.started_at, r.rounds, r.steps,
+       r.tokens_in + r.tokens_out as tokens, r.cost_usd, d.body
+from runs r left join definitions d on d.hash = r.definition
+where r.thread_id = $1 and r.state in ('queued', 'running', 'waiting')
+order by r.started_at is null, r.accept_no
+
+-- name: of_message
+select r.run_id, r.message_id, r.agent, r.definition, r.mode, r.notify, r.state, r.started_at, r.rounds, r.steps,
+       r.tokens_in + r.tokens_out as tokens, r.cost_usd, d.body
+from runs r left join definitions d on d.hash = r.definition
+where r.run_id = $1
+
+-- name: begin
+update runs set state = 'running', started_at = coalesce(started_at, clock_timestamp()), scope = $2 where run_id = $1
+
+-- name: merge
+update runs set state = 'merged', merged_into = $2, started_at = clock_timestamp(), ended_at = clock_timestamp()
+where run_id = $1
+
+-- name: set_state
+update runs set state = $2 where run_id = $1 and state in ('queued', 'running', 'waiting')
+
+-- name: add_usage
+update runs set tokens_in = tokens_in + $2, tokens_out = tokens_out + $3, cost_usd = cost_usd + $4,
+                rounds = rounds + $5
+where run_id = $1
+
+-- name: end
+update runs set state = $2, error = $3, answer_seq = $4, steps = $5, ended_at = clock_timestamp()
+where run_id = $1 and state in ('queued', 'running', 'waiting')
+
+-- name: listing
+select r.run_id, t.thread, r.agent, r.state, r.rounds, r.steps, r.tokens_in + r.tokens_out as tokens, r.cost_usd,
+       r.created_at, r.ended_at, r.error,
+       (select count(*) from approvals a where a.run_id = r.run_id and a.state = 'pending') as approvals,
+       (select count(*) from effects e where e.run_id = r.run_id and e.state = 'in_doubt') as in_doubt
+from runs r join threads t on t.id = r.thread_id
+where t.tenant = $1 and ($2::text is null or r.state = $2) and ($3::text is null or t.thread = $3)
+order by r.created_at desc, r.accept_no desc limit $4
+
+-- name: answer
+select m.body from runs r join messages m on m.thread_id = r.thread_id and m.seq = r.answer_seq where r.run_id = $1
+
+-- name: text
+select m.body from runs r join messages m on m.id = r.message where r.run_id = $1
+
+-- name: known_agents
+select a.name, a.definition, d.body from agents a join definitions d on d.hash = a.definition order by a.name
+
+-- name: agent
+select definition, d.body from agents a join definitions d on d.hash = a.definition where a.name = $1
+
+-- name: definition
+select body from definitions where hash = $1
+
+-- name: put_definition
+insert into definitions (hash, body) values ($1, $2) on conflict (hash) do nothing
+
+-- name: publish_agent
+insert into agents (name, definition) values ($1, $2)
+on conflict (name) do update set definition = excluded.definition, updated_at = clock_timestamp()
+
+-- name: abandoned
+select distinct t.tenant, t.thread, t.writer from runs r join threads t on t.id = r.thread_id
+where r.state in ('queued', 'running', 'waiting')

@@ -1,0 +1,82 @@
+-- name: ensure
+insert into threads (tenant, thread) values ($1, $2) on conflict (tenant, thread) do nothing
+
+-- name: lock
+select id, agent, writer, writer_started, last_seq, next_order, window_from
+from threads where tenant = $1 and thread = $2 for update
+
+-- name: claim
+update threads set writer = $2, writer_started = $3 where id = $1
+
+-- name: own
+update threads set agent = $2 where id = $1
+
+-- name: find
+select id, agent, last_seq, window_from from threads where tenant = $1 and thread = $2
+
+-- name: hold_for_writer
+select id, last_seq, window_from from threads where tenant = $1 and thread = $2 and writer = $3 for share
+
+-- name: lock_for_writer
+select id, last_seq, window_from from threads where tenant = $1 and thread = $2 and writer = $3 for update
+
+-- name: set_last_seq
+update threads set last_seq = $2 where id = $1
+
+-- name: set_window
+update threads set window_from = $2 where id = $1
+
+-- name: take_order
+update threads set next_order = next_order + 1 where id = $1 returning next_order - 1
+
+-- name: append
+insert into messages (thread_id, seq, run_id, step_no, role, call_id, body, tokens, blob)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+
+-- name: place
+update messages set seq = $2 where id = $1 and seq is null
+
+-- name: fill_slot
+update messages set body = $3, tokens = $4, blob = $5 where thread_id = $1 and seq = $2 and body is null
+
+-- name: open_slots
+select seq, call_id, run_id from messages where thread_id = $1 and seq is not null and body is null order by seq
+
+-- name: open_slots_of_run
+select seq, call_id, run_id from messages
+where thread_id = $1 and run_id = $2 and seq is not null and body is null order by seq
+
+-- name: window
+select seq, role, run_id, call_id, body, tokens from messages
+where thread_id = $1 and seq >= $2 and ($3::bigint is null or seq <= $3) order by seq
+
+-- name: window_tokens
+select coalesce(sum(coalesce(tokens, 0)), 0) from messages where thread_id = $1 and seq >= $2
+
+-- name: sizes
+select seq, role, coalesce(tokens, 0) as tokens from messages
+where thread_id = $1 and seq >= $2 and seq is not null order by seq
+
+-- name: message_at
+select seq, role, run_id, call_id, body, blob from messages where thread_id = $1 and seq = $2
+
+-- name: slot_of_step
+select m.thread_id, m.seq, m.call_id from messages m join threads t on t.id = m.thread_id
+where t.tenant = $1 and t.thread = $2 and m.run_id = $3 and m.step_no = $4 and m.role = 'tool' and m.body is null
+
+-- name: asking
+select body from messages where thread_id = $1 and seq < $2 and role = 'assistant' order by seq desc limit 1
+
+-- name: page
+select m.seq, m.role, m.run_id, m.step_no, m.call_id, m.body, m.blob, m.created_at
+from messages m join threads t on t.id = m.thread_id
+where t.tenant = $1 and t.thread = $2 and m.seq > $3 order by m.seq limit $4
+
+-- name: put_blob
+insert into blobs (id, tenant, bytes, body) values ($1, $2, $3, $4) on conflict (id) do nothing
+
+-- name: get_blob
+select body from blobs where id = $1 and tenant = $2
+
+-- name: drop_blob
+delete from blobs where id = $1 and tenant = $2

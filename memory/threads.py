@@ -1,0 +1,276 @@
+"""Thread context: the conversation, its one writer, its slots for tool results. Activities call it in a transaction."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from holdfast.errors import StaleWriter
+from holdfast.memory.database import Connection
+from holdfast.memory.queries import queries
+
+__all__ = [
+    "INTERRUPTED",
+    "Entry",
+    "ThreadRow",
+    "append",
+    "call_arguments",
+    "claim",
+    "drop_blob",
+    "fill_interrupted",
+    "fill_slot",
+    "find",
+    "get_blob",
+    "hold_for_writer",
+    "lock_for_writer",
+    "message_at",
+    "own",
+    "page",
+    "place",
+    "put_blob",
+    "set_window",
+    "sizes",
+    "slot_of_step",
+    "take_order",
+    "tokens_of",
+    "window",
+    "window_tokens",
+]
+
+INTERRUPTED = "interrupted: the run ended before this call did. Its outcome is not known here."
+
+_Q = queries("threads")
+
+
+@dataclass(slots=True)
+class ThreadRow:
+    """A thread locked for its writer until the transaction ends."""
+
+    id: int
+    agent: str | None
+    last_seq: int
+    window_from: int
+    taken_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message in its place. body is None while a slot waits for its tool."""
+
+    seq: int
+    role: str
+    run_id: str
+    call_id: str | None
+    body: dict[str, Any] | None
+    tokens: int
+
+
+def tokens_of(text: str) -> int:
+    """Estimate the tokens of *text*: four bytes each, the usual rule for English, plus the message's frame."""
+    return len(text.encode()) // 4 + 4
+
+
+async def claim(
+    conn: Connection, tenant: str, thread: str, writer: str, started: datetime, *, create: bool
+) -> ThreadRow | None:
+    """Lock the thread for *writer*; None when there is none and *create* is false.
+
+    Raises:
+        StaleWriter: a workflow execution that started later owns the thread.
+
+    """
+    if create:
+        await conn.execute(_Q["ensure"], tenant, thread)
+    row = await conn.fetchrow(_Q["lock"], tenant, thread)
+    if row is None:
+        return None
+    taken_over = False
+    if row["writer"] != writer:
+        if row["writer"] is not None and row["writer_started"] > started:
+            raise StaleWriter(f"thread {thread}: a newer workflow execution than {writer} owns it")
+        await conn.execute(_Q["claim"], row["id"], writer, started)
+        taken_over = row["writer"] is not None
+    return ThreadRow(row["id"], row["agent"], row["last_seq"], row["window_from"], taken_over)
+
+
+async def own(conn: Connection, thread: ThreadRow, agent: str) -> None:
+    """Let *agent* own a thread that nobody owned."""
+    await conn.execute(_Q["own"], thread.id, agent)
+    thread.agent = agent
+
+
+async def hold_for_writer(conn: Connection, tenant: str, thread: str, writer: str) -> ThreadRow | None:
+    """Keep *writer* the thread's writer until the transaction ends; None when it is not. Does not block other holders.
+
+    For filling slots: several tools of one round may complete at the same time.
+    """
+    row = await conn.fetchrow(_Q["hold_for_writer"], tenant, thread, writer)
+    return None if row is None else ThreadRow(row["id"], None, row["last_seq"], row["window_from"])
+
+
+async def find(conn: Connection, tenant: str, thread: str) -> ThreadRow | None:
+    """Return a thread as it stands, unlocked."""
+    row = await conn.fetchrow(_Q["find"], tenant, thread)
+    return None if row is None else ThreadRow(row["id"], row["agent"], row["last_seq"], row["window_from"])
+
+
+async def lock_for_writer(conn: Connection, tenant: str, thread: str, writer: str) -> ThreadRow:
+    """Lock the thread for an append.
+
+    Raises:
+        StaleWriter: *writer* does not own the thread (any more).
+
+    """
+    row = await conn.fetchrow(_Q["lock_for_writer"], tenant, thread, writer)
+    if row is None:
+        raise StaleWriter(f"thread {thread}: workflow execution {writer} does not own it")
+    return ThreadRow(row["id"], None, row["last_seq"], row["window_from"])
+
+
+async def append(
+    conn: Connection,
+    thread: ThreadRow,
+    *,
+    run_id: str,
+    step_no: int | None,
+    role: str,
+    body: dict[str, Any] | None,
+    call_id: str | None = None,
+    tokens: int | None = None,
+) -> int:
+    """Append a message, or with body None a slot, and return its seq."""
+    text = None if body is None else json.dumps(body, ensure_ascii=False)
+    if tokens is None and text is not None:
+        tokens = tokens_of(text)
+    thread.last_seq += 1
+    await conn.execute(_Q["append"], thread.id, thread.last_seq, run_id, step_no, role, call_id, text, tokens, None)
+    await conn.execute(_Q["set_last_seq"], thread.id, thread.last_seq)
+    return thread.last_seq
+
+
+async def place(conn: Connection, thread: ThreadRow, message: int) -> int:
+    """Give an accepted message its place at the end of the thread and return its seq."""
+    await conn.execute(_Q["place"], message, thread.last_seq + 1)
+    thread.last_seq += 1
+    await conn.execute(_Q["set_last_seq"], thread.id, thread.last_seq)
+    return thread.last_seq
+
+
+async def fill_slot(
+    conn: Connection, thread_id: int, seq: int, call_id: str, content: str, *, blob: str | None = None
+) -> bool:
+    """Put a tool's result into its slot; False when something stands there already."""
+    body = json.dumps({"role": "tool", "tool_call_id": call_id, "content": content}, ensure_ascii=False)
+    status: str = await conn.execute(_Q["fill_slot"], thread_id, seq, body, tokens_of(body), blob)
+    return status.endswith(" 1")
+
+
+async def fill_interrupted(conn: Connection, thread_id: int, run_id: str | None = None) -> int:
+    """Fill open slots (of one run, or of all) with `interrupted`; return how many there were."""
+    if run_id is None:
+        rows = await conn.fetch(_Q["open_slots"], thread_id)
+    else:
+        rows = await conn.fetch(_Q["open_slots_of_run"], thread_id, run_id)
+    for row in rows:
+        await fill_slot(conn, thread_id, row["seq"], row["call_id"], INTERRUPTED)
+    return len(rows)
+
+
+async def window(conn: Connection, thread_id: int, from_seq: int, to_seq: int | None = None) -> list[Entry]:
+    """Return the messages from *from_seq* on (up to *to_seq*), in order."""
+    return [
+        Entry(
+            row["seq"],
+            row["role"],
+            str(row["run_id"]),
+            row["call_id"],
+            json.loads(row["body"]) if row["body"] is not None else None,
+            row["tokens"] or 0,
+        )
+        for row in await conn.fetch(_Q["window"], thread_id, from_seq, to_seq)
+    ]
+
+
+async def window_tokens(conn: Connection, thread_id: int, from_seq: int) -> int:
+    """Return the estimated tokens of the messages from *from_seq* on."""
+    value: int = await conn.fetchval(_Q["window_tokens"], thread_id, from_seq)
+    return value
+
+
+async def sizes(conn: Connection, thread_id: int, from_seq: int) -> list[tuple[int, str, int]]:
+    """Return (seq, role, tokens) of the messages from *from_seq* on, in order."""
+    return [(row["seq"], row["role"], row["tokens"]) for row in await conn.fetch(_Q["sizes"], thread_id, from_seq)]
+
+
+async def set_window(conn: Connection, thread_id: int, from_seq: int) -> None:
+    """Send the model messages from *from_seq* on."""
+    await conn.execute(_Q["set_window"], thread_id, from_seq)
+
+
+async def message_at(conn: Connection, thread_id: int, seq: int) -> dict[str, Any] | None:
+    """Return the JSON of one message, or None if its slot is open or there is none."""
+    row = await conn.fetchrow(_Q["message_at"], thread_id, seq)
+    if row is None or row["body"] is None:
+        return None
+    body: dict[str, Any] = json.loads(row["body"])
+    return body
+
+
+async def call_arguments(conn: Connection, tenant: str, thread: str, slot: int, call_id: str) -> str | None:
+    """Return the JSON text of a call's arguments, from the model's message before its slot."""
+    row = await find(conn, tenant, thread)
+    body = await conn.fetchval(_Q["asking"], row.id, slot) if row is not None else None
+    for call in json.loads(body).get("tool_calls", []) if body else []:
+        if call["id"] == call_id:
+            return str(call["function"]["arguments"])
+    return None
+
+
+async def slot_of_step(
+    conn: Connection, tenant: str, thread: str, run_id: str, step_no: int
+) -> tuple[int, int, str] | None:
+    """Return (thread id, seq, call id) of the open slot of a step, or None."""
+    row = await conn.fetchrow(_Q["slot_of_step"], tenant, thread, run_id, step_no)
+    return None if row is None else (row["thread_id"], row["seq"], row["call_id"])
+
+
+async def take_order(conn: Connection, thread_id: int) -> int:
+    """Return the next number in the thread's order of acceptance."""
+    value: int = await conn.fetchval(_Q["take_order"], thread_id)
+    return value
+
+
+async def page(conn: Connection, tenant: str, thread: str, after: int = 0, limit: int = 200) -> list[dict[str, Any]]:
+    """Return messages with a seq above *after*, as they are shown to a person: seq, role, run_id, body, blob, at."""
+    return [
+        {
+            "seq": row["seq"],
+            "role": row["role"],
+            "run_id": str(row["run_id"]),
+            "body": json.loads(row["body"]) if row["body"] is not None else None,
+            "blob": row["blob"],
+            "at": row["created_at"],
+        }
+        for row in await conn.fetch(_Q["page"], tenant, thread, after, limit)
+    ]
+
+
+async def put_blob(conn: Connection, tenant: str, data: bytes, *, blob_id: str | None = None) -> str:
+    """Store a large value and return the id it is named by."""
+    name = blob_id or uuid.uuid4().hex
+    await conn.execute(_Q["put_blob"], name, tenant, len(data), data)
+    return name
+
+
+async def get_blob(conn: Connection, tenant: str, blob_id: str) -> bytes | None:
+    """Return a large value of this tenant, or None."""
+    data: bytes | None = await conn.fetchval(_Q["get_blob"], blob_id, tenant)
+    return data
+
+
+async def drop_blob(conn: Connection, tenant: str, blob_id: str) -> None:
+    """Remove a large value that has found its place elsewhere."""
+    await conn.execute(_Q["drop_blob"], blob_id, tenant)
