@@ -1,0 +1,254 @@
+"""AgentWorkflow: one thread, one writer. It lives while there is work and a little longer, rolling over in between."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+from holdfast.contracts import (
+    AGENT_WORKFLOW,
+    Accepted,
+    Activity,
+    Admit,
+    Admitted,
+    Carry,
+    Decision,
+    Message,
+    Receipt,
+    Resolution,
+    StopRequest,
+    ThreadStart,
+    ThreadState,
+)
+from holdfast.errors import InvalidInput
+from holdfast.ids import run_id_for, split_workflow_id
+from holdfast.workflows import inbox, options
+from holdfast.workflows.run import RunLoop, tell
+
+
+@workflow.defn(name=AGENT_WORKFLOW)
+class AgentWorkflow:
+    """The durable loop of one thread. Its id is `tenant:thread`; messages come by the update `message`."""
+
+    @workflow.init
+    def __init__(self, start: ThreadStart) -> None:
+        info = workflow.info()
+        self._carry = start.carry or Carry(writer=info.first_execution_run_id, started=info.start_time)
+        self._carry.executions += 1
+        self._admitting = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    # ------------------------------------------------------------------------------------ the loop
+
+    @workflow.run
+    async def run(self, start: ThreadStart) -> None:  # taken by __init__
+        """Work until the thread has been idle for a while."""
+        try:
+            split_workflow_id(workflow.info().workflow_id)
+        except InvalidInput as exc:
+            raise ApplicationError(str(exc), type="InvalidInput", non_retryable=True) from exc
+        admitter = asyncio.create_task(self._admit_all())
+        work = asyncio.create_task(self._work())
+        try:
+            await workflow.wait_condition(lambda: work.done() or admitter.done())
+        except asyncio.CancelledError:
+            work.cancel()
+            await self._cancelled()
+            admitter.cancel()
+            raise
+        if admitter.done():
+            work.cancel()
+            admitter.result()  # it ends only by an error no retry can mend, such as a newer writer
+        admitter.cancel()
+        work.result()
+
+    async def _work(self) -> None:
+        carry = self._carry
+        while True:
+            await workflow.wait_condition(lambda: carry.opened)
+            if carry.current is None and carry.queue:
+                carry.current = carry.queue.pop(0)
+            if carry.current is not None:
+                if not await RunLoop(carry, self._should_roll, self._keep).work(carry.current):
+                    await self._roll()
+                carry.current = None
+                workflow.set_current_details("idle")
+                continue
+            if self._should_roll():
+                await self._roll()
+            try:
+                await workflow.wait_condition(
+                    lambda: bool(carry.queue), timeout=timedelta(seconds=carry.limits.linger), timeout_summary="linger"
+                )
+            except TimeoutError:
+                if self._quiet() and not carry.inbox and not carry.queue:
+                    return
+
+    def _quiet(self) -> bool:
+        return not self._admitting and not self._background
+
+    def _should_roll(self) -> bool:
+        info = workflow.info()
+        return info.is_continue_as_new_suggested() or info.get_current_history_length() >= self._carry.limits.roll_after
+
+    async def _roll(self) -> None:
+        # An activity in flight would be cancelled by continue-as-new: admissions and remembering end first.
+        await workflow.wait_condition(self._quiet)
+        workflow.continue_as_new(ThreadStart(carry=self._carry), task_timeout=timedelta(seconds=5))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _cancelled(self) -> None:
+        """Temporal was asked to cancel this workflow: stop the run under way and all that wait."""
+        carry = self._carry
+        await workflow.wait_condition(lambda: not self._admitting)
+        for run in ([carry.current] if carry.current else []) + carry.queue:
+            run.stop = run.stop or "cancelled in Temporal"
+            await RunLoop(carry, self._should_roll, self._keep).work(run)
+        await workflow.wait_condition(self._quiet)
+
+    # ------------------------------------------------------------------------------------ admission
+
+    async def _admit_all(self) -> None:
+        """Store messages as soon as they come, also beside steps and approvals."""
+        carry = self._carry
+        while True:
+            await workflow.wait_condition(lambda: bool(carry.inbox) or not carry.opened)
+            batch, carry.inbox = carry.inbox, []
+            self._admitting = True
+            admitted: Admitted = await options.execute(
+                Activity.ADMIT,
+                Admit(
+                    writer=carry.writer,
+                    started=carry.started or workflow.info().start_time,
+                    messages=batch,
+                    open=not carry.opened,
+                ),
+                Admitted,
+                carry.limits,
+                summary=f"admit {len(batch)} message{'s' if len(batch) != 1 else ''}",
+            )
+            if admitted.limits is not None:
+                carry.limits = admitted.limits
+            held = {run.run_id for run in carry.queue} | ({carry.current.run_id} if carry.current else set())
+            carry.queue.extend(run for run in admitted.runs if run.run_id not in held)
+            carry.opened = True
+            self._admitting = False
+            for run in admitted.ended:
+                self._keep(asyncio.create_task(tell(run)))
+
+    # ------------------------------------------------------------------------------------ what comes in
+
+    @workflow.update(name="message")
+    def message(self, message: Message) -> Accepted:
+        """Take a message. It is answered by the run named here; the same message id always names the same run."""
+        tenant, thread = split_workflow_id(workflow.info().workflow_id)
+        run_id = run_id_for(tenant, thread, message.message_id)
+        known = message.message_id in self._carry.known
+        if not known:
+            inbox.remember_known(self._carry, message.message_id)
+        if not known or message.notify is not None:
+            self._carry.inbox.append(message)
+        return Accepted(run_id=run_id, known=known)
+
+    @message.validator
+    def _check_message(self, message: Message) -> None:
+        split_workflow_id(workflow.info().workflow_id)
+        inbox.check_message(message)
+
+    @workflow.update(name="decide")
+    def decide(self, decision: Decision) -> Receipt:
+        """Approve or reject a pending call. Whether the word stood is in the audit row of its decision id."""
+        return self._decide(decision)
+
+    @decide.validator
+    def _check_decide(self, decision: Decision) -> None:
+        inbox.find_pending(self._carry, decision)
+
+    @workflow.signal(name="decide")
+    def decide_by_signal(self, decision: Decision) -> None:
+        """Decide from the Web UI or any client; who signals is not verified."""
+        try:
+            self._decide(decision.model_copy(update={"verified": False}))
+        except InvalidInput as exc:
+            workflow.set_current_details(f"a decision was refused: {exc}")
+
+    def _decide(self, decision: Decision) -> Receipt:
+        call = inbox.find_pending(self._carry, decision)
+        call.pending = decision.model_copy(update={"decision_id": decision.decision_id or workflow.uuid4().hex})
+        call.state = "deciding"
+        return self._receipt(call.pending.decision_id or "", call.step_no)
+
+    @workflow.update(name="resolve")
+    def resolve(self, word: Resolution) -> Receipt:
+        """Say what became of a call in doubt, or in conflict."""
+        return self._resolve(word)
+
+    @resolve.validator
+    def _check_resolve(self, word: Resolution) -> None:
+        inbox.find_doubt(self._carry, word)
+
+    @workflow.signal(name="resolve")
+    def resolve_by_signal(self, word: Resolution) -> None:
+        """Resolve from the Web UI or any client."""
+        try:
+            self._resolve(word)
+        except InvalidInput as exc:
+            workflow.set_current_details(f"a resolution was refused: {exc}")
+
+    def _resolve(self, word: Resolution) -> Receipt:
+        call = inbox.find_doubt(self._carry, word)
+        call.resolution = word.model_copy(update={"decision_id": word.decision_id or workflow.uuid4().hex})
+        call.state = "resolving"
+        return self._receipt(call.resolution.decision_id or "", call.step_no)
+
+    @workflow.update(name="stop")
+    def stop(self, request: StopRequest) -> Receipt:
+        """Stop a run: steps in flight are cancelled, the ledger decides what became of them."""
+        return self._stop(request)
+
+    @stop.validator
+    def _check_stop(self, request: StopRequest) -> None:
+        inbox.find_run(self._carry, request.run_id)
+
+    @workflow.signal(name="stop")
+    def stop_by_signal(self, request: StopRequest) -> None:
+        """Stop from the Web UI or any client."""
+        try:
+            self._stop(request)
+        except InvalidInput as exc:
+            workflow.set_current_details(f"a stop was refused: {exc}")
+
+    def _stop(self, request: StopRequest) -> Receipt:
+        run = inbox.find_run(self._carry, request.run_id)
+        by = f" by {request.actor}" if request.actor else ""
+        run.stop = run.stop or f"stopped{by}{': ' + request.reason if request.reason else ''}"
+        return Receipt(decision_id="", run_id=run.run_id)
+
+    @workflow.signal(name="settled")
+    def settled(self, step_no: int) -> None:
+        """Proof of a call in doubt came late: read its ledger row again."""
+        for call in self._carry.current.calls if self._carry.current else []:
+            if call.step_no == step_no and call.state == "in_doubt":
+                call.state = "ready"
+
+    @workflow.query(name="state")
+    def state(self) -> ThreadState:
+        """Return what the workflow knows, without the conversation."""
+        carry = self._carry
+        return ThreadState(
+            current=carry.current,
+            queued=[run.run_id for run in carry.queue],
+            accepted=[message.message_id for message in carry.inbox],
+            step_no=carry.step_no,
+            executions=carry.executions,
+        )
+
+    def _receipt(self, decision_id: str, step_no: int) -> Receipt:
+        run = self._carry.current
+        return Receipt(decision_id=decision_id, run_id=run.run_id if run else "", step_no=step_no)

@@ -1,0 +1,193 @@
+"""The tool calls of one round: started, decided, resolved, each as soon as it can be; all state is in the run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+
+from holdfast.contracts import (
+    PREVIEW,
+    Activity,
+    Call,
+    Carry,
+    Decision,
+    RecordDecision,
+    Recorded,
+    RequestApprovals,
+    Resolved,
+    ResolveEffect,
+    Run,
+    ToolOutcome,
+    ToolStep,
+)
+from holdfast.workflows import options
+
+__all__ = ["Round"]
+
+_RECHECK = (30.0, 120.0, 600.0)  # seconds between looks at a call in doubt, should its signal be lost
+
+
+class Round:
+    """Carries the calls of `run.calls` through; `finish` may be left for continue-as-new and taken up again."""
+
+    def __init__(self, carry: Carry, run: Run, should_roll: Callable[[], bool]) -> None:
+        self._carry = carry
+        self._run = run
+        self._should_roll = should_roll
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._looks = 0
+
+    async def finish(self) -> bool:
+        """Wait until every call is done. False: the workflow should roll over first, or the run is to stop."""
+        run = self._run
+        try:
+            await self._ask()
+            while True:
+                for call in run.calls:
+                    step = _STEPS.get(call.state)
+                    if step is not None and call.step_no not in self._tasks:
+                        self._tasks[call.step_no] = asyncio.create_task(step(self, call))
+                if not self._tasks and all(call.state == "done" for call in run.calls):
+                    return True
+                if run.stop is not None or (not self._tasks and self._should_roll()):
+                    return False
+                await self._wait()
+                for number, task in list(self._tasks.items()):
+                    if task.done():
+                        del self._tasks[number]
+                        task.result()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            if self._tasks:
+                await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _actionable(self) -> bool:
+        run = self._run
+        return (
+            run.stop is not None
+            or any(task.done() for task in self._tasks.values())
+            or any(call.state in _STEPS and call.step_no not in self._tasks for call in run.calls)
+            or (not self._tasks and self._should_roll())
+        )
+
+    async def _wait(self) -> None:
+        doubtful = [call for call in self._run.calls if call.state == "in_doubt"]
+        timeout = None
+        if doubtful:
+            timeout = timedelta(seconds=_RECHECK[min(self._looks, len(_RECHECK) - 1)])
+        try:
+            await workflow.wait_condition(self._actionable, timeout=timeout, timeout_summary="look at calls in doubt")
+        except TimeoutError:
+            self._looks += 1
+            for call in doubtful:
+                if call.state == "in_doubt":
+                    call.state = "ready"  # read its ledger row again: proof may have come late
+
+    async def _ask(self) -> None:
+        waiting = [call for call in self._run.calls if call.state == "approval"]
+        if waiting and not self._run.asked:
+            await options.execute(
+                Activity.REQUEST_APPROVALS,
+                RequestApprovals(calls=waiting, definition=self._run.definition, **self._ref(waiting[0])),
+                type(None),
+                self._carry.limits,
+                summary=f"ask for approval: {', '.join(call.tool for call in waiting)}"[:PREVIEW],
+            )
+            self._run.asked = True
+
+    def _ref(self, call: Call) -> dict[str, Any]:
+        return {"writer": self._carry.writer, "run_id": self._run.run_id, "step_no": call.step_no}
+
+    async def _tool(self, call: Call) -> None:
+        rejected = None
+        if call.state == "rejected":
+            rejected = (call.pending.reason if call.pending else None) or "no reason given"
+        outcome: ToolOutcome = await options.start(
+            Activity.TOOL_STEP,
+            ToolStep(
+                definition=self._run.definition,
+                call_id=call.call_id,
+                tool=call.tool,
+                seq=call.seq,
+                effect=call.effect,
+                args=call.args,
+                args_hash=call.args_hash,
+                epoch=call.epoch,
+                edited=call.edited,
+                rejected=rejected,
+                reuse=call.reuse,
+                **self._ref(call),
+            ),
+            ToolOutcome,
+            self._carry.limits,
+            summary=f"{call.tool} {call.args or ''}"[:PREVIEW],
+            timeout=options.tool_timeout(call, self._carry.limits),
+            queue=self._carry.limits.memory_queue if call.memory_queue else None,
+        )
+        if outcome.status in ("in_doubt", "conflict"):
+            call.state = outcome.status
+            call.in_conflict = outcome.status == "conflict"
+        else:
+            call.state = "done"
+
+    async def _decide(self, call: Call) -> None:
+        decision = call.pending
+        if decision is None:
+            call.state = "approval"
+            return
+        recorded: Recorded = await options.execute(
+            Activity.RECORD_DECISION,
+            RecordDecision(
+                decision=decision,
+                definition=self._run.definition,
+                tool=call.tool,
+                args_hash=call.args_hash,
+                seq=call.seq,
+                call_id=call.call_id,
+                **self._ref(call),
+            ),
+            Recorded,
+            self._carry.limits,
+            summary=f"{'approve' if decision.approve else 'reject'} {call.tool}"[:PREVIEW],
+        )
+        if not recorded.accepted:
+            call.state, call.pending = "approval", None
+        elif not decision.approve:
+            call.state = "rejected"
+        else:
+            call.state, call.pending = "ready", None
+            if decision.args is not None:
+                call.edited, call.args, call.args_hash = True, None, recorded.args_hash
+
+    async def _resolve(self, call: Call) -> None:
+        word = call.resolution
+        if word is None:
+            call.state = "in_doubt"
+            return
+        resolved: Resolved = await options.execute(
+            Activity.RESOLVE_EFFECT,
+            ResolveEffect(resolution=word, conflict=call.in_conflict, **self._ref(call)),
+            Resolved,
+            self._carry.limits,
+            summary=f"{word.outcome} {call.tool}"[:PREVIEW],
+        )
+        call.resolution = None
+        call.epoch = max(call.epoch, resolved.epoch)
+        call.reuse = call.reuse or (resolved.accepted and word.outcome == "reuse")
+        if resolved.accepted and call.in_conflict and word.outcome == "abandon":
+            call.state, call.pending = "rejected", Decision(approve=False, reason="abandoned after a conflict")
+        else:
+            call.state = "ready"  # the ledger row tells how it stands, whether or not the word was carried out
+
+
+_STEPS = {
+    "ready": Round._tool,
+    "rejected": Round._tool,
+    "deciding": Round._decide,
+    "resolving": Round._resolve,
+}

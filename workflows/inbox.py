@@ -1,0 +1,96 @@
+"""What reaches a thread's workflow from outside, checked before it is taken: who is meant, and is it still pending."""
+
+from __future__ import annotations
+
+from holdfast.contracts import Call, Carry, Decision, Message, Resolution, Run
+from holdfast.errors import DecisionRefused, InvalidInput
+
+__all__ = ["KNOWN_KEPT", "TEXT_INLINE", "check_message", "find_doubt", "find_pending", "find_run", "remember_known"]
+
+TEXT_INLINE = 2048  # bytes of UTF-8; a Temporal client outside Python counts the same
+KNOWN_KEPT = 500  # message ids remembered here; Postgres knows all of them
+
+
+def check_message(message: Message) -> None:
+    """Refuse what no agent could answer.
+
+    Raises:
+        InvalidInput: the text is empty, or too long to travel in a workflow history.
+
+    """
+    if message.text is not None:
+        if not message.text.strip():
+            raise InvalidInput("the message is empty: send some text")
+        size = len(message.text.encode())
+        if size > TEXT_INLINE:
+            raise InvalidInput(
+                f"the text has {size} bytes, {TEXT_INLINE} may travel inline: store it first and send text_ref"
+            )
+
+
+def remember_known(carry: Carry, message_id: str) -> None:
+    """Keep the ids of the latest messages, so that a repeat costs nothing."""
+    carry.known.append(message_id)
+    del carry.known[:-KNOWN_KEPT]
+
+
+def find_run(carry: Carry, run_id: str | None) -> Run:
+    """Return the run that is meant: the named one, or the one under way.
+
+    Raises:
+        InvalidInput: this thread works on no such run.
+
+    """
+    runs = ([carry.current] if carry.current else []) + carry.queue
+    if run_id is None:
+        if carry.current is None:
+            raise InvalidInput("no run is under way on this thread")
+        return carry.current
+    for run in runs:
+        if run.run_id == run_id:
+            return run
+    raise InvalidInput(f"run {run_id} is not under way on this thread: it has ended, or belongs to another thread")
+
+
+def find_pending(carry: Carry, decision: Decision) -> Call:
+    """Return the one call that a decision is about.
+
+    Raises:
+        DecisionRefused: none is pending, it was decided already, or the decision must say which one it means.
+
+    """
+    run = carry.current
+    if run is None or (decision.run_id is not None and run.run_id != decision.run_id):
+        raise DecisionRefused("no approval is pending for that run: it has ended, or waits in the queue")
+    if decision.call_id is not None:
+        for call in run.calls:
+            if decision.call_id in (call.call_id, str(call.step_no)):
+                if call.state == "approval":
+                    return call
+                raise DecisionRefused(f"call {decision.call_id} is not pending: it was decided already")
+        raise DecisionRefused(f"run {run.run_id} has no call {decision.call_id}")
+    pending = [call for call in run.calls if call.state == "approval"]
+    if len(pending) == 1:
+        return pending[0]
+    if not pending:
+        raise DecisionRefused("no approval is pending on this thread")
+    names = ", ".join(f"{call.call_id} ({call.tool})" for call in pending)
+    raise DecisionRefused(f"{len(pending)} approvals are pending, say which call_id you mean: {names}")
+
+
+def find_doubt(carry: Carry, word: Resolution) -> Call:
+    """Return the call in doubt, or in conflict, that a resolution is about.
+
+    Raises:
+        DecisionRefused: that step is neither, or the word does not fit it.
+
+    """
+    run = carry.current
+    if run is not None and (word.run_id is None or word.run_id == run.run_id):
+        for call in run.calls:
+            if call.step_no == word.step_no and call.state in ("in_doubt", "conflict"):
+                fits = ("done", "not_done", "abandon") if call.state == "in_doubt" else ("reuse", "redo", "abandon")
+                if word.outcome not in fits:
+                    raise DecisionRefused(f"step {word.step_no} is {call.state}: choose one of {', '.join(fits)}")
+                return call
+    raise DecisionRefused(f"step {word.step_no} waits for no decision on this thread")

@@ -1,0 +1,264 @@
+"""One run, from its place in the thread to its end: rounds of a model call and its tools, within budget."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from holdfast.contracts import (
+    PREVIEW,
+    Activity,
+    BeginRun,
+    Carry,
+    Compact,
+    Compacted,
+    Ended,
+    EndRun,
+    ModelReply,
+    ModelStep,
+    Recall,
+    Recalled,
+    RecallMissed,
+    Remember,
+    Remembered,
+    Run,
+    RunState,
+)
+from holdfast.workflows import options, policy
+from holdfast.workflows.calls import Round
+
+__all__ = ["RunLoop", "tell"]
+
+AGENT = SearchAttributeKey.for_keyword("HoldfastAgent")
+TENANT = SearchAttributeKey.for_keyword("HoldfastTenant")
+STATE = SearchAttributeKey.for_keyword("HoldfastState")
+NEEDS_APPROVAL = SearchAttributeKey.for_bool("HoldfastNeedsApproval")
+COST = SearchAttributeKey.for_float("HoldfastCostUsd")
+
+
+class _Finished(Exception):  # carries the end of a run out of its rounds
+    def __init__(self, state: RunState, *, error: str | None = None, answer_seq: int | None = None) -> None:
+        super().__init__(state)
+        self.state, self.error, self.answer_seq = state, error, answer_seq
+
+
+class RunLoop:
+    """Works on one run; all that must survive continue-as-new is in `carry`."""
+
+    def __init__(
+        self, carry: Carry, should_roll: Callable[[], bool], keep: Callable[[asyncio.Task[None]], None]
+    ) -> None:
+        self._carry = carry
+        self._should_roll = should_roll
+        self._keep = keep
+
+    async def work(self, run: Run) -> bool:
+        """Carry the run on to its end; False: roll the workflow over first, then call this again."""
+        try:
+            await self._begin(run)
+            while True:
+                if not await self._round(run):
+                    return False
+        except _Finished as end:
+            await self._end(run, end)
+        except ActivityError as exc:
+            # Only what no retry can mend gets here: its activity said so.
+            cause = exc.cause
+            message = cause.message if isinstance(cause, ApplicationError) else str(cause or exc)
+            await self._end(run, _Finished(RunState.FAILED, error=message))
+        return True
+
+    def _step(self, run: Run) -> dict[str, Any]:
+        self._carry.step_no += 1
+        run.steps += 1
+        return {"writer": self._carry.writer, "run_id": run.run_id, "step_no": self._carry.step_no}
+
+    async def _begin(self, run: Run) -> None:
+        self._check_stop(run)
+        if not run.begun:
+            await self._do(Activity.BEGIN_RUN, BeginRun(**self._step(run)), type(None), "begin")
+            run.begun = True
+            tenant = workflow.info().workflow_id.partition(":")[0]
+            workflow.upsert_search_attributes(
+                [AGENT.value_set(run.agent), TENANT.value_set(tenant), STATE.value_set(RunState.RUNNING.value)]
+            )
+        if run.memory and not run.recalled:
+            await self._recall(run)
+
+    async def _round(self, run: Run) -> bool:
+        if run.calls:
+            await self._calls(run)
+        self._check_stop(run)
+        if run.calls or self._should_roll():
+            return False
+        spent = policy.budget_spent(run)
+        if spent is not None:
+            raise _Finished(RunState.OVER_BUDGET, error=f"over budget: {spent}")
+        await self._join(run)
+        if run.compact:
+            await self._compact(run)
+        reply = await self._model(run)
+        if reply.status == "too_long":
+            if not await self._compact(run):
+                raise _Finished(
+                    RunState.FAILED,
+                    error="the message alone does not fit the model's window: shorten it",
+                )
+            return True
+        run.rounds += 1
+        run.tokens += reply.tokens
+        run.cost_usd += reply.cost_usd
+        run.compact = reply.compact
+        self._carry.step_no += len(reply.calls)
+        run.steps += len(reply.calls)
+        if not reply.calls:
+            raise _Finished(RunState.DONE, answer_seq=reply.seq)
+        run.calls, run.asked = reply.calls, False
+        repeated = policy.count_repeat(run)
+        if repeated is not None:
+            raise _Finished(RunState.LOOPING, error=f"going in circles: {repeated}")
+        return True
+
+    async def _calls(self, run: Run) -> None:
+        for call in run.calls:
+            if call.error:
+                call.state = "done"
+        needs_approval = any(call.state == "approval" for call in run.calls)
+        if needs_approval and not run.asked:
+            self._show(run, RunState.WAITING, approval=True)
+        self._details(run)
+        if await Round(self._carry, run, self._should_roll).finish():
+            run.calls = []
+            if needs_approval:
+                self._show(run, RunState.RUNNING, approval=False)
+
+    async def _model(self, run: Run) -> ModelReply:
+        self._details(run)
+        handle = options.start(
+            Activity.MODEL_STEP,
+            ModelStep(definition=run.definition, recall_step=run.recall_step, **self._step(run)),
+            ModelReply,
+            self._carry.limits,
+            summary=f"{run.agent} round {run.rounds + 1}"[:PREVIEW],
+            timeout=timedelta(seconds=self._carry.limits.model_timeout + 30),
+        )
+        await workflow.wait_condition(lambda: handle.done() or run.stop is not None)
+        if not handle.done():
+            handle.cancel()
+            self._check_stop(run)
+        reply: ModelReply = await handle
+        return reply
+
+    async def _join(self, run: Run) -> None:
+        """Let steering messages join before the model speaks next, never between calls and their results."""
+        for steer in [other for other in self._carry.queue if other.mode == "steer" and other.stop is None]:
+            self._carry.queue.remove(steer)
+            await self._do(
+                Activity.BEGIN_RUN,
+                BeginRun(**{**self._step(run), "run_id": steer.run_id}, into=run.run_id),
+                type(None),
+                "steer",
+            )
+            self._tell(steer)
+
+    async def _compact(self, run: Run) -> bool:
+        run.compact = False
+        done: Compacted = await self._do(
+            Activity.COMPACT, Compact(definition=run.definition, **self._step(run)), Compacted, "compact"
+        )
+        return done.changed
+
+    async def _recall(self, run: Run) -> None:
+        ref = self._step(run)
+        limits = self._carry.limits
+        try:
+            found: Recalled = await options.start(
+                Activity.RECALL,
+                Recall(**ref),
+                Recalled,
+                limits,
+                summary="recall",
+                queue=limits.memory_queue,
+                retry=options.MEMORY_ONCE,
+                schedule_to_start=timedelta(seconds=limits.memory_wait),
+                timeout=timedelta(seconds=5 * limits.memory_wait),
+            )
+            run.recall_step = ref["step_no"] if found.count else None
+        except ActivityError:
+            await self._do(Activity.RECALL_MISSED, RecallMissed(**ref), type(None), "memory unavailable")
+        run.recalled = True
+
+    async def _end(self, run: Run, end: _Finished) -> None:
+        ended: Ended = await self._do(
+            Activity.END_RUN,
+            EndRun(
+                state=end.state,
+                error=end.error,
+                answer_seq=end.answer_seq,
+                steps=run.steps,
+                memory=run.memory,
+                **self._step(run),
+            ),
+            Ended,
+            f"end: {end.state}",
+        )
+        run.calls = []
+        workflow.upsert_search_attributes(
+            [STATE.value_set(ended.state.value), NEEDS_APPROVAL.value_set(False), COST.value_set(run.cost_usd)]
+        )
+        if ended.outbox:
+            self._keep(asyncio.create_task(self._remember(run)))
+        self._tell(run)
+
+    async def _remember(self, run: Run) -> None:
+        limits = self._carry.limits
+        try:
+            await options.start(
+                Activity.REMEMBER,
+                Remember(run_id=run.run_id),
+                Remembered,
+                limits,
+                summary="remember",
+                queue=limits.memory_queue,
+                retry=options.MEMORY_ONCE,
+                schedule_to_start=timedelta(seconds=limits.memory_wait),
+                timeout=timedelta(seconds=10 * limits.memory_wait),
+            )
+        except ActivityError:
+            workflow.logger.info("memory is unavailable: the outbox keeps what run %s leaves", run.run_id)
+
+    def _tell(self, run: Run) -> None:
+        if run.notify is not None:
+            self._keep(asyncio.create_task(tell(run)))
+
+    async def _do(self, activity: Activity, arg: Any, result_type: type, summary: str) -> Any:
+        return await options.execute(activity, arg, result_type, self._carry.limits, summary=summary[:PREVIEW])
+
+    def _check_stop(self, run: Run) -> None:
+        if run.stop is not None:
+            raise _Finished(RunState.STOPPED, error=run.stop)
+
+    def _show(self, run: Run, state: RunState, *, approval: bool) -> None:
+        workflow.upsert_search_attributes([STATE.value_set(state.value), NEEDS_APPROVAL.value_set(approval)])
+
+    def _details(self, run: Run) -> None:
+        spent = f"round {run.rounds}, {run.tokens} tokens, {run.cost_usd:.4f} USD"
+        lines = [f"run `{run.run_id}` of **{run.agent}**, {spent}"]
+        lines += [f"- step {call.step_no} `{call.tool}`: {call.state} `{call.call_id}`" for call in run.calls]
+        workflow.set_current_details("\n".join(lines))
+
+
+async def tell(run: Run) -> None:
+    """Tell whoever asked that a run has ended; AskWorkflow also looks by itself now and then."""
+    if run.notify is None:
+        return
+    try:
+        await workflow.get_external_workflow_handle(run.notify).signal("ended", run.run_id)
+    except Exception as exc:  # noqa: BLE001  # the asker may be gone: its own business
+        workflow.logger.info("nobody to tell: %s", exc)
