@@ -1,0 +1,122 @@
+"""The activity `admit`: from accepted messages to queued runs, in one transaction that also claims the thread."""
+
+from __future__ import annotations
+
+from temporalio import activity
+
+from holdfast.activities.deps import Deps, Here, here
+from holdfast.contracts import OPEN_STATES, Activity, Admit, Admitted, Limits, Message, Run
+from holdfast.ids import run_id_for
+from holdfast.memory import decisions, events, runs, threads
+from holdfast.memory.database import Connection
+from holdfast.memory.threads import ThreadRow
+
+__all__ = ["AdmitActivities"]
+
+
+class AdmitActivities:
+    """Claims the thread, drops what is known, refuses what cannot be answered, stores the rest."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    @activity.defn(name=Activity.ADMIT)
+    async def admit(self, inp: Admit) -> Admitted:
+        """Store messages as runs; with `open`, also return the runs that an earlier execution left."""
+        at = here()
+        out = Admitted(limits=self._limits() if inp.open else None)
+        news: list[tuple[str, int]] = []
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            thread = await threads.claim(conn, at.tenant, at.thread, inp.writer, inp.started, create=bool(inp.messages))
+            if thread is None:
+                return out
+            if thread.taken_over:
+                await self._take_over(conn, thread)
+            if inp.open:
+                out.runs.extend(await runs.open_of_thread(conn, thread.id))
+            for message in inp.messages:
+                await self._admit_one(conn, at, thread, message, out, news)
+        for run_id, seq in news:
+            self._deps.notifier.poke(run_id, seq)
+        return out
+
+    async def _take_over(self, conn: Connection, thread: ThreadRow) -> None:
+        """Tidy up after an execution that is no more: its open calls are interrupted, its approvals void."""
+        await threads.fill_interrupted(conn, thread.id)
+        for run in await runs.open_of_thread(conn, thread.id):
+            await decisions.void(conn, run.run_id)
+
+    async def _admit_one(
+        self,
+        conn: Connection,
+        at: Here,
+        thread: ThreadRow,
+        message: Message,
+        out: Admitted,
+        news: list[tuple[str, int]],
+    ) -> None:
+        run_id = run_id_for(at.tenant, at.thread, message.message_id)
+        known = await runs.of_message(conn, run_id)
+        if known is not None:
+            run, state = known
+            if state in OPEN_STATES:
+                if all(run.run_id != other.run_id for other in out.runs):
+                    out.runs.append(run)
+            elif message.notify is not None:
+                out.ended.append(run.model_copy(update={"notify": message.notify}))
+            return
+        text, why = await self._text(conn, at, message)
+        found = await runs.agent(conn, message.agent)
+        if found is None:
+            names = ", ".join(sorted(await runs.known_agents(conn))) or "none; is a worker up?"
+            why = why or f"there is no agent {message.agent!r}. The workers know: {names}"
+        elif thread.agent is not None and thread.agent != message.agent:
+            why = why or (
+                f"thread {at.thread} belongs to agent {thread.agent!r}: ask that one, or choose another thread"
+            )
+        if why is not None:
+            await runs.insert(conn, thread.id, run_id, message, text=text, order=None, definition=None, refused=why)
+            out.refused.append(run_id)
+            out.ended.append(
+                Run(run_id=run_id, message_id=message.message_id, agent=message.agent, notify=message.notify)
+            )
+            news.append((run_id, await events.emit(conn, run_id, "refused", error=why)))
+            return
+        if thread.agent is None:
+            await threads.own(conn, thread, message.agent)
+        digest = found[0] if found else None
+        order = await threads.take_order(conn, thread.id)
+        await runs.insert(conn, thread.id, run_id, message, text=text, order=order, definition=digest)
+        stored = await runs.of_message(conn, run_id)
+        if stored is not None:
+            out.runs.append(stored[0])
+        news.append(
+            (
+                run_id,
+                await events.emit(
+                    conn, run_id, "accepted", agent=message.agent, message_id=message.message_id, mode=message.mode
+                ),
+            )
+        )
+
+    async def _text(self, conn: Connection, at: Here, message: Message) -> tuple[str | None, str | None]:
+        """Return (text, why it cannot be had); a text that was stored first moves to its place in the thread."""
+        if message.text is not None:
+            return message.text, None
+        ref = message.text_ref or ""
+        data = await threads.get_blob(conn, at.tenant, ref)
+        if data is None:
+            return None, f"the text named by text_ref {ref!r} is not stored: store it first, then send the message"
+        await threads.drop_blob(conn, at.tenant, ref)
+        return data.decode("utf-8", "replace"), None
+
+    def _limits(self) -> Limits:
+        settings = self._deps.settings
+        return Limits(
+            lease=settings.scaled(settings.lease),
+            linger=settings.linger,
+            memory_wait=settings.scaled(settings.memory_wait),
+            model_timeout=settings.model_timeout,
+            roll_after=settings.roll_after_events,
+            memory_queue=settings.memory_queue,
+        )

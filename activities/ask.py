@@ -1,0 +1,102 @@
+"""Activities of AskWorkflow: they talk to the thread's workflow as any client would, and read the answer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio import activity
+from temporalio.client import WithStartWorkflowOperation, WorkflowUpdateFailedError
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import ApplicationError
+
+from holdfast.activities.deps import Deps
+from holdfast.contracts import (
+    AGENT_WORKFLOW,
+    Accepted,
+    Activity,
+    AskResult,
+    Message,
+    ReadAnswer,
+    RunState,
+    SendMessage,
+    ThreadStart,
+)
+from holdfast.errors import InvalidInput
+from holdfast.ids import workflow_id_for
+from holdfast.memory import runs, threads
+
+__all__ = ["AskActivities"]
+
+
+class AskActivities:
+    """Sends a message, and reads how its run stands."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    @activity.defn(name=Activity.SEND_MESSAGE)
+    async def send_message(self, inp: SendMessage) -> AskResult:
+        """Send the message by update-with-start; the same message id is one run, however often this runs."""
+        settings = self._deps.settings
+        info = activity.info()
+        size = len(inp.ask.text.encode())
+        if not inp.ask.text.strip():
+            raise InvalidInput("the text is empty: ask something")
+        if size > settings.text_max:
+            raise InvalidInput(f"the text has {size} bytes, {settings.text_max} are allowed: shorten it")
+        thread = inp.thread or _as_thread(info.workflow_id or "ask")
+        message = Message(
+            message_id=inp.message_id,
+            agent=inp.ask.agent,
+            text=inp.ask.text if size <= settings.text_inline else None,
+            text_ref=None if size <= settings.text_inline else f"ask-{info.workflow_id}-{info.workflow_run_id}",
+            mode=inp.ask.mode,
+            notify=info.workflow_id if inp.ask.wait else None,
+        )
+        if message.text_ref is not None:
+            async with self._deps.pool.acquire() as conn:
+                await threads.put_blob(conn, settings.tenant, inp.ask.text.encode(), blob_id=message.text_ref)
+        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+            AGENT_WORKFLOW,
+            ThreadStart(),
+            id=workflow_id_for(settings.tenant, thread),
+            task_queue=settings.task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            task_timeout=timedelta(seconds=5),
+        )
+        try:
+            accepted = await self._deps.client.execute_update_with_start_workflow(
+                "message", message, start_workflow_operation=start, result_type=Accepted
+            )
+        except WorkflowUpdateFailedError as exc:
+            raise ApplicationError(str(exc.cause), type="InvalidInput", non_retryable=True) from exc
+        return AskResult(run_id=accepted.run_id, thread=thread, state=RunState.QUEUED)
+
+    @activity.defn(name=Activity.READ_ANSWER)
+    async def read_answer(self, inp: ReadAnswer) -> AskResult:
+        """Return how the run stands; a steering message's run is followed to the run it joined."""
+        async with self._deps.pool.acquire() as conn:
+            row = await runs.by_id(conn, inp.run_id)
+            while row is not None and row["merged_into"] is not None:
+                row = await runs.by_id(conn, str(row["merged_into"]))
+            if row is None:
+                return AskResult(run_id=inp.run_id, thread=inp.thread, state=RunState.QUEUED)
+            answer = await runs.answer_text(conn, str(row["run_id"]))
+        long = answer is not None and len(answer.encode()) > self._deps.settings.answer_inline
+        return AskResult(
+            run_id=str(row["run_id"]),
+            thread=inp.thread,
+            state=row["state"],
+            answer=None if long else answer,
+            answer_ref=f"{row['tenant']}:{row['thread']}/{row['answer_seq']}" if long else None,
+            error=row["error"],
+            tokens=row["tokens_in"] + row["tokens_out"],
+            cost_usd=float(row["cost_usd"]),
+            steps=row["steps"],
+        )
+
+
+def _as_thread(workflow_id: str) -> str:
+    """Return a thread name for a question that named none: its workflow's id, as far as a thread may be called so."""
+    return "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in workflow_id)[-128:]

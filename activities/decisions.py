@@ -1,0 +1,147 @@
+"""Activities around a person's word: approvals are mirrored, decisions audited before they count, doubts resolved."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from temporalio import activity
+
+from holdfast.activities.deps import Deps, here
+from holdfast.contracts import (
+    Activity,
+    RecordDecision,
+    Recorded,
+    RequestApprovals,
+    Resolved,
+    ResolveEffect,
+    RunState,
+)
+from holdfast.errors import ToolArgumentsInvalid
+from holdfast.ids import args_hash, canonical_json
+from holdfast.memory import decisions, events, runs, threads
+from holdfast.memory.database import Connection
+from holdfast.memory.resolve import resolve_step
+
+__all__ = ["DecisionActivities"]
+
+
+class DecisionActivities:
+    """All of these are tried without end: with PostgreSQL away the decision stands, and the tool waits."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    @activity.defn(name=Activity.REQUEST_APPROVALS)
+    async def request_approvals(self, inp: RequestApprovals) -> None:
+        """Mirror pending approvals and tell whoever watches; twice is once."""
+        at = here()
+        seq = None
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            for call in inp.calls:
+                args = call.args or await threads.call_arguments(conn, at.tenant, at.thread, call.seq, call.call_id)
+                if await decisions.ask(
+                    conn,
+                    inp.run_id,
+                    call.step_no,
+                    call.call_id,
+                    tool=call.tool,
+                    args_hash=call.args_hash,
+                    policy=inp.definition,
+                ):
+                    seq = await events.emit(
+                        conn,
+                        inp.run_id,
+                        "approval_requested",
+                        step=call.step_no,
+                        call_id=call.call_id,
+                        tool=call.tool,
+                        args=(args or "")[:2000],
+                        args_hash=call.args_hash,
+                    )
+            await runs.set_state(conn, inp.run_id, RunState.WAITING)
+        if seq is not None:
+            self._deps.notifier.poke(inp.run_id, seq)
+
+    @activity.defn(name=Activity.RECORD_DECISION)
+    async def record_decision(self, inp: RecordDecision) -> Recorded:
+        """Write the audit row; edited arguments that do not fit the tool's schema are refused there."""
+        decision = inp.decision
+        decision_id = decision.decision_id or ""
+        out = Recorded(accepted=True, args_hash=inp.args_hash)
+        text: str | None = None
+        if decision.approve and decision.args is not None:
+            definition = await self._deps.definition(inp.definition)
+            agent = self._deps.agents.get(definition.name)
+            tool = agent.tool(inp.tool) if agent is not None else None
+            try:
+                if tool is not None:
+                    tool.validate(dict(decision.args))
+                text = canonical_json(decision.args)
+                out.args_hash = args_hash(decision.args)
+            except (ToolArgumentsInvalid, ValueError) as exc:
+                out = Recorded(accepted=False, why=f"the edited arguments do not fit: {exc}")
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            fresh = await decisions.audit(
+                conn,
+                decision_id,
+                run_id=inp.run_id,
+                step_no=inp.step_no,
+                action="approve" if decision.approve else "reject",
+                actor=decision.actor,
+                verified=decision.verified,
+                accepted=out.accepted,
+                detail={
+                    "tool": inp.tool,
+                    "call_id": inp.call_id,
+                    "args_hash": out.args_hash or inp.args_hash,
+                    "reason": decision.reason,
+                    "edited": decision.args,
+                    "why": out.why,
+                },
+            )
+            if not fresh:
+                said = await decisions.audited(conn, decision_id)
+                if said is not None and not said[0]:
+                    return Recorded(accepted=False, why=said[1].get("why"))
+                return out
+            seq = await self._mirror(conn, inp, out, text, decision_id)
+        self._deps.notifier.poke(inp.run_id, seq)
+        return out
+
+    async def _mirror(
+        self, conn: Connection, inp: RecordDecision, out: Recorded, text: str | None, decision_id: str
+    ) -> int:
+        decision = inp.decision
+        about = {"step": inp.step_no, "call_id": inp.call_id, "tool": inp.tool}
+        if not out.accepted:
+            return await events.emit(conn, inp.run_id, "approval_refused", why=out.why, **about)
+        state: Literal["approved", "rejected"] = "approved" if decision.approve else "rejected"
+        await decisions.decide(conn, inp.run_id, inp.step_no, state, args=text, decision_id=decision_id)
+        await runs.set_state(conn, inp.run_id, RunState.RUNNING)
+        return await events.emit(
+            conn,
+            inp.run_id,
+            "approval_decided",
+            approve=decision.approve,
+            reason=decision.reason,
+            actor=decision.actor,
+            edited=decision.args is not None,
+            **about,
+        )
+
+    @activity.defn(name=Activity.RESOLVE_EFFECT)
+    async def resolve_effect(self, inp: ResolveEffect) -> Resolved:
+        """Carry out a person's word on a call in doubt, audited."""
+        at = here()
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            resolved, seq = await resolve_step(
+                conn,
+                tenant=at.tenant,
+                thread=at.thread,
+                run_id=inp.run_id,
+                resolution=inp.resolution,
+                conflict=inp.conflict,
+            )
+        if seq is not None:
+            self._deps.notifier.poke(inp.run_id, seq)
+        return resolved

@@ -1,0 +1,98 @@
+"""What activities are given by the runtime, and where an activity finds itself."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from temporalio import activity
+
+from holdfast.contracts import AgentDefinition
+from holdfast.errors import ConfigurationError
+from holdfast.ids import effect_scope, split_workflow_id
+from holdfast.memory import runs
+from holdfast.memory.database import Pool
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
+
+    from holdfast.activities.notify import Notifier
+    from holdfast.agent import Agent
+    from holdfast.memory.longterm import LongTermMemory
+    from holdfast.settings import Settings
+    from holdfast.tools.runner import ToolRunner
+
+__all__ = ["Deps", "Here", "here"]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Deps:
+    """One worker's connections and loaded code. `memory` is there only where the memory queue is served."""
+
+    settings: Settings
+    pool: Pool
+    notifier: Notifier
+    client: Client
+    agents: dict[str, Agent] = field(default_factory=dict)
+    runner: ToolRunner | None = None
+    tool_pool: Pool | None = None  # on the tool loop: connections of `local_tx` tools
+    memory: LongTermMemory | None = None
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    definitions: dict[str, AgentDefinition] = field(default_factory=dict)
+    background: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def definition(self, digest: str) -> AgentDefinition:
+        """Return a stored definition; they never change, so each is read once.
+
+        Raises:
+            ConfigurationError: the database has no such definition.
+
+        """
+        found = self.definitions.get(digest)
+        if found is None:
+            async with self.pool.acquire() as conn:
+                found = await runs.definition(conn, digest)
+            if found is None:
+                raise ConfigurationError(f"definition {digest} is not in the database")
+            self.definitions[digest] = found
+        return found
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something beside the activity and keep hold of it; its failure is logged."""
+        task = asyncio.create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[Any]) -> None:
+        self.background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("a background task failed", error=repr(task.exception()))
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Where an activity runs: its thread, and who it is among all attempts."""
+
+    workflow_id: str
+    tenant: str
+    thread: str
+    owner: str
+    attempt: int
+
+    def scope(self, writer: str) -> str:
+        """Return the scope of this thread's effects."""
+        return effect_scope(self.workflow_id, writer)
+
+
+def here() -> Here:
+    """Return where the running activity is. The owner is new for each attempt: two attempts must never be one owner."""
+    info = activity.info()
+    workflow_id = info.workflow_id or ""
+    tenant, thread = split_workflow_id(workflow_id)
+    return Here(workflow_id, tenant, thread, f"{info.activity_id}.{info.attempt}.{uuid.uuid4().hex[:12]}", info.attempt)

@@ -1,0 +1,328 @@
+"""One call with an effect, through the ledger: claim, guard and send, complete, or say that it is in doubt.
+
+The protocol is the design's section 4. Whatever happens here, the effect takes place once or the call is surfaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
+
+from holdfast.activities.deps import Deps, Here
+from holdfast.activities.outcome import Outcome, commit_outcome, fill
+from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
+from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
+from holdfast.memory import events, ledger
+from holdfast.memory.database import UNAVAILABLE
+from holdfast.memory.ledger import Claim, Step
+from holdfast.tools.context import ToolContext
+from holdfast.tools.outcomes import classify
+from holdfast.tools.runner import ToolRunner, invoke
+from holdfast.tools.tool import AnyTool
+
+__all__ = ["EffectCall"]
+
+log = structlog.get_logger(__name__)
+
+
+class _Again(ApplicationError):
+    """Temporal shall try this call again; the ledger knows how it stands."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why, type="TryAgain")
+
+
+class EffectCall:
+    """One attempt at one call. Its owner is this attempt alone, so another attempt is always another owner."""
+
+    def __init__(
+        self,
+        deps: Deps,
+        at: Here,
+        inp: ToolStep,
+        step: Step,
+        declared: ToolDefinition,
+        tool: AnyTool,
+        args: dict[str, Any],
+        ctx: ToolContext,
+    ) -> None:
+        self._deps = deps
+        self._at = at
+        self._inp = inp
+        self._step = Step(
+            step.key,
+            step.run_id,
+            step.scope,
+            step.step_no,
+            step.tool,
+            step.effect,
+            step.args_hash,
+            step.epoch,
+            deps.settings.scaled(declared.settle),
+        )
+        self._declared = declared
+        self._tool = tool
+        self._args = args
+        self._ctx = ctx
+        self._lease = deps.settings.scaled(deps.settings.lease)
+        self._fence = 0
+        self._sends = 0
+        self._started = time.monotonic()
+
+    @property
+    def _runner(self) -> ToolRunner:
+        if self._deps.runner is None:
+            raise ApplicationError("this worker runs no tools", type="ConfigurationError")
+        return self._deps.runner
+
+    async def run(self) -> ToolOutcome:
+        """Carry the call as far as it goes."""
+        claim = await self._claim()
+        if claim.kind == "done":
+            return ToolOutcome.model_validate(claim.result)
+        if claim.kind == "abandoned":
+            text = "abandoned: nobody can tell whether this call took effect; a person gave it up. Do not repeat it."
+            return await commit_outcome(self._deps, self._at, self._inp, Outcome(text, status="abandoned"))
+        if claim.kind in ("in_doubt", "conflict"):
+            return ToolOutcome(status="in_doubt" if claim.kind == "in_doubt" else "conflict", preview=self._tool.name)
+        self._fence, self._sends = claim.fence, claim.sends
+        renewal = asyncio.create_task(self._renew())
+        try:
+            if claim.kind == "look":
+                found = await self._look()
+                if found is not None:
+                    return found
+            if self._step.effect == "local_tx":
+                return await self._local()
+            return await self._send()
+        finally:
+            renewal.cancel()
+
+    # ------------------------------------------------------------------------------------ claim
+
+    async def _claim(self) -> Claim:
+        while True:
+            if self._deps.draining.is_set():
+                raise _Again("the worker is stopping and claims nothing more")
+            async with self._deps.pool.acquire() as conn, conn.transaction():
+                claim = await ledger.claim(conn, self._step, self._at.owner, self._lease)
+                if claim.kind == "conflict" and self._inp.reuse:
+                    stored = await ledger.stored(conn, self._step.key)
+                    if stored is not None:
+                        return Claim("done", result=stored[0])
+                seq = None
+                if claim.newly:
+                    seq = await self._emit_doubt(conn, "its worker was lost after the request was sent")
+                elif claim.kind == "conflict":
+                    why = "the ledger holds this step with other arguments"
+                    seq = await events.emit(
+                        conn, self._step.run_id, "conflict", step=self._step.step_no, tool=self._step.tool, why=why
+                    )
+            if seq is not None:
+                self._deps.notifier.poke(self._step.run_id, seq)
+            if claim.kind != "wait":
+                return claim
+            await asyncio.sleep(min(max(claim.seconds, 0.05), self._lease))
+
+    async def _emit_doubt(self, conn: Any, why: str) -> int:  # Any: any kind of connection
+        return await events.emit(
+            conn, self._step.run_id, "in_doubt", step=self._step.step_no, tool=self._step.tool, why=why
+        )
+
+    async def _renew(self) -> None:
+        every = self._deps.settings.scaled(self._deps.settings.beat)
+        while True:
+            await asyncio.sleep(every)
+            with suppress(*UNAVAILABLE):
+                async with self._deps.pool.acquire() as conn:
+                    if not await ledger.renew(conn, self._step.key, self._fence, self._lease):
+                        return
+
+    # ------------------------------------------------------------------------------------ look
+
+    async def _look(self) -> ToolOutcome | None:
+        """Ask the remote what became of a request that may have been sent. None: it has not landed, send it."""
+        try:
+            found = await self._runner.look_up(self._tool, self._args, self._ctx, deadline=self._ctx.deadline)
+        except Exception as exc:
+            if self._at.attempt < self._declared.attempts + 2:
+                await self._release()
+                raise _Again(f"the look-up failed: {exc!r}") from exc
+            return await self._doubt(f"the look-up failed again and again: {exc!r}")
+        if found is not None:
+            return await self._complete(Outcome(await self._runner.text(self._tool, found)))
+        if self._sends >= self._declared.attempts:
+            text = f"error: {self._tool.name} was sent {self._sends} times and never took effect"
+            return await self._fail(Outcome(text, status="error"))
+        return None
+
+    # ------------------------------------------------------------------------------------ send
+
+    async def _send(self) -> ToolOutcome:
+        timeout = self._declared.timeout
+        async with self._deps.pool.acquire() as conn:
+            if not await ledger.guard(conn, self._step.key, self._fence, timeout):
+                raise _Again("the lease ran out before anything was sent")
+        self._sends += 1
+        deadline = time.monotonic() + timeout
+        try:
+            value = await self._runner.run(self._tool, self._args, self._ctx, deadline=deadline, late=self._late)
+        except asyncio.CancelledError:
+            # Stopped, or the worker is going down: the request may have left. The row must not look merely slow.
+            self._deps.spawn(self._given_up())
+            raise
+        except Exception as exc:  # noqa: BLE001  # whatever a tool raises is its outcome
+            return await self._failed(exc)
+        return await self._complete(await self._outcome(value))
+
+    async def _outcome(self, value: Any) -> Outcome:
+        try:
+            return Outcome(await self._runner.text(self._tool, value))
+        except ToolResultInvalid as exc:  # the effect stands all the same
+            return Outcome(f"error: {exc}", status="error")
+
+    async def _failed(self, exc: Exception) -> ToolOutcome:
+        """Settle a call whose tool raised, by what the exception proves."""
+        said = f"{type(exc).__name__}: {exc}"
+        proof = classify(exc, self._step.effect)
+        if isinstance(exc, ToolError):
+            return await self._fail(Outcome(f"error: {exc}", status="error"))
+        if proof in ("not_sent", "refused"):
+            if self._sends < self._declared.attempts:
+                async with self._deps.pool.acquire() as conn:
+                    await ledger.fail(conn, self._step.key, self._fence, said)
+                raise _Again(f"not sent: {said}") from exc
+            text = f"error: {self._tool.name} could not be sent, {self._sends} tries: {said}"
+            return await self._fail(Outcome(text, status="error"))
+        if self._step.effect == "once" or (self._step.effect == "keyed" and self._sends >= self._declared.attempts):
+            return await self._doubt(said)
+        await self._release()
+        raise _Again(f"no telling whether it took effect: {said}") from exc
+
+    async def _release(self) -> None:
+        async with self._deps.pool.acquire() as conn:
+            await ledger.release(conn, self._step.key, self._fence)
+
+    async def _given_up(self) -> None:
+        if self._step.effect == "once":
+            await self._doubt("the call was cut off after the request was sent")
+        else:
+            await self._release()
+
+    def _late(self, value: Any, error: BaseException | None) -> None:
+        """A call that was given up has ended after all: proof for its row."""
+        if error is None:
+            self._deps.spawn(self._complete_late(value))
+        elif isinstance(error, Exception) and classify(error, self._step.effect) != "unknown":
+            self._deps.spawn(self._fail(Outcome(f"error: {error}", status="error")))
+
+    async def _complete_late(self, value: Any) -> None:
+        try:
+            await self._complete(await self._outcome(value))
+        except FencedOut as exc:
+            log.info("a late outcome was set aside", tool=self._tool.name, error=str(exc))
+
+    # ------------------------------------------------------------------------------------ settle
+
+    async def _complete(self, outcome: Outcome) -> ToolOutcome:
+        """Mark the row done and fill the slot, in one transaction."""
+        outcome.seconds = time.monotonic() - self._started
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            before, seq = await self._complete_in(conn, outcome)
+            if before is None:
+                await ledger.late(conn, self._step.key, self._fence, self._at.owner, {"text": outcome.text[:2000]})
+        if before is None:
+            raise FencedOut(f"{self._tool.name}: another attempt has taken this call over; its outcome counts")
+        if seq is not None:
+            self._deps.notifier.poke(self._step.run_id, seq)
+        if before == "in_doubt":
+            await self._tell_settled()
+        return outcome.contract()
+
+    async def _complete_in(self, conn: Any, outcome: Outcome) -> tuple[str | None, int | None]:
+        result = outcome.contract().model_dump(mode="json")
+        before = await ledger.complete(conn, self._step.key, self._fence, self._step.args_hash, result)
+        if before is None:
+            return None, None
+        return before, await fill(conn, self._deps, self._at, self._inp, outcome)
+
+    async def _fail(self, outcome: Outcome) -> ToolOutcome:
+        """Mark the row failed for good: proved that nothing took effect. The model reads why."""
+        outcome.seconds = time.monotonic() - self._started
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            result = outcome.contract().model_dump(mode="json")
+            held = await ledger.fail(conn, self._step.key, self._fence, outcome.text, result)
+            seq = await fill(conn, self._deps, self._at, self._inp, outcome) if held else None
+        if not held:
+            raise _Again("another attempt has taken this call over")
+        if seq is not None:
+            self._deps.notifier.poke(self._step.run_id, seq)
+        return outcome.contract()
+
+    async def _doubt(self, why: str) -> ToolOutcome:
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            held = await ledger.doubt(conn, self._step.key, self._fence, why)
+            seq = await self._emit_doubt(conn, why) if held else None
+        if not held:
+            raise _Again("another attempt has taken this call over")
+        if seq is not None:
+            self._deps.notifier.poke(self._step.run_id, seq)
+        log.warning("a call is in doubt", tool=self._tool.name, why=why)
+        return ToolOutcome(status="in_doubt", preview=self._tool.name)
+
+    async def _tell_settled(self) -> None:
+        with suppress(RPCError):  # the workflow also looks by itself
+            handle = self._deps.client.get_workflow_handle(self._at.workflow_id)
+            await handle.signal("settled", self._step.step_no)
+
+    # ------------------------------------------------------------------------------------ local_tx
+
+    async def _local(self) -> ToolOutcome:
+        """Run the tool, complete the row and fill the slot in one transaction, on the tool loop's own connection."""
+        pool = self._deps.tool_pool
+        if pool is None:
+            raise ApplicationError("this worker has no database pool for tools", type="ConfigurationError")
+        fenced = False
+        outcome: Outcome | None = None
+        seq: int | None = None
+
+        async def work() -> None:
+            nonlocal fenced, outcome, seq
+            async with pool.acquire() as conn:
+                transaction = conn.transaction()
+                await transaction.start()
+                try:
+                    async with asyncio.timeout(self._declared.timeout):
+                        value = await invoke(self._tool, self._args, self._ctx.with_connection(conn))
+                    outcome = Outcome(await self._runner.text(self._tool, value))
+                    outcome.seconds = time.monotonic() - self._started
+                    before, seq = await self._complete_in(conn, outcome)
+                    fenced = before is None
+                except BaseException:
+                    await transaction.rollback()
+                    raise
+                await (transaction.rollback() if fenced else transaction.commit())
+
+        try:
+            await self._runner.call(work)
+        except UNAVAILABLE as exc:
+            raise _Again(f"the database did not answer: {exc!r}") from exc
+        except Exception as exc:  # noqa: BLE001  # whatever a tool raises is its outcome
+            return await self._failed_local(exc)
+        if fenced or outcome is None:
+            raise FencedOut(f"{self._tool.name}: another attempt has taken this call over")
+        if seq is not None:
+            self._deps.notifier.poke(self._step.run_id, seq)
+        return outcome.contract()
+
+    async def _failed_local(self, exc: Exception) -> ToolOutcome:
+        """Its transaction was rolled back: nothing took effect."""
+        if isinstance(exc, ToolError | ToolResultInvalid) or self._at.attempt >= self._declared.attempts:
+            return await self._fail(Outcome(f"error: {type(exc).__name__}: {exc}", status="error"))
+        raise _Again(f"rolled back: {exc!r}") from exc

@@ -1,0 +1,231 @@
+"""The activity `model_step`: one model call over the thread, its reply committed together with its ledger row."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from holdfast import llm
+from holdfast.activities.deltas import DeltaWriter
+from holdfast.activities.deps import Deps, Here, here
+from holdfast.activities.requests import build_request, request_hash, tokens_besides, window_limit
+from holdfast.contracts import PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
+from holdfast.errors import ContextTooLong, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
+from holdfast.ids import args_hash, canonical_json, effect_key
+from holdfast.llm import ModelRequest, ToolCallRequest
+from holdfast.memory import events, ledger, outbox, requests, runs, threads
+from holdfast.memory.ledger import Step
+
+__all__ = ["ModelActivities"]
+
+MODEL = "model"  # the tool name under which the ledger knows model calls
+_NEARLY_FULL = 0.8
+
+
+class _Lost(Exception):  # rolls the transaction back: another attempt was first
+    pass
+
+
+class ModelActivities:
+    """Calls the model once per step; a recorded reply is returned, never bought again."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    @activity.defn(name=Activity.MODEL_STEP)
+    async def model_step(self, inp: ModelStep) -> ModelReply:
+        """Return what the model decided, in ids and counts."""
+        at = here()
+        step = Step(
+            key=effect_key(at.scope(inp.writer), 0, inp.step_no, MODEL),
+            run_id=inp.run_id,
+            scope=at.scope(inp.writer),
+            step_no=inp.step_no,
+            tool=MODEL,
+            effect="pure",
+            args_hash=inp.definition,
+        )
+        definition = await self._deps.definition(inp.definition)
+        settings = self._deps.settings
+        async with self._deps.pool.acquire() as conn:
+            done = await ledger.stored(conn, step.key)
+            if done is not None:
+                return ModelReply.model_validate(done[0])
+            thread = await threads.find(conn, at.tenant, at.thread)
+            if thread is None:
+                raise StaleWriter(f"thread {at.thread} is not in the database")
+            entries, ranges = await requests.sent_entries(conn, thread.id, inp.run_id, thread.window_from)
+            hits = []
+            if inp.recall_step is not None:
+                hits = await outbox.get_recall(conn, inp.run_id, inp.recall_step)
+        last = entries[-1] if entries else None
+        if last and last.run_id == inp.run_id and last.role == "assistant" and not (last.body or {}).get("tool_calls"):
+            return ModelReply(seq=last.seq)  # an earlier execution was cut off between the answer and the run's end
+        limit = window_limit(definition, settings)
+        size = sum(entry.tokens for entry in entries) + tokens_besides(definition)
+        if size > limit:
+            return ModelReply(status="too_long")
+        request = build_request(definition, settings, entries, hits)
+        try:
+            reply = await self._call(request, inp)
+        except ContextTooLong:
+            return ModelReply(status="too_long")
+        try:
+            return await self._commit(at, inp, step, definition, request, ranges, reply, size, limit)
+        except _Lost:
+            return await self._lost(step, at, reply)
+
+    async def _call(self, request: ModelRequest, inp: ModelStep) -> llm.ModelReply:
+        deltas = DeltaWriter(self._deps, inp.run_id, inp.step_no)
+        try:
+            return await llm.complete(request, on_delta=deltas.add)
+        except ModelUnavailable as exc:
+            patience = timedelta(seconds=self._deps.settings.scaled(self._deps.settings.model_patience))
+            if datetime.now(UTC) - activity.info().scheduled_time > patience:
+                raise ApplicationError(
+                    f"the model did not answer for {patience.total_seconds():.0f} s: {exc}",
+                    type="ModelUnavailable",
+                    non_retryable=True,
+                ) from exc
+            raise
+        finally:
+            await deltas.close()
+
+    async def _commit(
+        self,
+        at: Here,
+        inp: ModelStep,
+        step: Step,
+        definition: AgentDefinition,
+        request: ModelRequest,
+        ranges: list[tuple[int, int]],
+        reply: llm.ModelReply,
+        size: int,
+        limit: int,
+    ) -> ModelReply:
+        """Append the reply, its slots and its ledger row in one transaction."""
+        usage = reply.usage
+        calls = [self._read_call(definition, inp, number, call) for number, call in enumerate(reply.tool_calls)]
+        out = ModelReply(
+            tokens=usage.input_tokens + usage.output_tokens,
+            cost_usd=reply.cost_usd,
+            preview=(reply.text or "")[:PREVIEW],
+            compact=max(size, usage.input_tokens) + usage.output_tokens > _NEARLY_FULL * limit,
+        )
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
+            out.seq = await threads.append(
+                conn,
+                thread,
+                run_id=inp.run_id,
+                step_no=inp.step_no,
+                role="assistant",
+                body=reply.message,
+                tokens=threads.tokens_of(json.dumps(reply.message, ensure_ascii=False)),
+            )
+            for call, why in calls:
+                body = None if why is None else {"role": "tool", "tool_call_id": call.call_id, "content": why}
+                call.seq = await threads.append(
+                    conn,
+                    thread,
+                    run_id=inp.run_id,
+                    step_no=call.step_no,
+                    role="tool",
+                    call_id=call.call_id,
+                    body=body,
+                )
+            out.calls = [call for call, _ in calls]
+            if not await ledger.record_pure(conn, step, at.owner, out.model_dump(mode="json")):
+                raise _Lost
+            await requests.put(
+                conn,
+                inp.run_id,
+                inp.step_no,
+                definition=inp.definition,
+                ranges=ranges,
+                recall_step=inp.recall_step,
+                params={"model": request.model},
+                digest=request_hash(request),
+            )
+            await runs.add_usage(conn, inp.run_id, usage.input_tokens, usage.output_tokens, reply.cost_usd, rounds=1)
+            await events.drop_deltas(conn, inp.run_id, inp.step_no)
+            seq = await events.emit(
+                conn,
+                inp.run_id,
+                "replied",
+                step=inp.step_no,
+                text=(reply.text or "")[:500],
+                calls=[
+                    {"step": call.step_no, "call_id": call.call_id, "tool": call.tool, "args": asked.arguments[:200]}
+                    for (call, _), asked in zip(calls, reply.tool_calls, strict=True)
+                ],
+                tokens_in=usage.input_tokens,
+                tokens_out=usage.output_tokens,
+                cost_usd=reply.cost_usd,
+                seconds=round(reply.latency_s, 3),
+                model=reply.model,
+                seq=out.seq,
+            )
+        self._deps.notifier.poke(inp.run_id, seq)
+        return out
+
+    def _read_call(
+        self, definition: AgentDefinition, inp: ModelStep, number: int, asked: ToolCallRequest
+    ) -> tuple[Call, str | None]:
+        """Return the call as the workflow gets it, and if it is malformed the error the model will read."""
+        call = Call(step_no=inp.step_no + 1 + number, call_id=asked.id, tool=asked.name[:64], seq=0)
+        declared = next((tool for tool in definition.tools if tool.name == asked.name), None)
+        why: str | None = None
+        args: dict[str, object] = {}
+        if declared is None:
+            names = ", ".join(tool.name for tool in definition.tools) or "none"
+            why = f"error: there is no tool {asked.name[:64]!r}. The tools are: {names}"
+        else:
+            try:
+                parsed = json.loads(asked.arguments or "{}")
+                if not isinstance(parsed, dict):
+                    raise ToolArgumentsInvalid("the arguments must be one JSON object")
+                args = parsed
+                self._validate(definition.name, asked.name, args)
+            except (ValueError, ToolArgumentsInvalid) as exc:
+                why = f"error: the arguments of {asked.name} cannot be used: {exc}. Call it again with others."
+        if why is not None:
+            call.error = True
+            call.state = "done"
+            call.args_hash = args_hash({"malformed": asked.arguments})
+            return call, why
+        text = canonical_json(args)
+        call.args_hash = args_hash(args)
+        call.args = text if len(text.encode()) <= self._deps.settings.args_inline else None
+        if declared is not None:
+            call.effect = declared.effect
+            call.timeout = declared.timeout
+            call.settle = declared.settle
+            call.memory_queue = declared.queue == "memory"
+            if declared.approval == "always":
+                call.state = "approval"
+        return call, None
+
+    def _validate(self, agent: str, tool: str, args: dict[str, object]) -> None:
+        """Check arguments with the tool's own code, where this worker has it."""
+        loaded = self._deps.agents.get(agent)
+        found = loaded.tool(tool) if loaded is not None else None
+        if found is not None:
+            found.validate(dict(args))
+
+    async def _lost(self, step: Step, at: Here, reply: llm.ModelReply) -> ModelReply:
+        """Another attempt recorded its reply first: return that one, and count what this one cost."""
+        tokens = reply.usage.input_tokens + reply.usage.output_tokens
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            done = await ledger.stored(conn, step.key)
+            if done is None:
+                raise StaleWriter(f"step {step.step_no} was recorded and is gone")
+            await ledger.late(
+                conn, step.key, 0, at.owner, {"text": (reply.text or "")[:500]}, tokens=tokens, cost_usd=reply.cost_usd
+            )
+            await runs.add_usage(conn, step.run_id, reply.usage.input_tokens, reply.usage.output_tokens, reply.cost_usd)
+        out = ModelReply.model_validate(done[0])
+        return out.model_copy(update={"tokens": out.tokens + tokens, "cost_usd": out.cost_usd + reply.cost_usd})

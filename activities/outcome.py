@@ -1,0 +1,93 @@
+"""From what a tool returned to its slot in the thread: stored whole, passed on trimmed, committed with its row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from holdfast.activities.deps import Deps, Here
+from holdfast.contracts import PREVIEW, ToolOutcome, ToolStep
+from holdfast.memory import events, ledger, threads
+from holdfast.memory.database import Connection
+from holdfast.memory.ledger import Step
+
+__all__ = ["Outcome", "commit_outcome", "commit_pure", "fill"]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a tool call came to, as text for the model."""
+
+    text: str
+    status: Literal["done", "error", "abandoned"] = "done"
+    seconds: float = 0.0
+
+    def contract(self) -> ToolOutcome:
+        """Return it as the workflow gets it: a preview and a size."""
+        return ToolOutcome(
+            status=self.status, preview=self.text[:PREVIEW].replace("\x00", ""), bytes=len(self.text.encode())
+        )
+
+
+def _trimmed(text: str, limit: int, blob: str) -> str:
+    """Return head and tail of a long text, with a note that says where the whole of it is."""
+    raw = text.encode()
+    half = limit // 2
+    head = raw[:half].decode("utf-8", "ignore")
+    tail = raw[-half:].decode("utf-8", "ignore")
+    return (
+        f"{head}\n\n[… {len(raw) - 2 * half:,} of {len(raw):,} bytes left out here; stored whole as {blob} …]\n\n{tail}"
+    )
+
+
+async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: Outcome) -> int | None:
+    """Fill the call's slot and write the event, in the caller's transaction; return the event's number.
+
+    None: another workflow execution owns the thread now, or the slot was filled before; nothing was written.
+    """
+    thread = await threads.hold_for_writer(conn, at.tenant, at.thread, inp.writer)
+    if thread is None:
+        return None
+    content, blob = outcome.text, None
+    if len(content.encode()) > deps.settings.result_inline:
+        blob = f"result-{inp.run_id}-{inp.step_no}-{inp.epoch}"
+        await threads.put_blob(conn, at.tenant, outcome.text.encode(), blob_id=blob)
+        content = _trimmed(outcome.text, deps.settings.result_inline, blob)
+    if not await threads.fill_slot(conn, thread.id, inp.seq, inp.call_id, content, blob=blob):
+        return None
+    return await events.emit(
+        conn,
+        inp.run_id,
+        "tool_done",
+        step=inp.step_no,
+        call_id=inp.call_id,
+        tool=inp.tool,
+        status=outcome.status,
+        preview=outcome.text[:200].replace("\x00", ""),
+        bytes=len(outcome.text.encode()),
+        seconds=round(outcome.seconds, 3),
+    )
+
+
+async def commit_outcome(deps: Deps, at: Here, inp: ToolStep, outcome: Outcome) -> ToolOutcome:
+    """Fill the slot of a call that never reached the ledger, or that a person settled there."""
+    async with deps.pool.acquire() as conn, conn.transaction():
+        seq = await fill(conn, deps, at, inp, outcome)
+    if seq is not None:
+        deps.notifier.poke(inp.run_id, seq)
+    return outcome.contract()
+
+
+async def commit_pure(deps: Deps, at: Here, inp: ToolStep, step: Step, outcome: Outcome) -> ToolOutcome:
+    """Commit a pure step: whoever is first is right, a later attempt gets the first one's outcome."""
+    result = outcome.contract()
+    async with deps.pool.acquire() as conn:
+        async with conn.transaction():
+            seq = None
+            if await ledger.record_pure(conn, step, at.owner, result.model_dump(mode="json")):
+                seq = await fill(conn, deps, at, inp, outcome)
+                if seq is not None:
+                    deps.notifier.poke(inp.run_id, seq)
+                return result
+        done = await ledger.stored(conn, step.key)
+    return ToolOutcome.model_validate(done[0]) if done is not None else result

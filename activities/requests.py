@@ -1,0 +1,81 @@
+"""Builds the request of a model call from the thread, the same bytes each time: also when it is looked at later."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from holdfast import llm
+from holdfast.contracts import AgentDefinition, MemoryHit
+from holdfast.ids import canonical_json
+from holdfast.llm import ModelRequest
+from holdfast.memory.threads import INTERRUPTED, Entry
+from holdfast.settings import Settings
+
+__all__ = ["build_request", "model_of", "request_hash", "tokens_besides", "window_limit"]
+
+_REPLY_SHARE = 8  # an eighth of the window is left for the reply, unless max_tokens says more
+
+
+def model_of(definition: AgentDefinition, settings: Settings) -> str:
+    """Return the model that is called for this agent here, the offline stand-in included."""
+    if definition.api_base and settings.model is None:
+        settings = settings.model_copy(update={"api_base": definition.api_base})
+    return llm.resolve_model(definition.model, settings, embedded=bool(settings.offline))
+
+
+def window_limit(definition: AgentDefinition, settings: Settings) -> int:
+    """Return how many tokens of instructions, tools and conversation may be sent."""
+    window = definition.window or llm.context_window(model_of(definition, settings))
+    return window - min(max(definition.max_tokens or 0, window // _REPLY_SHARE), window // 2)
+
+
+def tokens_besides(definition: AgentDefinition) -> int:
+    """Estimate the tokens sent beside the conversation: instructions and tool schemas, four bytes each."""
+    tools = sum(len(tool.description) + len(canonical_json(tool.parameters)) + 40 for tool in definition.tools)
+    return (len(definition.instructions.encode()) + tools) // 4 + 16
+
+
+def build_request(
+    definition: AgentDefinition, settings: Settings, entries: list[Entry], hits: list[MemoryHit]
+) -> ModelRequest:
+    """Return the request over these messages. Open slots, which only an interrupted run leaves, read as such."""
+    system = definition.instructions
+    if hits:
+        remembered = "\n".join(f"- {hit.text}" for hit in hits)
+        system = f"{system}\n\nWhat you remember that may matter here:\n{remembered}".strip()
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    messages += [
+        entry.body or {"role": "tool", "tool_call_id": entry.call_id, "content": INTERRUPTED} for entry in entries
+    ]
+    return ModelRequest(
+        model=model_of(definition, settings),
+        messages=messages,
+        tools=[
+            {
+                "type": "function",
+                "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
+            }
+            for tool in definition.tools
+        ],
+        temperature=definition.temperature,
+        seed=definition.seed,
+        max_tokens=definition.max_tokens,
+        api_base=definition.api_base or settings.api_base,
+        timeout=settings.model_timeout,
+        params=definition.params,
+    )
+
+
+def request_hash(request: ModelRequest) -> str:
+    """Return the hash of what is sent: model, messages, tools and parameters."""
+    sent = {
+        "model": request.model,
+        "messages": request.messages,
+        "tools": request.tools,
+        "temperature": request.temperature,
+        "seed": request.seed,
+        "max_tokens": request.max_tokens,
+        "params": request.params,
+    }
+    return hashlib.sha256(canonical_json(sent).encode()).hexdigest()

@@ -1,0 +1,145 @@
+"""Activities at the edges of a run: its place in the thread, the window the model is sent, its end."""
+
+from __future__ import annotations
+
+from temporalio import activity
+
+from holdfast.activities.deps import Deps, here
+from holdfast.activities.requests import window_limit
+from holdfast.contracts import (
+    OPEN_STATES,
+    Activity,
+    BeginRun,
+    Compact,
+    Compacted,
+    Ended,
+    EndRun,
+    RecallMissed,
+    RunState,
+)
+from holdfast.errors import UnknownRun
+from holdfast.memory import decisions, events, outbox, runs, threads
+from holdfast.memory.database import Connection
+
+__all__ = ["RunActivities"]
+
+_REMEMBERED = 8000  # characters of a question or an answer that long-term memory is given
+
+
+class RunActivities:
+    """Begins, compacts and ends runs."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    @activity.defn(name=Activity.BEGIN_RUN)
+    async def begin_run(self, inp: BeginRun) -> None:
+        """Give the message its place in the thread; twice is once."""
+        at = here()
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
+            row = await runs.lock(conn, inp.run_id)
+            if row is None:
+                raise UnknownRun(f"run {inp.run_id} is not in the database")
+            if row["state"] not in OPEN_STATES:
+                return
+            if row["seq"] is None:
+                await threads.place(conn, thread, row["message"])
+            if inp.into is not None:
+                await runs.merge(conn, inp.run_id, inp.into)
+                seq = await events.emit(conn, inp.run_id, "merged", into=inp.into)
+                joined = await events.emit(conn, inp.into, "joined", run_id=inp.run_id, message_id=row["message_id"])
+                self._deps.notifier.poke(inp.into, joined)
+            else:
+                await runs.begin(conn, inp.run_id, at.scope(inp.writer))
+                if row["started_at"] is not None:
+                    return
+                seq = await events.emit(conn, inp.run_id, "started")
+        self._deps.notifier.poke(inp.run_id, seq)
+
+    @activity.defn(name=Activity.COMPACT)
+    async def compact(self, inp: Compact) -> Compacted:
+        """Move the window's start so that half of it is free again; a sliding window."""
+        at = here()
+        definition = await self._deps.definition(inp.definition)
+        goal = window_limit(definition, self._deps.settings) // 2
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
+            sizes = await threads.sizes(conn, thread.id, thread.window_from)
+            from_seq, kept = _slide(sizes, goal, thread.window_from)
+            if from_seq == thread.window_from:
+                return Compacted(from_seq=from_seq, tokens=kept)
+            await threads.set_window(conn, thread.id, from_seq)
+            seq = await events.emit(conn, inp.run_id, "compacted", from_seq=from_seq, tokens=kept)
+        self._deps.notifier.poke(inp.run_id, seq)
+        return Compacted(from_seq=from_seq, tokens=kept, changed=True)
+
+    @activity.defn(name=Activity.RECALL_MISSED)
+    async def recall_missed(self, inp: RecallMissed) -> None:
+        """Write down that the run goes on without memory."""
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            seq = await events.emit(conn, inp.run_id, "memory_unavailable", why=inp.why)
+        self._deps.notifier.poke(inp.run_id, seq)
+
+    @activity.defn(name=Activity.END_RUN)
+    async def end_run(self, inp: EndRun) -> Ended:
+        """Close the run: open slots are interrupted, the answer commits with what is to be remembered."""
+        at = here()
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
+            row = await runs.lock(conn, inp.run_id)
+            if row is None:
+                raise UnknownRun(f"run {inp.run_id} is not in the database")
+            if row["state"] not in OPEN_STATES:
+                return Ended(state=RunState(row["state"]))
+            await threads.fill_interrupted(conn, thread.id, inp.run_id)
+            await decisions.void(conn, inp.run_id)
+            await runs.end(conn, inp.run_id, inp.state, error=inp.error, answer_seq=inp.answer_seq, steps=inp.steps)
+            remembers = inp.memory and inp.state == RunState.DONE
+            if remembers:
+                await self._put_outbox(conn, at.tenant, at.thread, inp.run_id)
+            usage = await runs.by_id(conn, inp.run_id)
+            if usage is None:
+                raise UnknownRun(f"run {inp.run_id} vanished")
+            seq = await events.emit(
+                conn,
+                inp.run_id,
+                "ended",
+                state=inp.state.value,
+                error=inp.error,
+                answer_seq=inp.answer_seq,
+                tokens=usage["tokens_in"] + usage["tokens_out"],
+                cost_usd=float(usage["cost_usd"]),
+                rounds=usage["rounds"],
+                steps=inp.steps,
+            )
+        self._deps.notifier.poke(inp.run_id, seq)
+        return Ended(state=inp.state, outbox=remembers)
+
+    async def _put_outbox(self, conn: Connection, tenant: str, thread: str, run_id: str) -> None:
+        asked = (await runs.message_text(conn, run_id) or "")[:_REMEMBERED]
+        answer = (await runs.answer_text(conn, run_id) or "")[:_REMEMBERED]
+        await outbox.put(
+            conn,
+            tenant=tenant,
+            source_key=f"run:{run_id}",
+            run_id=run_id,
+            thread=thread,
+            kind="answer",
+            text=f"Asked: {asked}\nAnswered: {answer}",
+        )
+
+
+def _slide(sizes: list[tuple[int, str, int]], goal: int, current: int) -> tuple[int, int]:
+    """Return (first seq kept, its tokens): the longest tail within *goal* that does not begin with a tool's result."""
+    kept, total = current, 0
+    tail = 0
+    for seq, role, tokens in reversed(sizes):
+        tail += tokens
+        if tail > goal and kept != current:
+            break
+        if role != "tool":
+            kept, total = seq, tail
+        if tail > goal:
+            break
+    return kept, total

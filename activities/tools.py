@@ -1,0 +1,133 @@
+"""The activity `tool_step`: finds tool and arguments, runs what is pure, and sends the rest through the ledger."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import structlog
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from holdfast.activities.deps import Deps, Here, here
+from holdfast.activities.effects import EffectCall
+from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure
+from holdfast.contracts import Activity, ToolDefinition, ToolOutcome, ToolStep
+from holdfast.errors import ToolArgumentsInvalid, ToolError, ToolResultInvalid
+from holdfast.ids import effect_key
+from holdfast.memory import decisions, ledger, threads
+from holdfast.memory.ledger import Step
+from holdfast.tools.context import ToolContext
+from holdfast.tools.tool import AnyTool
+
+__all__ = ["ToolActivities"]
+
+log = structlog.get_logger(__name__)
+
+
+class ToolActivities:
+    """Carries out one tool call; every call ends in its slot, or waits for a person."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    @activity.defn(name=Activity.TOOL_STEP)
+    async def tool_step(self, inp: ToolStep) -> ToolOutcome:
+        """Return what became of the call."""
+        at = here()
+        step = Step(
+            key=effect_key(at.scope(inp.writer), inp.epoch, inp.step_no, inp.tool),
+            run_id=inp.run_id,
+            scope=at.scope(inp.writer),
+            step_no=inp.step_no,
+            tool=inp.tool,
+            effect=inp.effect,
+            args_hash=inp.args_hash,
+            epoch=inp.epoch,
+        )
+        if inp.rejected is not None:
+            text = f"rejected: a person did not allow this call. Reason: {inp.rejected}"
+            return await commit_outcome(self._deps, at, inp, Outcome(text, status="error"))
+        definition = await self._deps.definition(inp.definition)
+        declared = next((tool for tool in definition.tools if tool.name == inp.tool), None)
+        loaded = self._deps.agents.get(definition.name)
+        tool = loaded.tool(inp.tool) if loaded is not None else None
+        if declared is None or tool is None:
+            # Nothing was sent under this worker; what an earlier one sent is in the ledger and is honoured there.
+            return await self._gone(at, inp, step)
+        args = tool.validate(await self._args(at, inp))
+        ctx = ToolContext(
+            idempotency_key=step.key,
+            tenant=at.tenant,
+            thread=at.thread,
+            run_id=inp.run_id,
+            step_no=inp.step_no,
+            attempt=at.attempt,
+            deadline=time.monotonic() + declared.timeout,
+            log=structlog.get_logger("holdfast.tool").bind(
+                thread=at.workflow_id, run_id=inp.run_id, step_no=inp.step_no, tool=inp.tool
+            ),
+        )
+        if inp.effect == "pure":
+            return await self._pure(at, inp, step, declared, tool, args, ctx)
+        return await EffectCall(self._deps, at, inp, step, declared, tool, args, ctx).run()
+
+    async def _args(self, at: Here, inp: ToolStep) -> dict[str, Any]:
+        """Return the arguments: a person's, the ones sent along, or those in the model's own message."""
+        if not inp.edited and inp.args is not None:
+            args: dict[str, Any] = json.loads(inp.args)
+            return args
+        async with self._deps.pool.acquire() as conn:
+            if inp.edited:
+                text = await decisions.edited_args(conn, inp.run_id, inp.step_no)
+            else:
+                text = await threads.call_arguments(conn, at.tenant, at.thread, inp.seq, inp.call_id)
+        if text is None:
+            raise ToolArgumentsInvalid(f"the arguments of call {inp.call_id} are not in the database")
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    async def _gone(self, at: Here, inp: ToolStep, step: Step) -> ToolOutcome:
+        async with self._deps.pool.acquire() as conn:
+            row = await ledger.find(conn, inp.run_id, inp.step_no)
+            done = await ledger.stored(conn, step.key)
+        if done is not None:
+            return ToolOutcome.model_validate(done[0])
+        if row is not None and row["state"] == "in_doubt":
+            return ToolOutcome(status="in_doubt", preview="its tool is no longer loaded")
+        text = f"error: the tool {inp.tool} is no longer there. Go on without it."
+        return await commit_outcome(self._deps, at, inp, Outcome(text, status="error"))
+
+    async def _pure(
+        self,
+        at: Here,
+        inp: ToolStep,
+        step: Step,
+        declared: ToolDefinition,
+        tool: AnyTool,
+        args: dict[str, Any],
+        ctx: ToolContext,
+    ) -> ToolOutcome:
+        async with self._deps.pool.acquire() as conn:
+            done = await ledger.stored(conn, step.key)
+        if done is not None:
+            return ToolOutcome.model_validate(done[0])
+        runner = self._deps.runner
+        if runner is None:
+            raise ApplicationError("this worker runs no tools", type="ConfigurationError")
+        started = time.monotonic()
+        try:
+            value = await runner.run(tool, args, ctx, deadline=ctx.deadline)
+            outcome = Outcome(await runner.text(tool, value))
+        except (ToolError, ToolResultInvalid) as exc:
+            outcome = Outcome(f"error: {exc}", status="error")
+        except Exception as exc:
+            if at.attempt < declared.attempts:
+                raise
+            log.warning("a tool failed for good", tool=inp.tool, error=repr(exc))
+            outcome = Outcome(
+                f"error: {inp.tool} failed {at.attempt} times: {type(exc).__name__}: {exc}", status="error"
+            )
+        outcome.seconds = time.monotonic() - started
+        return await commit_pure(self._deps, at, inp, step, outcome)

@@ -1,0 +1,85 @@
+"""Sets up logging for a process: structlog, for people or as JSON, with the ids of the work at hand on every line.
+
+Each process calls `configure_logging` once, at its start. Everyone else logs by `logging` or `structlog` as usual.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+from structlog.contextvars import bound_contextvars
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from holdfast.settings import Settings
+
+__all__ = ["configure_logging", "log_context"]
+
+log_context = bound_contextvars
+"""Context manager that puts ids on every line logged inside it: `with log_context(thread=…, run=…, step=…)`."""
+
+_CHATTY = ("LiteLLM", "asyncio", "httpcore", "httpx", "urllib3")  # their info lines say nothing about our work
+
+
+def _temporal_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace the dictionaries that Temporal's loggers attach by the few fields a reader looks for."""
+    for key in ("temporal_activity", "temporal_workflow"):
+        details = event.pop(key, None)
+        if isinstance(details, dict):
+            for field in ("workflow_id", "activity_type", "attempt"):
+                if details.get(field) is not None:
+                    event.setdefault(field, details[field])
+    return event
+
+
+def configure_logging(settings: Settings, *, process: str, stream: TextIO | None = None) -> None:
+    """Send all log lines of this process, ours and the standard library's, to *stream* (default: standard error).
+
+    *process* names the process on every line. Format and level come from `log_format` and `log_level`.
+    """
+    out = stream or sys.stderr
+
+    def named(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event.setdefault("process", process)
+        return event
+
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        named,
+    ]
+    render: list[Processor]
+    if settings.log_format == "json":
+        render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    else:
+        render = [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.processors.StackInfoRenderer(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler: logging.Handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _temporal_ids],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    handler.set_name("holdfast")
+    root = logging.getLogger()
+    others: list[Any] = [found for found in root.handlers if found.get_name() != "holdfast"]
+    root.handlers[:] = [*others, handler]
+    root.setLevel(settings.log_level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

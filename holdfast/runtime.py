@@ -1,0 +1,291 @@
+"""Wires a worker process: connections, agents, activities, workflows, an orderly end. `worker.py` runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from holdfast import llm
+from holdfast.activities.admit import AdmitActivities
+from holdfast.activities.ask import AskActivities
+from holdfast.activities.decisions import DecisionActivities
+from holdfast.activities.deps import Deps
+from holdfast.activities.interceptor import BeatInterceptor
+from holdfast.activities.memory import MemoryActivities, MemoryToolRunner
+from holdfast.activities.model import ModelActivities
+from holdfast.activities.notify import Notifier
+from holdfast.activities.requests import model_of
+from holdfast.activities.runs import RunActivities
+from holdfast.activities.tools import ToolActivities
+from holdfast.agent import definition_hash
+from holdfast.contracts import OUTBOX_WORKFLOW
+from holdfast.convert import data_converter
+from holdfast.errors import ConfigurationError, HoldfastError, StackError
+from holdfast.log import configure_logging
+from holdfast.memory import outbox, runs
+from holdfast.memory.database import UNAVAILABLE, open_pool
+from holdfast.memory.longterm import LongTermMemory
+from holdfast.server.temporal import ensure_search_attributes
+from holdfast.settings import Settings, load_settings
+from holdfast.sweeper import Sweeper
+from holdfast.tools.registry import load_agents
+from holdfast.tools.runner import ToolRunner
+from holdfast.workflows.agent import AgentWorkflow
+from holdfast.workflows.ask import AskWorkflow
+from holdfast.workflows.memory import MemoryWorkflow, OutboxWorkflow
+
+__all__ = ["WORKFLOWS", "Role", "connect_temporal", "main", "open_deps", "run_worker", "workflow_runner"]
+
+Role = Literal["agents", "memory"]
+
+WORKFLOWS: list[type] = [AgentWorkflow, AskWorkflow]
+MEMORY_WORKFLOWS: list[type] = [MemoryWorkflow, OutboxWorkflow]
+_MISCONFIGURED = 3  # exit code: starting again will not help
+
+log = structlog.get_logger(__name__)
+
+
+def workflow_runner() -> SandboxedWorkflowRunner:
+    """Return the sandbox of our workflows: contracts pass through, so that a model is one class on both sides."""
+    return SandboxedWorkflowRunner(
+        restrictions=SandboxRestrictions.default.with_passthrough_modules(
+            "holdfast.contracts", "holdfast.errors", "holdfast.ids"
+        )
+    )
+
+
+async def connect_temporal(settings: Settings, *, identity: str, patience: float = 60.0) -> Client:
+    """Connect to Temporal, waiting up to *patience* seconds for it.
+
+    Raises:
+        StackError: it does not answer.
+
+    """
+    address = settings.temporal_address or "127.0.0.1:7233"
+    # The SDK's own log lines go to standard error beside ours; its default telemetry counts nothing we read.
+    quiet = TelemetryFilter(core_level="ERROR", other_level="ERROR")
+    runtime = Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter=quiet)))
+    deadline = asyncio.get_running_loop().time() + patience
+    while True:
+        try:
+            return await Client.connect(
+                address,
+                namespace=settings.temporal_namespace,
+                data_converter=data_converter,
+                identity=identity,
+                runtime=runtime,
+            )
+        except (RuntimeError, RPCError) as exc:
+            if asyncio.get_running_loop().time() > deadline:
+                raise StackError(f"Temporal at {address} does not answer: {exc}. Check TEMPORAL_ADDRESS.") from exc
+            await asyncio.sleep(0.2)
+
+
+def _open_memory(settings: Settings) -> LongTermMemory:
+    if settings.qdrant_url:
+        from holdfast.memory.qdrant_server import QdrantServerMemory
+
+        return QdrantServerMemory(settings.qdrant_url, api_key=settings.qdrant_api_key)
+    from holdfast.memory.qdrant_edge import QdrantEdgeMemory
+
+    return QdrantEdgeMemory(settings.home / "qdrant")
+
+
+@contextlib.asynccontextmanager
+async def open_deps(settings: Settings, client: Client, *, role: Role, name: str) -> AsyncIterator[Deps]:
+    """Open what activities need, and close it in order."""
+    if not settings.database_url:
+        raise ConfigurationError("HOLDFAST_DATABASE_URL is not set: a worker needs PostgreSQL; `holdfast dev` has one.")
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await open_pool(settings.database_url, size=settings.database_pool, name=f"holdfast-{name}")
+        stack.push_async_callback(pool.close)
+        notifier = Notifier(pool)
+        notifier.start()
+        stack.push_async_callback(notifier.close)
+        deps = Deps(settings, pool, notifier, client, agents=dict(load_agents(settings.agents)))
+        if role == "agents":
+            runner = await stack.enter_async_context(ToolRunner(settings))
+            deps.runner = runner
+            # Connections belong to the loop they were made on: those of `local_tx` tools to the tool loop.
+            deps.tool_pool = await runner.call(
+                open_pool,
+                settings.database_url,
+                size=max(2, settings.database_pool // 2),
+                name=f"holdfast-{name}-tools",
+            )
+            stack.push_async_callback(runner.call, deps.tool_pool.close)
+        if role == "memory" or settings.qdrant_url:
+            deps.memory = _open_memory(settings)
+            await deps.memory.open()
+            stack.push_async_callback(deps.memory.close)
+        yield deps
+
+
+def _agent_activities(deps: Deps) -> list[Any]:
+    run, decide, ask = RunActivities(deps), DecisionActivities(deps), AskActivities(deps)
+    return [
+        AdmitActivities(deps).admit,
+        run.begin_run,
+        run.compact,
+        run.recall_missed,
+        run.end_run,
+        ModelActivities(deps).model_step,
+        ToolActivities(deps).tool_step,
+        decide.request_approvals,
+        decide.record_decision,
+        decide.resolve_effect,
+        ask.send_message,
+        ask.read_answer,
+    ]
+
+
+def _memory_activities(deps: Deps, runner: ToolRunner) -> list[Any]:
+    memory = MemoryActivities(deps)
+    tools = ToolActivities(replace(deps, runner=runner))
+    return [memory.recall, memory.remember, memory.search_memory, tools.tool_step]
+
+
+def _worker(deps: Deps, queue: str, workflows: list[type], activities: list[Any]) -> Worker:
+    settings = deps.settings
+    return Worker(
+        deps.client,
+        task_queue=queue,
+        workflows=workflows,
+        activities=activities,
+        workflow_runner=workflow_runner(),
+        interceptors=[BeatInterceptor(settings)],
+        max_concurrent_activities=settings.max_concurrent_steps,
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=settings.scaled(1.0)),
+        max_heartbeat_throttle_interval=timedelta(seconds=settings.scaled(0.3)),
+        default_heartbeat_throttle_interval=timedelta(seconds=settings.scaled(0.3)),
+        graceful_shutdown_timeout=timedelta(seconds=settings.shutdown_grace),
+    )
+
+
+async def _publish(deps: Deps) -> None:
+    """Tell clients which agents there are; new runs get these definitions. A model without its key fails here."""
+    async with deps.pool.acquire() as conn, conn.transaction():
+        for agent in deps.agents.values():
+            model_of(agent.definition, deps.settings)
+            await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition))
+
+
+async def _drain_outbox(deps: Deps) -> None:
+    """Start the workflow that carries outbox rows over, whenever some are left."""
+    while True:
+        try:
+            async with deps.pool.acquire() as conn:
+                left = await outbox.count(conn)
+            if left:
+                await deps.client.start_workflow(
+                    OUTBOX_WORKFLOW,
+                    id="holdfast-outbox",
+                    task_queue=deps.settings.memory_queue,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    task_timeout=timedelta(seconds=5),
+                )
+        except (*UNAVAILABLE, RPCError) as exc:
+            log.info("outbox not looked at", error=str(exc))
+        await asyncio.sleep(deps.settings.scaled(deps.settings.sweep_every))
+
+
+async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | None = None) -> None:
+    """Serve the task queue of *role* until *stop* is set, or SIGTERM or SIGINT comes; then drain.
+
+    Raises:
+        ConfigurationError: settings, agents file or a model's key are wrong.
+        StackError: Temporal does not answer, or lacks our search attributes and refuses to register them.
+        StorageError: PostgreSQL or the long-term memory cannot be used.
+
+    """
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: the caller sets `stop`
+            loop.add_signal_handler(number, stop.set)
+    name = f"{role}-{os.getpid()}"
+    client = await connect_temporal(settings, identity=name)
+    await ensure_search_attributes(settings.temporal_address or "", settings.temporal_namespace)
+    async with open_deps(settings, client, role=role, name=name) as deps, contextlib.AsyncExitStack() as stack:
+        workers = []
+        if role == "agents":
+            await asyncio.to_thread(llm.warm)  # seconds of CPU: before polling, and off the loop
+            await _publish(deps)
+            workers.append(_worker(deps, settings.task_queue, WORKFLOWS, _agent_activities(deps)))
+            await _serve_beside(stack, Sweeper(settings, deps.pool, client).serve())
+        if deps.memory is not None:
+            runner = MemoryToolRunner(deps.memory, settings)
+            workers.append(_worker(deps, settings.memory_queue, MEMORY_WORKFLOWS, _memory_activities(deps, runner)))
+            await _serve_beside(stack, _drain_outbox(deps))
+        await _serve(workers, deps, stop)
+
+
+async def _serve_beside(stack: contextlib.AsyncExitStack, work: Any) -> None:  # Any: a coroutine of any type
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(end)
+
+
+async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None:
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    stopping = asyncio.create_task(stop.wait())
+    _say_ready(deps.settings)
+    log.info("worker is ready", agents=sorted(deps.agents), queues=[worker.task_queue for worker in workers])
+    done, _ = await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+    deps.draining.set()
+    log.info("worker drains", grace=deps.settings.shutdown_grace)
+    await asyncio.gather(*(worker.shutdown() for worker in workers))
+    stopping.cancel()
+    await asyncio.gather(*running)
+    if deps.background:
+        await asyncio.wait(deps.background, timeout=1.0)
+    del done
+
+
+def _say_ready(settings: Settings) -> None:
+    """Create the file by which the supervisor knows that this process polls."""
+    ready = os.environ.get("HOLDFAST_READY_FILE")
+    if ready:
+        Path(ready).touch()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `python -m holdfast.runtime agents|memory`; exit code 3 says that starting again will not help."""
+    args = sys.argv[1:] if argv is None else argv
+    role: Role = "memory" if args[:1] == ["memory"] else "agents"
+    try:
+        settings = load_settings()
+        configure_logging(settings, process=f"{role}-{os.getpid()}")
+        asyncio.run(run_worker(settings, role))
+    except ConfigurationError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return _MISCONFIGURED
+    except HoldfastError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

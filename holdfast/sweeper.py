@@ -1,0 +1,135 @@
+"""Finds what nobody works on any more and sets it going, or settles it. Each agent worker has one; one works."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from holdfast.contracts import AGENT_WORKFLOW, RunState, ThreadStart
+from holdfast.ids import workflow_id_for
+from holdfast.memory import decisions, events, ledger, runs, threads
+from holdfast.memory.database import UNAVAILABLE, Connection, Pool
+from holdfast.settings import Settings
+
+__all__ = ["Sweeper"]
+
+log = structlog.get_logger(__name__)
+
+_LOCK = 0x73776565706572  # "sweeper"
+_ENDED_BY_A_PERSON = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.CANCELED)
+
+
+class Sweeper:
+    """Looks every `sweep_every` seconds: runs without a workflow, calls without a worker, tokens of no one."""
+
+    def __init__(self, settings: Settings, pool: Pool, client: Client) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._client = client
+
+    async def serve(self) -> None:
+        """Sweep until cancelled. An outage only makes the next sweep later."""
+        while True:
+            await asyncio.sleep(self._settings.scaled(self._settings.sweep_every))
+            try:
+                await self.sweep()
+            except (*UNAVAILABLE, RPCError) as exc:
+                log.info("sweep put off", error=str(exc))
+
+    async def sweep(self) -> None:
+        """Look once, unless another worker looks already."""
+        async with self._pool.acquire() as conn:
+            if not await conn.fetchval("select pg_try_advisory_lock($1)", _LOCK):
+                return
+            try:
+                await self._threads(conn)
+                await self._calls(conn)
+                await events.sweep_deltas(conn)
+            finally:
+                await conn.execute("select pg_advisory_unlock($1)", _LOCK)
+
+    async def _threads(self, conn: Connection) -> None:
+        open_threads = await runs.threads_with_open_runs(conn)
+        if not open_threads:
+            return
+        running: set[str] = set()
+        query = f"WorkflowType = '{AGENT_WORKFLOW}' AND ExecutionStatus = 'Running'"
+        async for found in self._client.list_workflows(query):
+            running.add(found.id)
+        for tenant, thread, writer in open_threads:
+            workflow_id = workflow_id_for(tenant, thread)
+            if workflow_id in running:
+                continue
+            status = await self._status(workflow_id)
+            if status == WorkflowExecutionStatus.RUNNING:
+                continue
+            if status in _ENDED_BY_A_PERSON:
+                await self._stop(conn, tenant, thread, f"{status.name.lower()} in Temporal" if status else "")
+            if any(run for run in await self._open(conn, tenant, thread)):
+                log.warning("a thread has work and no workflow: starting it", thread=workflow_id, writer=writer)
+                await self._client.start_workflow(
+                    AGENT_WORKFLOW,
+                    ThreadStart(),
+                    id=workflow_id,
+                    task_queue=self._settings.task_queue,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    task_timeout=timedelta(seconds=5),
+                )
+
+    async def _status(self, workflow_id: str) -> WorkflowExecutionStatus | None:
+        try:
+            return (await self._client.get_workflow_handle(workflow_id).describe()).status
+        except RPCError as exc:
+            if exc.status == RPCStatusCode.NOT_FOUND:
+                return None
+            raise
+
+    async def _open(self, conn: Connection, tenant: str, thread: str) -> list[str]:
+        row = await threads.find(conn, tenant, thread)
+        return [] if row is None else [run.run_id for run in await runs.open_of_thread(conn, row.id)]
+
+    async def _stop(self, conn: Connection, tenant: str, thread: str, why: str) -> None:
+        """A person ended the workflow in Temporal: that ends the run it worked on; the queued ones go on."""
+        row = await threads.find(conn, tenant, thread)
+        if row is None:
+            return
+        for run in await runs.open_of_thread(conn, row.id):
+            if not run.begun:
+                continue
+            async with conn.transaction():
+                await threads.fill_interrupted(conn, row.id, run.run_id)
+                await decisions.void(conn, run.run_id)
+                if await runs.end(conn, run.run_id, RunState.STOPPED, error=why, answer_seq=None, steps=run.steps):
+                    await events.emit(
+                        conn,
+                        run.run_id,
+                        "ended",
+                        state=RunState.STOPPED.value,
+                        error=why,
+                        answer_seq=None,
+                        tokens=run.tokens,
+                        cost_usd=run.cost_usd,
+                        rounds=run.rounds,
+                        steps=run.steps,
+                    )
+
+    async def _calls(self, conn: Connection) -> None:
+        """Settle calls in flight of runs that have ended: what was never sent failed, what was sent is in doubt."""
+        for row in await ledger.left_behind(conn, self._settings.scaled(self._settings.lease)):
+            async with conn.transaction():
+                if not row["sent"]:
+                    await ledger.fail(conn, row["key"], row["fence"], "its run ended before it was sent")
+                elif await ledger.doubt(conn, row["key"], row["fence"], "its run ended while it was under way"):
+                    await events.emit(
+                        conn,
+                        str(row["run_id"]),
+                        "in_doubt",
+                        step=row["step_no"],
+                        tool=row["tool"],
+                        why="its run ended while it was under way",
+                    )
