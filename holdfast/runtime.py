@@ -195,7 +195,7 @@ async def _drain_outbox(deps: Deps) -> None:
             if left:
                 await deps.client.start_workflow(
                     OUTBOX_WORKFLOW,
-                    id="holdfast-outbox",
+                    id=f"{deps.settings.memory_queue}-outbox",
                     task_queue=deps.settings.memory_queue,
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     task_timeout=timedelta(seconds=5),

@@ -1,0 +1,64 @@
+"""Fixtures for every test: the session's servers, started once, and a world of its own for each test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.server import read_stack
+from tests.kit import World
+
+MakeWorld = Callable[..., Awaitable[World]]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Start Temporal and PostgreSQL for the session and return their addresses."""
+    home = tmp_path_factory.mktemp("servers") / "home"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HOLDFAST_", "TEMPORAL_"))}
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("_servers.py"))],
+        env={**environment, "HOLDFAST_HOME": str(home), "HOLDFAST_AGENTS": str(home / "none.py")},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        info = read_stack(home)
+        assert info is not None, f"the servers did not start: {line!r}"
+        yield {
+            "temporal_address": info.temporal_address,
+            "temporal_ui": info.temporal_ui or "",
+            "database_url": info.database_url,
+        }
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@pytest.fixture
+async def make_world(servers: dict[str, str], tmp_path: Path) -> AsyncIterator[MakeWorld]:
+    """Return a function that makes a world from the source of an agents file."""
+    worlds: list[World] = []
+
+    async def make(source: str, **overrides: Any) -> World:
+        folder = tmp_path / f"world-{len(worlds)}"
+        folder.mkdir()
+        world = await World.create(servers, folder, source, **overrides)
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        await world.close()

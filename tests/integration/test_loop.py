@@ -1,0 +1,69 @@
+"""The loop end to end, on the real servers: a question, its tools, its answer, and what is left in the stores."""
+
+from __future__ import annotations
+
+from holdfast.testing import ModelServer
+from tests.conftest import MakeWorld
+
+AGENTS = '''
+from holdfast import Agent, Budget, ToolContext, tool
+
+@tool(effect="pure")
+async def order_status(order_id: str) -> dict:
+    """Look up one order."""
+    return {"order": order_id, "status": "delivered damaged"}
+
+@tool(effect="once", approval="always")
+def refund(ctx: ToolContext, order_id: str, amount: float) -> str:
+    """Pay money back."""
+    return f"refunded {amount} for {order_id}"
+
+support = Agent(name="support", model="openai/test", instructions="Help.", tools=[order_status, refund])
+'''
+
+SCRIPT = """
+conversations:
+  - when: refund
+    replies:
+      - call: {order_status: {order_id: "17"}}
+      - call: {refund: {order_id: "17", amount: 40}}
+      - say: "Refunded: {{last_tool}}"
+  - replies:
+      - call: {order_status: {order_id: "17"}}
+      - say: "It says {{last_tool}}"
+"""
+
+
+async def test_a_question_is_answered_by_way_of_a_tool(make_world: MakeWorld) -> None:
+    """A message runs through a model call, a tool call and a second model call to its answer."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_world(AGENTS, api_base=models.base_url)
+        await world.worker()
+        client = await world.client()
+        run = await client.start("support", "Where is order 17?", thread="c1")
+        answer = await run.result(timeout=60)
+        assert "delivered damaged" in answer.output
+        events = [event async for event in run.events()]
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        assert [event.kind for event in events] == ["accepted", "started", "replied", "tool_done", "replied", "ended"]
+
+
+async def test_an_approved_call_is_made_once_and_a_rejected_one_never(make_world: MakeWorld) -> None:
+    """A call that asks for approval waits; approved it runs once, rejected the model reads the reason."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_world(AGENTS, api_base=models.base_url)
+        await world.worker()
+        client = await world.client()
+        run = await client.start("support", "refund order 17", thread="c1")
+        async for event in run.events():
+            if event.kind == "approval_requested":
+                await run.approve(actor="ann")
+        answer = await run.result(timeout=60)
+        assert answer.output == "Refunded: refunded 40.0 for 17"
+        other = await client.start("support", "refund order 17 too", thread="c2")
+        async for event in other.events():
+            if event.kind == "approval_requested":
+                await other.reject(reason="not today")
+        assert "not today" in (await other.result(timeout=60)).output
+        effects = await world.rows("select tool, state from effects where class = 'once'")
+        assert effects == [{"tool": "refund", "state": "done"}]

@@ -1,0 +1,169 @@
+"""What integration tests share: one Temporal and one PostgreSQL a session, a database and queues of its own a test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from holdfast import Client
+from holdfast.memory.database import connect, migrate
+from holdfast.settings import Settings, load_settings
+
+__all__ = ["PATIENCE", "Process", "World", "until"]
+
+PATIENCE = 60.0 * float(os.environ.get("HOLDFAST_TIME_SCALE", "1"))  # seconds a test waits for what should be soon
+
+
+async def until(
+    condition: Callable[[], Awaitable[Any]] | Callable[[], Any], what: str, patience: float = PATIENCE
+) -> Any:
+    """Poll *condition* until it is true and return what it gave; fail the test after *patience* seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        found = condition()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}"
+        await asyncio.sleep(0.05)
+
+
+class Process:
+    """A worker process of ours, to be killed, stopped and waited for."""
+
+    def __init__(self, role: str, environment: dict[str, str], folder: Path, name: str) -> None:
+        self.role = role
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self._ready = folder / f"{name}.ready"
+        self._ready.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "holdfast.runtime", role],
+                env={**os.environ, **environment, "HOLDFAST_READY_FILE": str(self._ready)},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.popen.pid
+
+    async def ready(self) -> None:
+        """Wait until it polls."""
+
+        def polls() -> bool:
+            assert self.popen.poll() is None, f"{self.name} ended: {self.log.read_text()[-3000:]}"
+            return self._ready.exists()
+
+        await until(polls, f"{self.name} is ready")
+
+    def kill(self) -> None:
+        """Kill -9, and reap."""
+        self.signal(signal.SIGKILL)
+        self.popen.wait()
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.popen.poll() is None:
+            os.kill(self.popen.pid, number)
+
+    async def end(self) -> int:
+        """Ask it to stop as the supervisor does, and return its exit code."""
+        self.signal(signal.SIGTERM)
+        return await asyncio.to_thread(self.popen.wait)
+
+
+class World:
+    """One test's own database, queues, tenant and folder on the session's servers."""
+
+    def __init__(self, settings: Settings, folder: Path, agents: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.agents = agents
+        self.processes: list[Process] = []
+        self._stack = AsyncExitStack()
+
+    @classmethod
+    async def create(cls, servers: dict[str, str], folder: Path, source: str, **overrides: Any) -> World:
+        """Make the database, write the agents file, return the world without a worker."""
+        name = f"t{uuid.uuid4().hex[:12]}"
+        admin = await connect(servers["database_url"])
+        try:
+            await admin.execute(f"create database {name}")
+        finally:
+            await admin.close()
+        url = servers["database_url"].rpartition("/")[0] + f"/{name}"
+        await migrate(url)
+        agents = folder / "agents.py"
+        agents.write_text(source, encoding="utf-8")
+        given: dict[str, Any] = {
+            "home": folder / "home",
+            "agents": agents,
+            "temporal_address": servers["temporal_address"],
+            "temporal_ui": servers["temporal_ui"],
+            "database_url": url,
+            "task_queue": name,
+            "memory_queue": f"{name}-memory",
+            "tenant": name,
+            "offline": True,
+            "linger": 2.0,
+            "sweep_every": 2.0,
+        }
+        settings = load_settings(**{**given, **overrides})
+        settings.home.mkdir(exist_ok=True)
+        return cls(settings, folder, agents)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the variables under which a process of this world runs."""
+        from holdfast.server.state import settings_environment
+
+        return {**settings_environment(self.settings), **more}
+
+    async def worker(self, role: str = "agents", **environment: str) -> Process:
+        """Start a worker process and wait until it polls."""
+        process = self.start(role, **environment)
+        await process.ready()
+        return process
+
+    def start(self, role: str = "agents", **environment: str) -> Process:
+        """Start a worker process."""
+        name = f"{role}-{len(self.processes)}"
+        process = Process(role, self.environment(**environment), self.folder, name)
+        self.processes.append(process)
+        return process
+
+    async def client(self) -> Client:
+        """Return a client that lives as long as the world."""
+        return await self._stack.enter_async_context(await Client.connect(self.settings))
+
+    async def rows(self, query: str, *args: Any) -> list[dict[str, Any]]:
+        """Return rows of this world's database."""
+        conn = await connect(self.settings.database_url or "")
+        try:
+            return [dict(row) for row in await conn.fetch(query, *args)]
+        finally:
+            await conn.close()
+
+    async def close(self) -> None:
+        """End all processes."""
+        await self._stack.aclose()
+        for process in self.processes:
+            process.signal(signal.SIGCONT)
+            process.kill()
+
+    def logs(self) -> str:
+        """Return the end of every process's log, for a failed test's report."""
+        return "\n".join(f"== {process.name}\n{process.log.read_text()[-2000:]}" for process in self.processes)
