@@ -1,0 +1,201 @@
+"""Finds a Temporal server binary, or gets one (download, Go). The supervisor, scripts/setup and doctor call it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import IO, Final
+
+from holdfast.errors import TemporalBinaryNotFound
+from holdfast.settings import Settings
+
+__all__ = ["CLI_VERSION", "cache_folder", "ensure_binary", "find_binary"]
+
+CLI_VERSION: Final = "v1.5.1"  # server 1.29; later versions cannot be had by `go install` (a replace in their go.mod)
+_PACKAGE: Final = f"github.com/temporalio/cli/cmd/temporal@{CLI_VERSION}"
+_DOWNLOAD_HOST: Final = "temporal.download"  # where the SDK gets it
+_DOWNLOAD_TIMEOUT: Final = 120.0
+_BUILD_TIMEOUT: Final = 1200.0
+_VERSION_TIMEOUT: Final = 20.0
+
+
+def cache_folder() -> Path:
+    """Return the folder, outside any project, where a binary once had is kept for all."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "holdfast" / "bin"
+
+
+def _usable(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def find_binary(settings: Settings) -> Path | None:
+    """Return a binary that is here already, or None. Touches no network.
+
+    Raises:
+        TemporalBinaryNotFound: `temporal_binary` is set and there is no program at that path.
+
+    """
+    if settings.temporal_binary is not None:
+        named = settings.temporal_binary.expanduser().absolute()
+        if _usable(named):
+            return named
+        raise TemporalBinaryNotFound(
+            f"HOLDFAST_TEMPORAL_BINARY names {named}, but no program is there. Correct the path, or unset it."
+        )
+    on_path = shutil.which("temporal")
+    if on_path is not None:
+        return Path(on_path).absolute()
+    cached = cache_folder() / "temporal"
+    return cached if _usable(cached) else None
+
+
+async def ensure_binary(settings: Settings, notify: Callable[[str], None]) -> Path:
+    """Return a Temporal server binary, getting one if there is none; *notify* hears what takes long.
+
+    Raises:
+        TemporalBinaryNotFound: none is here and none could be had; the message says what was tried and what to do.
+
+    """
+    found = find_binary(settings)
+    if found is not None:
+        return found
+    cache = cache_folder()
+    tried: list[str] = []
+    async with _only_one(cache, notify):
+        if _usable(cache / "temporal"):  # another process has got it meanwhile
+            return cache / "temporal"
+        for way in (_download, _build):
+            problem = await way(cache, notify)
+            if problem is None:
+                return cache / "temporal"
+            tried.append(problem)
+    raise TemporalBinaryNotFound(
+        "No Temporal server was found: HOLDFAST_TEMPORAL_BINARY is not set, there is no `temporal` on PATH or in "
+        f"{cache}.\n" + "\n".join(f"  - {line}" for line in tried) + "\nDo one of these, then try again:\n"
+        "  - install the Temporal CLI (https://docs.temporal.io/cli) so that `temporal` is on PATH;\n"
+        "  - set HOLDFAST_TEMPORAL_BINARY to a `temporal` binary;\n"
+        f"  - install Go, which builds it once in about 2 minutes (go install {_PACKAGE});\n"
+        "  - set TEMPORAL_ADDRESS to a Temporal server that runs elsewhere."
+    )
+
+
+def _open_lock(cache: Path) -> IO[str]:
+    cache.mkdir(parents=True, exist_ok=True)
+    return (cache / "lock").open("w")
+
+
+def _program_in(folder: Path) -> Path | None:
+    return next((path for path in folder.iterdir() if _usable(path)), None)
+
+
+@contextlib.asynccontextmanager
+async def _only_one(cache: Path, notify: Callable[[str], None]) -> AsyncIterator[None]:
+    """Let one process at a time fill the cache; the others wait for its result."""
+    with _open_lock(cache) as lock:
+        told = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    notify("another process is getting the Temporal server; waiting for it")
+                    told = True
+                await asyncio.sleep(0.2)
+        yield
+
+
+async def _works(path: Path) -> bool:
+    """Say whether *path* is a Temporal CLI that runs on this machine."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(str(path), "--version"), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError:
+        return False
+    try:
+        out, _ = await asyncio.wait_for(process.communicate(), timeout=_VERSION_TIMEOUT)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return False
+    return process.returncode == 0 and b"temporal version" in out
+
+
+def _reachable() -> bool:
+    """Find out in 3 s at most whether a download has a chance; through a proxy only the download itself can tell."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    try:
+        socket.create_connection((_DOWNLOAD_HOST, 443), timeout=3.0).close()
+    except OSError:
+        return False
+    return True
+
+
+async def _download(cache: Path, notify: Callable[[str], None]) -> str | None:
+    """Let the SDK download its server into the cache; return None, or why that failed."""
+    if not await asyncio.to_thread(_reachable):
+        return f"download: {_DOWNLOAD_HOST} cannot be reached"
+    notify(f"downloading the Temporal server {CLI_VERSION} (once)")
+    from temporalio.testing import WorkflowEnvironment
+
+    with tempfile.TemporaryDirectory(dir=cache, prefix="download-") as folder:
+        try:
+            # The SDK has no call that only downloads: this starts the server it gets, which also proves that it works.
+            environment = await asyncio.wait_for(
+                WorkflowEnvironment.start_local(download_dest_dir=folder, dev_server_download_version=CLI_VERSION),
+                timeout=_DOWNLOAD_TIMEOUT,
+            )
+            await environment.shutdown()
+        except (RuntimeError, OSError, TimeoutError) as exc:
+            return f"download: {str(exc).splitlines()[0] if str(exc) else 'it took too long'}"
+        program = _program_in(Path(folder))
+        if program is None:
+            return "download: the SDK left no program behind"
+        program.replace(cache / "temporal")
+    return None
+
+
+async def _build(cache: Path, notify: Callable[[str], None]) -> str | None:
+    """Build the CLI with Go into the cache; return None, or why that failed."""
+    go = shutil.which("go")
+    if go is None:
+        return "build: Go is not installed"
+    notify(f"building the Temporal server {CLI_VERSION} with Go (once; about 2 minutes)")
+    with tempfile.TemporaryDirectory(dir=cache, prefix="build-") as folder:
+        process = await asyncio.create_subprocess_exec(
+            *(go, "install", _PACKAGE),
+            env={**os.environ, "GOBIN": folder, "GOWORK": "off"},
+            cwd=folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            _, err = await asyncio.wait_for(process.communicate(), timeout=_BUILD_TIMEOUT)
+        except TimeoutError:
+            return f"build: `go install {_PACKAGE}` took longer than {_BUILD_TIMEOUT:.0f} s"
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+        if process.returncode != 0:
+            lines = err.decode(errors="replace").strip().splitlines() or ["no message"]
+            return f"build: `go install {_PACKAGE}` failed: {lines[-1]}"
+        program = Path(folder) / "temporal"
+        if not await _works(program):
+            return "build: the built binary does not run"
+        program.replace(cache / "temporal")
+    return None

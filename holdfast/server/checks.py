@@ -1,0 +1,157 @@
+"""Looks at what is there and what is missing, for `holdfast doctor`. The CLI calls it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from holdfast.errors import HoldfastError
+from holdfast.server.binary import CLI_VERSION, find_binary
+from holdfast.server.postgres import binaries
+from holdfast.server.state import is_alive, read_stack, read_state
+from holdfast.settings import Settings
+
+__all__ = ["Check", "doctor"]
+
+_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "MISTRAL_API_KEY", "GROQ_API_KEY", "AZURE_API_KEY")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. *hint* says what to do, and is empty where nothing needs to be done."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+def doctor(settings: Settings) -> list[Check]:
+    """Look at everything the stack needs; starts nothing, changes nothing, and raises nothing."""
+    looks: list[tuple[str, Callable[[Settings], Check]]] = [
+        ("python", _python),
+        ("temporal", _temporal),
+        ("postgres", _postgres),
+        ("qdrant", _qdrant),
+        ("embeddings", _embeddings),
+        ("model key", _model_key),
+        ("agents file", _agents),
+        ("folder", _folder),
+        ("stack", _stack),
+    ]
+    checks = []
+    for name, look in looks:
+        try:
+            checks.append(look(settings))
+        except (HoldfastError, OSError, subprocess.SubprocessError) as exc:
+            checks.append(Check(name, ok=False, detail=str(exc), hint="see the message"))
+    return checks
+
+
+def _python(_: Settings) -> Check:
+    good = sys.version_info >= (3, 11)
+    return Check("python", good, platform.python_version(), "" if good else "Holdfast needs Python 3.11 or later")
+
+
+def _temporal(settings: Settings) -> Check:
+    if settings.temporal_address is not None:
+        return Check("temporal", ok=True, detail=f"server at {settings.temporal_address} (TEMPORAL_ADDRESS)")
+    binary = find_binary(settings)
+    if binary is None:
+        hint = (
+            f"the first start downloads it, or builds it where Go is installed (Temporal CLI {CLI_VERSION}); "
+            "or install it yourself (https://docs.temporal.io/cli), or set HOLDFAST_TEMPORAL_BINARY or TEMPORAL_ADDRESS"
+        )
+        return Check("temporal", ok=False, detail="no `temporal` binary yet", hint=hint)
+    said = subprocess.run([str(binary), "--version"], capture_output=True, text=True, timeout=20, check=False)
+    good = said.returncode == 0 and "temporal version" in said.stdout
+    hint = "" if good else "this is not a working Temporal CLI: remove it, or set HOLDFAST_TEMPORAL_BINARY to another"
+    return Check("temporal", good, f"{said.stdout.strip() or said.stderr.strip()} at {binary}", hint)
+
+
+def _postgres(settings: Settings) -> Check:
+    if settings.database_url is not None:
+        where = settings.database_url.rpartition("@")[2]
+        return Check("postgres", ok=True, detail=f"server at {where} (HOLDFAST_DATABASE_URL)")
+    said = subprocess.run(
+        [str(binaries() / "postgres"), "--version"], capture_output=True, text=True, timeout=20, check=True
+    )
+    return Check("postgres", ok=True, detail=f"embedded {said.stdout.strip()}")
+
+
+def _package(name: str, package: str, module: str) -> Check:
+    try:
+        found = version(package) if find_spec(module) is not None else None
+    except PackageNotFoundError:
+        found = None
+    hint = "" if found else f"pip install {package}"
+    return Check(name, found is not None, f"{package} {found}" if found else f"{package} is not installed", hint)
+
+
+def _qdrant(settings: Settings) -> Check:
+    if settings.qdrant_url is not None:
+        return Check("qdrant", ok=True, detail=f"server at {settings.qdrant_url} (HOLDFAST_QDRANT_URL)")
+    return _package("qdrant", "qdrant-edge-py", "qdrant_edge")
+
+
+def _embeddings(_: Settings) -> Check:
+    return _package("embeddings", "wordllama", "wordllama")
+
+
+def _model_key(settings: Settings) -> Check:
+    keys = [name for name in _KEYS if os.environ.get(name)]
+    if keys or settings.api_base is not None:
+        return Check("model key", ok=True, detail=", ".join(keys) or f"models at {settings.api_base}")
+    hint = "set the key of your provider, for example OPENAI_API_KEY; until then answers only quote what tools return"
+    return Check("model key", ok=True, detail="none is set: offline/extractive stands in", hint=hint)
+
+
+def _agents(settings: Settings) -> Check:
+    path = settings.agents.absolute()
+    if not path.is_file():
+        hint = "write one (see docs/quickstart.md), or name it with --agents or HOLDFAST_AGENTS"
+        return Check("agents file", ok=False, detail=f"{path} is not there", hint=hint)
+    try:
+        compile(path.read_bytes(), str(path), "exec")
+    except (SyntaxError, ValueError) as exc:
+        line = getattr(exc, "lineno", None) or 0
+        return Check("agents file", ok=False, detail=f"{path}, line {line}: {exc}", hint="correct it")
+    return Check("agents file", ok=True, detail=str(path))
+
+
+def _folder(settings: Settings) -> Check:
+    folder = settings.home.absolute()
+    present = folder
+    while not present.exists():
+        present = present.parent
+    try:
+        tempfile.TemporaryFile(dir=present).close()
+    except OSError as exc:
+        return Check("folder", ok=False, detail=f"{folder} cannot be written: {exc}", hint="set HOLDFAST_HOME")
+    return Check("folder", ok=True, detail=str(folder) if folder.exists() else f"{folder} (not made yet)")
+
+
+def _stack(settings: Settings) -> Check:
+    home = settings.home.absolute()
+    info = read_stack(home)
+    if info is None:
+        left = read_state(home)
+        if left is None:
+            return Check("stack", ok=True, detail="none runs in this folder")
+        if is_alive(left.supervisor):
+            return Check("stack", ok=True, detail=f"starting or stopping (pid {left.supervisor.pid})")
+        running = [child.name for child in left.children if is_alive(child)]
+        detail = f"its supervisor was killed; still running: {', '.join(running) or 'nothing'}"
+        return Check("stack", ok=False, detail=detail, hint="the next start replaces it; `holdfast down` ends it")
+    bad = [child for child in info.children if child.state != "ready" or not is_alive(child)]
+    parts = ", ".join(f"{child.name} {child.pid}" for child in info.children)
+    detail = f"supervisor {info.supervisor.pid}, {parts}; Temporal {info.temporal_address}, UI {info.temporal_ui}"
+    hint = "; ".join(f"{child.name} is {child.state}: see {home}/logs/{child.name}.log" for child in bad)
+    return Check("stack", not bad, detail, hint)

@@ -1,0 +1,339 @@
+"""Starts, watches and stops all processes of one stack. `holdfast dev` and the detached server run it.
+
+Order of start: PostgreSQL and Temporal together, migrations and search attributes, then memory and agent workers.
+Order of stop: agent workers, memory, Temporal, PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import psutil
+
+from holdfast.errors import HoldfastError
+from holdfast.server.binary import ensure_binary
+from holdfast.server.idle import is_in_use
+from holdfast.server.leftovers import end_leftovers
+from holdfast.server.lock import folder_lock
+from holdfast.server.ports import choose_ports, wanted_ports
+from holdfast.server.postgres import EmbeddedPostgres
+from holdfast.server.processes import ChildProcess, ProcessSpec
+from holdfast.server.state import ProcessInfo, StackInfo, environment_for, write_state
+from holdfast.server.temporal import EmbeddedTemporal, ensure_search_attributes
+from holdfast.settings import Settings
+
+__all__ = ["Supervisor", "WorkerSpecs", "default_workers", "run_stack"]
+
+_log = logging.getLogger("holdfast.server")
+
+WorkerSpecs: TypeAlias = Callable[[StackInfo, Settings], Sequence[ProcessSpec]]
+Migrate: TypeAlias = Callable[[str], Awaitable[object]]
+
+# Shares of `stop_grace` by which each group must be gone. Temporal itself takes 1.3 s to end.
+_STOP_BY: Final = {"worker": 0.70, "memory": 0.78, "temporal": 0.93, "postgres": 0.98}
+_DRAIN_MARGIN: Final = 5.0  # seconds a worker has beyond `shutdown_grace` to close its connections and exit
+
+
+def default_workers(info: StackInfo, settings: Settings) -> list[ProcessSpec]:
+    """Return the memory process (unless a Qdrant server is used: then any worker serves its queue) and the workers."""
+    environment = {**os.environ, **environment_for(info, settings)}
+    runtime = (sys.executable, "-m", "holdfast.runtime")
+    specs = []
+    if settings.qdrant_url is None:
+        specs.append(ProcessSpec("memory", (*runtime, "memory"), environment, role="memory"))
+    for number in range(1, settings.workers + 1):
+        specs.append(ProcessSpec(f"agents-{number}", (*runtime, "agents"), environment))  # noqa: PERF401  # reads better
+    return specs
+
+
+async def _migrate(database_url: str) -> None:
+    from holdfast.memory.database import migrate
+
+    await migrate(database_url)
+
+
+class Supervisor:
+    """The processes of one stack. The caller holds the folder's lock."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        detached: bool = False,
+        workers: WorkerSpecs = default_workers,
+        migrate: Migrate = _migrate,
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
+        """Prepare nothing yet. *workers* and *migrate* are seams for tests; *notify* hears lines for a person."""
+        paths = {"home": settings.home.absolute(), "agents": settings.agents.absolute()}
+        self.settings = settings.model_copy(update=paths)
+        self.home: Path = self.settings.home
+        self.info: StackInfo | None = None
+        self._detached = detached
+        self._worker_specs = workers
+        self._migrate = migrate
+        self._notify_person = notify
+        self._children: list[ChildProcess] = []
+
+    def notify(self, line: str) -> None:
+        """Log a line and pass it to whoever watches."""
+        _log.info(line)
+        if self._notify_person is not None:
+            self._notify_person(line)
+
+    async def start(self) -> StackInfo:
+        """Start everything and return where it is, once all of it is ready.
+
+        Raises:
+            StackError: a server is missing, a port is busy, or a process did not start; the message has its log's end.
+            ConfigurationError: a worker refused its configuration.
+            StorageError: the migrations failed.
+
+        """
+        ended = await asyncio.to_thread(end_leftovers, self.home)
+        if ended:
+            self.notify(f"the last supervisor here was killed; ended what it left running: {', '.join(ended)}")
+        ports = choose_ports(self.home, wanted_ports(self.settings))
+        servers = await self._servers(ports)
+        for spec in servers:
+            self._add(spec)
+        assert self.info is not None
+        timeout = self.settings.scaled(self.settings.start_timeout)
+        await _all(child.wait_ready(timeout=timeout) for child in self._children)
+        await self._migrate(self.info.database_url)
+        if self.settings.temporal_address is not None:
+            names = await ensure_search_attributes(self.info.temporal_address, self.info.namespace)
+            if names:
+                self.notify(f"registered search attributes: {', '.join(names)}")
+        for spec in self._worker_specs(self.info, self.settings):
+            self._add(spec)
+        await _all(child.wait_ready(timeout=timeout) for child in self._children)
+        self._update(ready=True)
+        return self.info
+
+    async def _servers(self, ports: dict[str, int]) -> list[ProcessSpec]:
+        """Write down where everything will be, and return the servers to start."""
+        settings, specs = self.settings, []
+        environment = dict(os.environ)
+        address, ui = settings.temporal_address, settings.temporal_ui
+        database_url = settings.database_url
+        if database_url is None:
+            postgres = EmbeddedPostgres(self.home, ports["postgres_port"])
+            database_url = postgres.url
+            specs.append(postgres.spec(environment))
+        if address is None:
+            temporal = EmbeddedTemporal(
+                self.home,
+                await ensure_binary(settings, self.notify),
+                port=ports["temporal_port"],
+                ui_port=ports["ui_port"],
+                namespace=settings.temporal_namespace,
+            )
+            address, ui = temporal.address, temporal.ui
+            specs.append(temporal.spec(environment))
+        self.info = StackInfo(
+            temporal_address=address,
+            temporal_ui=ui,
+            namespace=settings.temporal_namespace,
+            database_url=database_url,
+            qdrant_url=settings.qdrant_url,
+            home=self.home,
+            agents=settings.agents,
+            embedded_temporal=settings.temporal_address is None,
+            embedded_postgres=settings.database_url is None,
+            supervisor=ProcessInfo(
+                name="supervisor", pid=os.getpid(), create_time=psutil.Process().create_time(), state="ready"
+            ),
+            children=[],
+            detached=self._detached,
+            started_at=datetime.now(UTC),
+            ready=False,
+        )
+        write_state(self.info)
+        return specs
+
+    def _add(self, spec: ProcessSpec) -> None:
+        child = ChildProcess(spec, self.settings, on_change=self._update, notify=self.notify)
+        self._children.append(child)
+        child.start()
+
+    def _update(self, *, ready: bool | None = None) -> None:
+        """Write down the present pids and states."""
+        if self.info is not None:
+            children = [child.info for child in self._children if child.info is not None]
+            update = {"children": children, "ready": self.info.ready if ready is None else ready}
+            self.info = self.info.model_copy(update=update)
+            try:
+                write_state(self.info)
+            except OSError as exc:  # a full disk must not end the supervision of what runs
+                _log.error("stack.json could not be written: %s", exc)
+
+    async def stop(self) -> None:
+        """Stop everything in order, within `stop_grace` seconds; remove `stack.json`."""
+        began = time.monotonic()
+        grace = self.settings.stop_grace
+        if self.info is not None:
+            self._update(ready=False)
+        for group, share in _STOP_BY.items():
+            members = [child for child in self._children if group in (child.spec.role, child.spec.name)]
+            left = began + share * grace - time.monotonic()
+            await asyncio.gather(*(child.stop(timeout=left) for child in members))
+        self.info = None
+        (self.home / "stack.json").unlink(missing_ok=True)
+
+    async def roll(self) -> None:
+        """Replace the agent workers one after the other: each drains, and its replacement is ready, before the next.
+
+        A replacement that refuses its configuration ends the roll: the workers not yet reached go on as they were.
+        """
+        workers = [child for child in self._children if child.spec.role == "worker"]
+        self.notify(f"rolling restart of {len(workers)} workers")
+        for child in workers:
+            try:
+                await child.restart(
+                    grace=self.settings.shutdown_grace + _DRAIN_MARGIN,
+                    timeout=self.settings.scaled(self.settings.start_timeout),
+                )
+            except HoldfastError as exc:
+                self.notify(f"rolling restart ended at {child.spec.name}: {exc}")
+                return
+        self.notify("rolling restart done")
+
+    async def until_idle(self) -> None:
+        """Return after `idle_exit` seconds without an open run and without a client."""
+        assert self.info is not None
+        pause = min(5.0, self.settings.idle_exit / 4)
+        used = time.monotonic()
+        while time.monotonic() - used < self.settings.idle_exit:
+            await asyncio.sleep(pause)
+            if await is_in_use(self.info.database_url):
+                used = time.monotonic()
+
+
+async def run_stack(
+    settings: Settings,
+    *,
+    on_ready: Callable[[StackInfo], None],
+    detached: bool = False,
+    notify: Callable[[str], None] | None = None,
+    workers: WorkerSpecs = default_workers,
+    migrate: Migrate = _migrate,
+) -> None:
+    """Run a stack in the foreground until SIGINT or SIGTERM (or, if *detached*, until it is idle).
+
+    SIGHUP restarts the agent workers one after the other; if it came because the terminal was closed, it stops all.
+    *on_ready* is called once, *notify* with lines a person may want to see (restarts, a failed worker).
+
+    Raises:
+        StackBusy: another stack runs in this folder.
+        StackError, ConfigurationError, StorageError: as `Supervisor.start`.
+
+    """
+    with folder_lock(settings.home.absolute()):
+        supervisor = Supervisor(settings, detached=detached, workers=workers, migrate=migrate, notify=notify)
+        with _signals() as (stopping, rolling):
+            try:
+                await _run(supervisor, on_ready, stopping, rolling, detached=detached)
+            finally:
+                await supervisor.stop()
+
+
+async def _run(
+    supervisor: Supervisor,
+    on_ready: Callable[[StackInfo], None],
+    stopping: asyncio.Event,
+    rolling: asyncio.Event,
+    *,
+    detached: bool,
+) -> None:
+    stop = asyncio.create_task(stopping.wait())
+    tasks: set[asyncio.Task[object]] = set()
+    try:
+        start = asyncio.create_task(supervisor.start())
+        await asyncio.wait([start, stop], return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+            return
+        on_ready(start.result())
+        idle = asyncio.create_task(supervisor.until_idle() if detached else asyncio.Event().wait())
+        tasks.add(idle)
+        while not stopping.is_set():
+            roll = asyncio.create_task(_roll_when_asked(supervisor, rolling))
+            tasks.add(roll)
+            await asyncio.wait([stop, idle, roll], return_when=asyncio.FIRST_COMPLETED)
+            if idle.done():
+                supervisor.notify(f"idle for {supervisor.settings.idle_exit:.0f} s: stopping")
+                idle.result()
+                return
+    finally:
+        for task in (*tasks, stop):
+            task.cancel()
+        await asyncio.gather(*tasks, stop, return_exceptions=True)
+
+
+async def _roll_when_asked(supervisor: Supervisor, rolling: asyncio.Event) -> None:
+    await rolling.wait()
+    rolling.clear()
+    try:
+        await supervisor.roll()
+    except Exception:  # noqa: BLE001  # the stack goes on whatever became of a restart
+        _log.exception("the rolling restart failed")
+
+
+async def _all(waits: Iterator[Awaitable[None]]) -> None:
+    """Wait for all; the first failure ends the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _terminal_is_gone() -> bool:
+    """Tell a closed terminal from a SIGHUP that somebody sent: asking a terminal that is gone fails."""
+    try:
+        os.tcgetpgrp(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
+    except (OSError, ValueError):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+    """Turn SIGINT and SIGTERM into the first event, SIGHUP into the second. Off the main thread: neither."""
+    stopping, rolling = asyncio.Event(), asyncio.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping, rolling
+        return
+    loop = asyncio.get_running_loop()
+    ignores_hang_up = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # started by nohup
+    had_terminal = sys.__stdin__ is not None and not sys.__stdin__.closed and sys.__stdin__.isatty()
+
+    def hang_up() -> None:
+        if not (had_terminal and _terminal_is_gone()):
+            rolling.set()
+        elif not ignores_hang_up:
+            stopping.set()
+
+    loop.add_signal_handler(signal.SIGINT, stopping.set)
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    try:
+        yield stopping, rolling
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,208 @@
+"""A folder that tools may read and never leave. The file tools stand on it."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+from collections.abc import Iterator
+from fnmatch import translate
+from functools import lru_cache
+from pathlib import Path
+from re import Pattern
+from re import compile as compile_pattern
+
+from holdfast.errors import ConfigurationError, ToolError
+
+__all__ = ["HUGE", "Folder", "decode", "matcher"]
+
+HUGE = 2 * 1024 * 1024  # bytes; a larger file is not searched
+_READABLE = 16 * 1024 * 1024  # bytes; a larger file is not read
+_SKIPPED = frozenset({".git", ".holdfast", ".venv", "node_modules", "__pycache__"})
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_ALTERNATIVES = 64
+
+
+def _secret(name: str) -> bool:
+    """Keys belong in `.env` files, and not before a model."""
+    return name == ".env" or name.startswith(".env.")
+
+
+def decode(data: bytes) -> str | None:
+    """Return the text of a file, odd bytes replaced; None if it is binary."""
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return data.decode(encoding, "replace")
+    return None if b"\x00" in data[:8192] else data.decode("utf-8", "replace")
+
+
+class Folder:
+    """Regular files under one root, by path relative to it, always with forward slashes."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """Take the *root*, which must be a folder.
+
+        Raises:
+            ConfigurationError: it is not.
+
+        """
+        self.root = Path(root).expanduser().resolve()
+        if not self.root.is_dir():
+            raise ConfigurationError(
+                f"files({os.fspath(root)!r}): there is no folder {self.root}. Create it or name another."
+            )
+
+    def walk(self) -> Iterator[str]:
+        """Yield the paths of all files, sorted within each folder. Links are followed to files inside the root only."""
+        pending = [""]
+        while pending:
+            folder = pending.pop()
+            try:
+                with os.scandir(self.root / folder) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError:
+                if not folder:
+                    raise ToolError("the folder of these files is gone or cannot be read") from None
+                continue
+            below = []
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_symlink():
+                    if self._linked(path):
+                        yield path
+                elif entry.is_dir(follow_symlinks=False):
+                    if entry.name not in _SKIPPED:
+                        below.append(path)
+                elif entry.is_file(follow_symlinks=False) and not _secret(entry.name):
+                    yield path
+            pending.extend(reversed(below))
+
+    def _linked(self, path: str) -> bool:
+        try:
+            return self._inside(path).is_file()
+        except (ToolError, OSError, ValueError, RuntimeError):
+            return False
+
+    def _inside(self, path: str) -> Path:
+        """Return where *path* really is.
+
+        Raises:
+            ToolError: it leads out of the root, or to what is never shown.
+
+        """
+        refused = ToolError(
+            f"{path[:200]!r} is not allowed: give a path below the root, as list_files shows it, without `..` and not "
+            "starting with `/`."
+        )
+        if "\x00" in path or Path(path).is_absolute() or ".." in Path(path).parts:
+            raise refused
+        try:
+            real = (self.root / path).resolve()
+            inner = real.relative_to(self.root).parts
+        except (OSError, ValueError, RuntimeError):  # a link that leads out, or in a circle
+            raise refused from None
+        if _SKIPPED & {*inner, *Path(path).parts} or (inner and (_secret(inner[-1]) or _secret(Path(path).name))):
+            raise ToolError(f"{path[:200]!r} is not shown to models: it may hold keys, or is not the project's own.")
+        return real
+
+    def read(self, path: str, most: int = _READABLE) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            ToolError: it is not there, not allowed, no regular file, or larger than *most* bytes.
+
+        """
+        real = self._inside(path)
+        try:
+            # Neither a link put there since nor a pipe that nobody writes to shall be opened.
+            handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as exc:
+            raise ToolError(f"{path!r} cannot be read: {exc.strerror}") from None
+        try:
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode):
+                raise ToolError(f"{path!r} is a folder or device, not a file")
+            if about.st_size > most:
+                raise ToolError(f"{path!r} has {about.st_size:,} bytes, more than the {most:,} that are read")
+            if self._inside(path) != real:
+                raise ToolError(f"{path!r} changed while it was opened")
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                return file.read(most)
+        except OSError as exc:
+            raise ToolError(f"{path!r} cannot be read: {exc.strerror}") from None
+        finally:
+            os.close(handle)
+
+
+def matcher(pattern: str) -> _Matcher:
+    """Return a test for paths: `*` and `?` within one part, `**` for any number of parts, `{a,b}` for either.
+
+    A pattern without `/` is tried on file names at any depth; a plain folder name takes all below it.
+
+    Raises:
+        ToolError: it is empty, too long, absolute, or has `..`.
+
+    """
+    pattern = pattern.strip().removeprefix("./")
+    if not pattern or len(pattern) > 300 or pattern.startswith("/") or ".." in pattern.split("/"):
+        raise ToolError(f"{pattern[:100]!r} is no pattern: use one below the root, such as **/*.md or docs/*.txt")
+    choices = []
+    for plain in _alternatives(pattern):
+        parts = [part for part in plain.split("/") if part]
+        if not any(sign in plain for sign in "*?["):
+            choices.append((*parts, "**"))
+        choices.append(tuple(parts) if "/" in plain else ("**", *parts))
+    return _Matcher(choices)
+
+
+def _alternatives(pattern: str) -> list[str]:
+    done: list[str] = []
+    pending = [pattern]
+    while pending and len(done) + len(pending) <= _ALTERNATIVES:
+        text = pending.pop()
+        close = text.find("}")
+        start = text.rfind("{", 0, close)
+        if close < 0 or start < 0:
+            done.append(text)
+        else:
+            pending += [text[:start] + choice + text[close + 1 :] for choice in text[start + 1 : close].split(",")]
+    if pending:
+        raise ToolError(f"{pattern[:100]!r} has too many alternatives in braces")
+    return done
+
+
+@lru_cache(maxsize=512)
+def _part(pattern: str) -> Pattern[str]:
+    return compile_pattern(translate(pattern))
+
+
+class _Matcher:
+    """Matches part by part, so that no pattern takes more than (parts of pattern x parts of path) steps."""
+
+    def __init__(self, choices: list[tuple[str, ...]]) -> None:
+        self._choices = choices
+
+    def __call__(self, path: str) -> bool:
+        parts = path.split("/")
+        return any(self._match(choice, parts) for choice in self._choices)
+
+    @staticmethod
+    def _match(pattern: tuple[str, ...], parts: list[str]) -> bool:
+        reached = {0}  # how many parts of the path the pattern so far may have used up
+        for index, piece in enumerate(pattern):
+            if piece == "**":
+                least = min(reached)
+                # At the end `**` stands for at least one part: `docs/**` is what lies below docs.
+                reached = set(range(least + (index == len(pattern) - 1), len(parts) + 1))
+            else:
+                test = _part(piece).match
+                reached = {at + 1 for at in reached if at < len(parts) and test(parts[at])}
+            if not reached:
+                return False
+        return len(parts) in reached

@@ -1,0 +1,80 @@
+"""What a tool learns about the call it carries out. Built by the activities, handed to tools by the runner."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from holdfast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
+    from structlog.typing import FilteringBoundLogger
+
+    ToolConnection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+__all__ = ["ToolContext"]
+
+
+def _logger() -> FilteringBoundLogger:
+    """Return an unbound logger. Imported late: a client that only declares tools needs no logging."""
+    import structlog
+
+    logger: FilteringBoundLogger = structlog.get_logger("holdfast.tool")
+    return logger
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolContext:
+    """A tool call as its tool sees it. A tool that declares a parameter of this type gets it; the model never sees it.
+
+    Attributes:
+        idempotency_key: the same for every try of one call, different for any other call (64 hex digits). Send it to
+            a remote that honours such keys.
+        tenant: whose thread it is.
+        thread: the conversation.
+        run_id: the run that made the call.
+        step_no: number of the call's step in the thread.
+        attempt: 1 for the first try.
+        deadline: when the call is given up, on the clock of `time.monotonic()`.
+        log: logger with thread, run and step already bound.
+
+    """
+
+    idempotency_key: str
+    tenant: str
+    thread: str
+    run_id: str
+    step_no: int
+    deadline: float
+    attempt: int = 1
+    log: FilteringBoundLogger = field(default_factory=_logger, repr=False, compare=False)
+    _connection: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left before the deadline, never below 0."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def connection(self) -> ToolConnection:
+        """The connection whose open transaction also holds the ledger row: what is written on it happens once.
+
+        Raises:
+            ConfigurationError: the tool is not declared as `local_tx`.
+
+        """
+        if self._connection is None:
+            raise ConfigurationError(
+                "ctx.connection is there only for tools declared with effect='local_tx', which write the Holdfast "
+                "database. Declare the tool so, or open a connection of your own."
+            )
+        connection: ToolConnection = self._connection
+        return connection
+
+    def with_connection(self, connection: ToolConnection) -> ToolContext:
+        """Return a copy whose `connection` is *connection*, for a `local_tx` tool inside its transaction."""
+        return dataclasses.replace(self, _connection=connection)

@@ -1,0 +1,119 @@
+"""From the user's agents file to agents by name. The runtime and the CLI load it, once per process."""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+import sys
+import tokenize
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from holdfast.agent import Agent
+from holdfast.errors import AgentsFileError
+from holdfast.tools.toolset import Toolset
+
+__all__ = ["Toolset", "load_agents"]
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def load_agents(path: Path) -> dict[str, Agent]:
+    """Run the agents file and return its module-level agents by name.
+
+    The file's folder is put in front of `sys.path` and stays there, so that it may import its neighbours, also later.
+    The file runs anew at each call; no bytecode of it is kept, so an edit within one second is seen.
+
+    Raises:
+        AgentsFileError: the file is missing, cannot be read or fails; it has no agent, or two of one name. The message
+            gives file, line and source line.
+
+    """
+    path = Path(path)
+    source = _read(path)
+    full = path.resolve()
+    name = f"holdfast_agents_{hashlib.sha256(str(full).encode()).hexdigest()[:12]}"
+    module = ModuleType(name)
+    module.__file__ = str(full)
+    folder = str(full.parent)
+    before = sys.modules.get(name)
+    added = folder not in sys.path
+    if added:
+        sys.path.insert(0, folder)
+    sys.modules[name] = module
+    linecache.checkcache()
+    try:
+        exec(compile(source, str(full), "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the user's own file
+        return _collect(path, module)
+    except BaseException as exc:
+        sys.modules.pop(name)
+        if before is not None:
+            sys.modules[name] = before
+        if added and folder in sys.path:
+            sys.path.remove(folder)
+        if isinstance(exc, AgentsFileError) or not isinstance(exc, Exception | SystemExit):
+            raise
+        raise AgentsFileError(_told(path, full, exc)) from exc
+
+
+def _read(path: Path) -> str:
+    if not path.exists():
+        raise AgentsFileError(
+            f"there is no agents file {path}. Create it, or name another with --agents FILE or `agents = …` in "
+            "holdfast.toml."
+        )
+    if not path.is_file():
+        raise AgentsFileError(f"{path} is not a file. Name the Python file that defines your agents.")
+    try:
+        with tokenize.open(path) as file:
+            source = file.read()
+    except (OSError, SyntaxError, UnicodeError) as exc:
+        raise AgentsFileError(
+            f"the agents file {path} cannot be read: {exc}. It must be Python source in UTF-8."
+        ) from exc
+    if "\x00" in source:
+        raise AgentsFileError(f"the agents file {path} contains NUL bytes: it is not Python source.")
+    return source
+
+
+def _collect(path: Path, module: ModuleType) -> dict[str, Agent]:
+    agents: dict[str, Agent] = {}
+    variables: dict[str, str] = {}
+    for variable, value in vars(module).items():
+        if not isinstance(value, Agent) or agents.get(value.name) is value:
+            continue
+        if value.name in agents:
+            raise AgentsFileError(
+                f"{path}: `{variables[value.name]}` and `{variable}` are both agents called {value.name!r}. "
+                "Give one of them another name=."
+            )
+        agents[value.name] = value
+        variables[value.name] = variable
+    if not agents:
+        raise AgentsFileError(
+            f"{path} defines no agent. Add one at module level, for example:\n"
+            '  support = Agent(name="support", model="openai/gpt-5-mini", instructions="Help the customer.")'
+        )
+    return agents
+
+
+def _told(path: Path, full: Path, exc: BaseException) -> str:
+    """Say where in the user's own files an exception arose, with the source line."""
+    if isinstance(exc, SyntaxError) and exc.filename:
+        file, number, what = exc.filename, exc.lineno or 0, f"syntax error: {exc.msg}"
+        line = exc.text or linecache.getline(file, number)
+    else:
+        frames = traceback.extract_tb(exc.__traceback__)
+        own = [frame for frame in frames if Path(frame.filename).is_relative_to(full.parent) and _is_users(frame)]
+        place = own[-1] if own else frames[-1]
+        file, number, line = place.filename, place.lineno or 0, place.line or ""
+        what = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    shown = str(path) if file == str(full) else file
+    return f"the agents file {path} could not be loaded.\n{shown}:{number}: {line.strip()}\n{what}"
+
+
+def _is_users(frame: traceback.FrameSummary) -> bool:
+    """Leave out this package, and packages installed below the agents file's folder, such as in a `.venv`."""
+    file = Path(frame.filename)
+    return "site-packages" not in file.parts and not file.is_relative_to(_PACKAGE)

@@ -1,0 +1,304 @@
+"""Runs tools off the worker's event loop, so that no tool can stop a heartbeat. The runtime starts one per worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, ParamSpec, Self, TypeVar
+
+import structlog
+
+from holdfast.errors import ToolNotStarted
+from holdfast.settings import Settings
+from holdfast.settings import defaults as default_settings
+from holdfast.tools.context import ToolContext
+from holdfast.tools.results import result_text
+from holdfast.tools.threads import Attempt, Ended, ThreadPool
+from holdfast.tools.tool import AnyTool
+from holdfast.tools.watchdog import Watchdog
+
+__all__ = ["Late", "ToolRunner", "invoke"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Late = Callable[[Any, BaseException | None], None]
+
+log = structlog.get_logger(__name__)
+
+
+async def invoke(tool: AnyTool, args: dict[str, Any], ctx: ToolContext) -> Any:
+    """Call an async tool from a coroutine already on the tool loop (`ToolRunner.call`), as `local_tx` needs it.
+
+    *args* are validated. Raises whatever the tool raises.
+    """
+    task = asyncio.current_task()
+    if task is not None:
+        task.set_name(tool.name)  # the name the watchdog gives
+    return await tool(**tool.bind(args, ctx))
+
+
+class _LoopCall:
+    """One call on the tool loop. Its future never holds an exception, always an Ended."""
+
+    def __init__(self, name: str, start: Callable[[], Awaitable[Any]]) -> None:
+        self.name = name
+        self.start = start
+        self.future: Future[Ended[Any]] = Future()
+        self.context = contextvars.copy_context()
+        self.task: asyncio.Task[None] | None = None
+
+    async def drive(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return  # given up before it began
+        ended: Ended[Any]
+        try:
+            ended = Ended(await self.start())
+        except BaseException as exc:  # noqa: BLE001 - whatever a tool raises is its outcome
+            ended = Ended(error=exc)
+        self.future.set_result(ended)
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+
+class ToolRunner:
+    """One event loop in a thread of its own for async tools, a pool of threads for sync ones.
+
+    Use as `async with ToolRunner(settings) as runner`, or call `start` and `close`.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, blocked_after: float = 1.0) -> None:
+        """Take `tool_threads` from *settings*; warn when a tool blocks the loop for *blocked_after* seconds."""
+        self._settings = settings or default_settings()
+        self._blocked_after = blocked_after
+        self._pool = ThreadPool(self._settings.tool_threads)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running = False
+        self._stopping = asyncio.Event()  # used on the tool loop alone
+        self._over: Future[None] = Future()
+        self._live: set[Future[Ended[Any]]] = set()
+        self._watchdog: Watchdog | None = None
+
+    @property
+    def left(self) -> int:
+        """Threads still busy with sync calls that were given up."""
+        return self._pool.left
+
+    def start(self) -> None:
+        """Start the tool loop and its watchdog."""
+        if self._loop is not None:
+            raise RuntimeError("a ToolRunner starts once; make another")
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_task_factory(_named_task)
+        thread = threading.Thread(target=self._serve, args=(self._loop,), name="holdfast-tool-loop", daemon=True)
+        thread.start()
+        self._running = True
+        self._watchdog = Watchdog(self._loop, thread, self._blocked_after)
+        self._watchdog.start()
+
+    async def close(self, grace: float = 2.0) -> None:
+        """Cancel what still runs and end the threads. A tool that does not let go within *grace* seconds is left."""
+        if not self._running or self._loop is None:
+            return
+        self._running = False
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        self._pool.close()
+        with suppress(RuntimeError):  # the loop ended on its own
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        await asyncio.wait({asyncio.wrap_future(self._over)}, timeout=grace)
+        if self.left or not self._over.done():
+            log.warning("tools were left running", threads=self.left, loop_ended=self._over.done())
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # ------------------------------------------------------------------------------------------ called by activities
+
+    async def run(
+        self,
+        tool: AnyTool,
+        args: dict[str, Any],
+        ctx: ToolContext,
+        *,
+        deadline: float,
+        late: Late | None = None,
+    ) -> Any:
+        """Return what *tool* returns for validated *args*; *deadline* is on the clock of `time.monotonic()`.
+
+        When the awaiting task is cancelled or the deadline passes, an async tool is cancelled and a sync one left to
+        itself; neither is waited for. If the tool then ends of itself after all, *late* is called on this loop with
+        (result, None) or (None, exception): proof for a ledger row in doubt.
+
+        Raises:
+            TimeoutError: the deadline passed while the tool ran.
+            ToolNotStarted: it passed, or the worker stops, before the tool began: nothing took effect.
+            BaseException: whatever the tool raises; what would end a process or fake a cancellation (SystemExit,
+                KeyboardInterrupt, CancelledError, StopIteration) as RuntimeError.
+
+        """
+        work = functools.partial(tool.function, **tool.bind(args, ctx))
+        return await self._run(tool.name, work, is_async=tool.is_async, deadline=deadline, late=late)
+
+    async def look_up(self, tool: AnyTool, args: dict[str, Any], ctx: ToolContext, *, deadline: float) -> Any:
+        """Return what a `verifiable` tool's look-up finds for this call: its result, or None for no effect (yet).
+
+        Raises as `run` does.
+        """
+        if tool.lookup is None:
+            raise ValueError(f"tool {tool.name} has no lookup=")
+        work = functools.partial(tool.lookup, ctx, **args)
+        is_async = inspect.iscoroutinefunction(tool.lookup)
+        return await self._run(f"{tool.name} (lookup)", work, is_async=is_async, deadline=deadline, late=None)
+
+    async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a coroutine function on the tool loop: what shares its connections with tools lives there.
+
+        Cancelling the awaiting task cancels it there, without waiting for it. Raises as `run` does, without deadline.
+        """
+        name = getattr(function, "__qualname__", repr(function))
+        found: T = await self._run(
+            name, functools.partial(function, *args, **kwargs), is_async=True, deadline=None, late=None
+        )
+        return found
+
+    async def text(self, tool: AnyTool, value: Any) -> str:
+        """Return the text of a tool's result, made off this loop: see `holdfast.tools.results.result_text`."""
+        return await asyncio.to_thread(result_text, tool.name, value, self._settings.result_max)
+
+    # ------------------------------------------------------------------------------------------------------- inside
+
+    async def _run(
+        self,
+        name: str,
+        work: Callable[[], Any],
+        *,
+        is_async: bool,
+        deadline: float | None,
+        late: Late | None,
+    ) -> Any:
+        started = time.monotonic()
+        if deadline is not None and deadline <= started:
+            raise ToolNotStarted(f"{name} was not started: its deadline had passed. Nothing took effect.")
+        call = self._begin(name, work, is_async=is_async)
+        waiter = asyncio.wrap_future(call.future)
+        try:
+            await asyncio.wait({waiter}, timeout=None if deadline is None else deadline - started)
+        except asyncio.CancelledError:
+            self._give_up(name, call, late)
+            raise
+        if not waiter.done():
+            waited = time.monotonic() - started
+            if self._give_up(name, call, late):
+                raise ToolNotStarted(
+                    f"{name} was not started: for {waited:.1f} s no thread was free or another tool blocked the tool "
+                    "loop. Nothing took effect. Raise HOLDFAST_TOOL_THREADS or mend the tool that hangs."
+                )
+            raise TimeoutError(f"{name} did not end within {waited:.1f} s and was given up")
+        if waiter.cancelled():
+            raise ToolNotStarted(f"{name} was not started: the worker is stopping. Nothing took effect.")
+        ended = waiter.result()
+        if ended.error is not None:
+            raise _tame(name, ended.error)
+        if not is_async and inspect.isawaitable(ended.value):  # a plain function that returned a coroutine
+            value = ended.value
+            return await self._run(name, lambda: value, is_async=True, deadline=deadline, late=late)
+        return ended.value
+
+    def _begin(self, name: str, work: Callable[[], Any], *, is_async: bool) -> _LoopCall | Attempt:
+        loop = self._loop
+        if not self._running or loop is None:
+            raise ToolNotStarted(f"{name} was not started: the worker is stopping. Nothing took effect.")
+        if not is_async:
+            return self._pool.submit(functools.partial(contextvars.copy_context().run, work))
+        call = _LoopCall(name, work)
+        self._live.add(call.future)
+        call.future.add_done_callback(self._live.discard)
+
+        def launch() -> None:
+            if not call.future.cancelled():
+                call.task = loop.create_task(call.drive(), name=name, context=call.context)
+
+        try:
+            loop.call_soon_threadsafe(launch)
+        except RuntimeError:  # closed between the check and here
+            call.future.cancel()
+        return call
+
+    def _give_up(self, name: str, call: _LoopCall | Attempt, late: Late | None) -> bool:
+        """Stop waiting for *call*; return True if it had not begun and now never will."""
+        if isinstance(call, Attempt):
+            if self._pool.leave(call):
+                return True
+            log.warning("a sync tool was given up; its thread runs on", tool=name, left=self.left)
+        else:
+            if call.future.cancel():
+                return True
+            if self._loop is not None:
+                with suppress(RuntimeError):  # closed: nothing is left to cancel
+                    self._loop.call_soon_threadsafe(call.cancel)
+        if late is not None:
+            self._report_late(call.future, late)
+        return False
+
+    def _report_late(self, future: Future[Ended[Any]], late: Late) -> None:
+        home = asyncio.get_running_loop()
+
+        def deliver(done: Future[Ended[Any]]) -> None:
+            ended = done.result()
+            if not isinstance(ended.error, asyncio.CancelledError):
+                with suppress(RuntimeError):  # the worker's loop is gone
+                    home.call_soon_threadsafe(late, ended.value, ended.error)
+
+        future.add_done_callback(deliver)
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be the tool loop's thread."""
+        try:
+            loop.run_until_complete(self._until_stopped())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+            for future in list(self._live):
+                future.cancel()  # never begun; nobody shall wait for it
+            self._over.set_result(None)
+
+    async def _until_stopped(self) -> None:
+        await self._stopping.wait()
+        me = asyncio.current_task()
+        tasks = [task for task in asyncio.all_tasks() if task is not me]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def _named_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+    """Give tasks that a tool makes the tool's own name, for the watchdog."""
+    parent = asyncio.current_task(loop)
+    if options.get("name") is None and parent is not None:
+        options["name"] = parent.get_name()
+    return asyncio.Task(coro, loop=loop, **options)
+
+
+def _tame(name: str, error: BaseException) -> BaseException:
+    """Keep an outcome from being taken for the worker's own cancellation or exit."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | FutureCancelled):
+        return error
+    tamed = RuntimeError(f"{name} ended with {type(error).__name__}: {error}")
+    tamed.__cause__ = error
+    return tamed

@@ -1,0 +1,57 @@
+"""Tools by name. Agents hold one; nobody else needs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from holdfast.contracts import ToolDefinition
+from holdfast.errors import ConfigurationError
+from holdfast.tools.tool import AnyTool, Tool
+
+__all__ = ["Toolset"]
+
+
+class Toolset(Mapping[str, AnyTool]):
+    """Tools by name, in the order given. Plain functions become `once` tools; lists of tools are opened."""
+
+    def __init__(self, tools: Iterable[AnyTool | Callable[..., Any] | Iterable[Any]] = ()) -> None:
+        """Take the *tools*.
+
+        Raises:
+            ConfigurationError: one is no tool, or two have one name.
+
+        """
+        self._tools: dict[str, AnyTool] = {}
+        self._add(tools, nested=False)
+
+    def _add(self, tools: Any, *, nested: bool) -> None:
+        if isinstance(tools, str | bytes | Mapping) or not isinstance(tools, Iterable):
+            raise ConfigurationError(f"tools must be a list of tools, not {tools!r}. Write tools=[…].")
+        for item in tools:
+            if isinstance(item, list | tuple) and not nested:
+                self._add(item, nested=True)  # tools=[files("docs"), refund]
+                continue
+            if not isinstance(item, Tool) and not callable(item):
+                raise ConfigurationError(f"{item!r} is no tool: give functions, or what @tool made of them.")
+            made: AnyTool = item if isinstance(item, Tool) else Tool(item)
+            if made.name in self._tools:
+                raise ConfigurationError(
+                    f"two tools are called {made.name!r}, and a model could not tell them apart. Rename one with "
+                    "@tool(name=…), or for a second folder of files with files(root, prefix=…)."
+                )
+            self._tools[made.name] = made
+
+    def __getitem__(self, name: str) -> AnyTool:
+        return self._tools[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tools)
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    @property
+    def definitions(self) -> list[ToolDefinition]:
+        """The tools as the model and the policies see them, in order."""
+        return [item.definition for item in self._tools.values()]

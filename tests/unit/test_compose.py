@@ -1,0 +1,186 @@
+"""docker-compose.yml: valid by the Compose specification, and every variable in it is a setting that exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from holdfast.server.temporal import TUNING
+from holdfast.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(?::?(?P<how>[-?])(?P<default>[^}]*))?\}")
+
+# The parts of https://github.com/compose-spec/compose-spec (schema/compose-spec.json) that our file uses, no more: a
+# key that is not here fails the test, and is added with its rule from the specification.
+DURATION = {"type": "string", "pattern": r"^(\d+(us|ms|s|m|h))+$"}
+STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
+COMMAND = {"oneOf": [{"type": "null"}, {"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+PORT = {"type": "string", "pattern": r"^(\d+\.\d+\.\d+\.\d+:)?\d+:\d+(/(tcp|udp))?$"}
+BIND_OR_NAME = {"type": "string", "pattern": r"^(\.{0,2}/[^:]+|[a-zA-Z0-9][a-zA-Z0-9._-]*):/[^:]+(:(ro|rw))?$"}
+
+
+def _object(properties: dict[str, Any], *, required: list[str] | None = None) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required or [], "additionalProperties": False}
+
+
+SERVICE = _object(
+    {
+        "image": {"type": "string"},
+        "build": {"type": "string"},
+        "command": COMMAND,
+        "environment": {
+            "type": "object",
+            "patternProperties": {".+": {"type": ["string", "number", "boolean", "null"]}},
+            "additionalProperties": False,
+        },
+        "env_file": {
+            "type": "array",
+            "items": _object({"path": {"type": "string"}, "required": {"type": "boolean"}}, required=["path"]),
+        },
+        "ports": {"type": "array", "items": PORT, "uniqueItems": True},
+        "volumes": {"type": "array", "items": BIND_OR_NAME, "uniqueItems": True},
+        "depends_on": {
+            "type": "object",
+            "additionalProperties": _object(
+                {"condition": {"enum": ["service_started", "service_healthy", "service_completed_successfully"]}},
+                required=["condition"],
+            ),
+        },
+        "healthcheck": _object(
+            {
+                "test": STRINGS,
+                "interval": DURATION,
+                "timeout": DURATION,
+                "retries": {"type": "integer"},
+                "start_period": DURATION,
+            },
+            required=["test"],
+        ),
+        "deploy": _object({"replicas": {"type": "integer", "minimum": 1}}),
+        "restart": {"enum": ["no", "always", "on-failure", "unless-stopped"]},
+        "stop_grace_period": DURATION,
+    },
+    required=["image"],
+)
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*$"},
+        "services": {
+            "type": "object",
+            "patternProperties": {"^[a-zA-Z0-9._-]+$": SERVICE},
+            "additionalProperties": False,
+        },
+        "volumes": {"type": "object", "patternProperties": {"^[a-zA-Z0-9._-]+$": {"type": "null"}}},
+    },
+    "patternProperties": {"^x-": {}},
+    "required": ["services"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    """Return the file as it is."""
+    return (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def compose(text: str) -> Any:
+    """Return the file as Compose sees it with no variable set: defaults filled in, merge keys resolved."""
+    assert all(match["how"] == "-" for match in VARIABLE.finditer(text)), "a variable without a default: up would fail"
+    return yaml.safe_load(VARIABLE.sub(lambda match: match["default"], text))
+
+
+def accepted_variables() -> set[str]:
+    """Return the names of all environment variables that Settings reads."""
+    names = set()
+    for name, field in Settings.model_fields.items():
+        names.add(f"HOLDFAST_{name.upper()}")
+        choices = getattr(field.validation_alias, "choices", [])
+        names |= {choice for choice in choices if isinstance(choice, str) and choice.isupper()}
+    return names
+
+
+def test_the_file_is_valid_compose(compose: Any) -> None:
+    """Every key is of the specification, with a value it allows."""
+    jsonschema.Draft202012Validator(SCHEMA).validate(compose)
+
+
+@pytest.mark.parametrize(
+    ("service", "key", "value"),
+    [
+        ("qdrant", "ports", ["6333"]),
+        ("qdrant", "imagee", "x"),
+        ("workers", "stop_grace_period", "15"),
+        ("workers", "depends_on", {"qdrant": {"condition": "healthy"}}),
+    ],
+)
+def test_the_schema_refuses_mistakes(compose: Any, service: str, key: str, value: Any) -> None:
+    """A misspelt key or a value of the wrong form fails the check above."""
+    services = {**compose["services"], service: {**compose["services"][service], key: value}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(SCHEMA).validate({**compose, "services": services})
+
+
+def test_names_in_the_file_hang_together(compose: Any) -> None:
+    """Services that are waited for exist and have a health check; volumes are declared; mounted files exist."""
+    services = compose["services"]
+    for service in services.values():
+        for name, wait in service.get("depends_on", {}).items():
+            assert name in services
+            assert wait["condition"] != "service_healthy" or "healthcheck" in services[name]
+        for volume in service.get("volumes", []):
+            source = volume.partition(":")[0]
+            if source.startswith("./deploy"):
+                assert (ROOT / source).is_file()
+            elif not source.startswith("."):
+                assert source in compose["volumes"]
+
+
+def test_every_image_tag_is_pinned(compose: Any) -> None:
+    """A tag names a full version: the same file starts the same servers next year."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    images = [service["image"] for service in compose["services"].values()]
+    images += re.findall(r"^FROM (\S+)", dockerfile, flags=re.MULTILINE)
+    for image in images:
+        assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z-]+)?$", image), f"{image} is not pinned"
+
+
+def _environments(compose: Any) -> Iterator[str]:
+    for service in compose["services"].values():
+        yield from service.get("environment", {})
+
+
+def test_every_variable_exists_in_the_settings(compose: Any, text: str) -> None:
+    """A HOLDFAST_* or TEMPORAL_* variable that no process reads would be a silent mistake."""
+    named = set(_environments(compose)) | {match["name"] for match in VARIABLE.finditer(text)}
+    named |= set(re.findall(r"\b(?:HOLDFAST|TEMPORAL)_[A-Z_]+", text))
+    ours = {name for name in named if name.startswith(("HOLDFAST_", "TEMPORAL_"))}
+    assert len(ours) > 5
+    assert ours <= accepted_variables()
+
+
+def test_the_workers_settings_are_valid(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of the workers loads as settings and points at the other services."""
+    for name, value in compose["services"]["workers"]["environment"].items():
+        monkeypatch.setenv(name, str(value))
+    settings = Settings()
+    assert settings.temporal_address == "temporal:7233"
+    assert settings.qdrant_url == "http://qdrant:6333"
+    assert settings.database_url is not None
+    assert settings.database_url.endswith("@postgres:5432/holdfast")
+
+
+def test_the_server_is_tuned_as_the_embedded_one() -> None:
+    """The dynamic configuration mounted in Compose has the values given to the embedded server."""
+    mounted = yaml.safe_load((ROOT / "deploy" / "temporal-dynamicconfig.yaml").read_text(encoding="utf-8"))
+    values = {name: yaml.safe_load(value) for name, value in TUNING.items()}
+    assert {name: entries[0]["value"] for name, entries in mounted.items()} == values
