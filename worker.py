@@ -1,6 +1,6 @@
 """A worker for production: `python worker.py`. Settings come from the environment; see docs/reference."""
 
-from holdfast.runtime import main
+from holdfast.runtime import run
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run()

@@ -71,8 +71,7 @@ class DecisionActivities:
         text: str | None = None
         if decision.approve and decision.args is not None:
             definition = await self._deps.definition(inp.definition)
-            agent = self._deps.agents.get(definition.name)
-            tool = agent.tool(inp.tool) if agent is not None else None
+            tool = self._deps.tool(definition.name, inp.tool)
             try:
                 if tool is not None:
                     tool.validate(dict(decision.args))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from holdfast.memory.longterm import LongTermMemory
     from holdfast.settings import Settings
     from holdfast.tools.runner import ToolRunner
+    from holdfast.tools.tool import AnyTool
 
 __all__ = ["Deps", "Here", "here"]
 
@@ -62,6 +63,11 @@ class Deps:
                 raise ConfigurationError(f"definition {digest} is not in the database")
             self.definitions[digest] = found
         return found
+
+    def tool(self, agent: str, name: str) -> AnyTool | None:
+        """Return the code of an agent's tool, if this worker has it."""
+        loaded = self.agents.get(agent)
+        return loaded.tools.get(name) if loaded is not None else None
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run something beside the activity and keep hold of it; its failure is logged."""

@@ -211,8 +211,7 @@ class ModelActivities:
 
     def _validate(self, agent: str, tool: str, args: dict[str, object]) -> None:
         """Check arguments with the tool's own code, where this worker has it."""
-        loaded = self._deps.agents.get(agent)
-        found = loaded.tool(tool) if loaded is not None else None
+        found = self._deps.tool(agent, tool)
         if found is not None:
             found.validate(dict(args))
 

@@ -51,12 +51,14 @@ class ToolActivities:
             return await commit_outcome(self._deps, at, inp, Outcome(text, status="error"))
         definition = await self._deps.definition(inp.definition)
         declared = next((tool for tool in definition.tools if tool.name == inp.tool), None)
-        loaded = self._deps.agents.get(definition.name)
-        tool = loaded.tool(inp.tool) if loaded is not None else None
+        tool = self._deps.tool(definition.name, inp.tool)
         if declared is None or tool is None:
             # Nothing was sent under this worker; what an earlier one sent is in the ledger and is honoured there.
-            return await self._gone(at, inp, step)
-        args = tool.validate(await self._args(at, inp))
+            return await self._gone(at, inp, step, f"error: the tool {inp.tool} is no longer there. Go on without it.")
+        try:
+            args = tool.validate(await self._args(at, inp))
+        except ToolArgumentsInvalid as exc:  # the tool's code changed since the call was accepted
+            return await self._gone(at, inp, step, f"error: {exc}")
         ctx = ToolContext(
             idempotency_key=step.key,
             tenant=at.tenant,
@@ -88,15 +90,15 @@ class ToolActivities:
         found: dict[str, Any] = json.loads(text)
         return found
 
-    async def _gone(self, at: Here, inp: ToolStep, step: Step) -> ToolOutcome:
+    async def _gone(self, at: Here, inp: ToolStep, step: Step, text: str) -> ToolOutcome:
+        """Answer for a call that this code cannot make: by the ledger, or if it has no such row with an error."""
         async with self._deps.pool.acquire() as conn:
             row = await ledger.find(conn, inp.run_id, inp.step_no)
             done = await ledger.stored(conn, step.key)
         if done is not None:
             return ToolOutcome.model_validate(done[0])
         if row is not None and row["state"] == "in_doubt":
-            return ToolOutcome(status="in_doubt", preview="its tool is no longer loaded")
-        text = f"error: the tool {inp.tool} is no longer there. Go on without it."
+            return ToolOutcome(status="in_doubt", preview=inp.tool)
         return await commit_outcome(self._deps, at, inp, Outcome(text, status="error"))
 
     async def _pure(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import structlog
 from temporalio.client import Client
@@ -277,7 +278,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         configure_logging(settings, process=f"{role}-{os.getpid()}")
-        asyncio.run(run_worker(settings, role))
+        asyncio.new_event_loop().run_until_complete(run_worker(settings, role))
     except ConfigurationError as exc:
         sys.stderr.write(f"error: {exc}\n")
         return _MISCONFIGURED
@@ -287,5 +288,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def run() -> NoReturn:
+    """Be the process. It ends at once when the work is drained: a user's thread that hangs must not keep it."""
+    code = main()
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from holdfast.contracts.base import ApprovalPolicy, EffectClass, Stored
 
 
 class Budget(Stored):
-    """What a run may spend. A limit that is None does not bind."""
+    """What a run may spend. A limit that is None does not bind; a misspelt one is an error, never no limit."""
+
+    model_config = ConfigDict(extra="forbid")
 
     usd: float | None = Field(None, ge=0, description="US dollars of model calls")
     rounds: int | None = Field(50, ge=1, description="model calls")
