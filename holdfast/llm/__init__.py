@@ -1,0 +1,24 @@
+"""The model port: the one way to a language model. Activities, runtime and CLI may call it; it knows no store.
+
+Importing this is light: LiteLLM and the embeddings load at the first call that needs them, or by `warm()`.
+"""
+
+from __future__ import annotations
+
+from holdfast.llm.models import OFFLINE_MODEL, ModelReply, ModelRequest, ToolCallRequest, Usage
+from holdfast.llm.port import close, complete, context_window, count_tokens, warm
+from holdfast.llm.resolve import resolve_model
+
+__all__ = [
+    "OFFLINE_MODEL",
+    "ModelReply",
+    "ModelRequest",
+    "ToolCallRequest",
+    "Usage",
+    "close",
+    "complete",
+    "context_window",
+    "count_tokens",
+    "resolve_model",
+    "warm",
+]
