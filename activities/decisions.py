@@ -9,6 +9,7 @@ from temporalio import activity
 from holdfast.activities.deps import Deps, here
 from holdfast.contracts import (
     Activity,
+    Asked,
     RecordDecision,
     Recorded,
     RequestApprovals,
@@ -17,8 +18,8 @@ from holdfast.contracts import (
     RunState,
 )
 from holdfast.errors import ToolArgumentsInvalid
-from holdfast.ids import args_hash, canonical_json
-from holdfast.memory import decisions, events, runs, threads
+from holdfast.ids import args_hash, canonical_json, effect_key
+from holdfast.memory import decisions, events, ledger, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.resolve import resolve_step
 
@@ -32,12 +33,20 @@ class DecisionActivities:
         self._deps = deps
 
     @activity.defn(name=Activity.REQUEST_APPROVALS)
-    async def request_approvals(self, inp: RequestApprovals) -> None:
-        """Mirror pending approvals and tell whoever watches; twice is once."""
+    async def request_approvals(self, inp: RequestApprovals) -> Asked:
+        """Mirror pending approvals and tell whoever watches; twice is once.
+
+        A call whose outcome the ledger has takes no effect again: after a Reset nobody is asked a second time.
+        """
         at = here()
         seq = None
+        out = Asked()
         async with self._deps.pool.acquire() as conn, conn.transaction():
             for call in inp.calls:
+                key = effect_key(at.scope(inp.writer), call.epoch, call.step_no, call.tool)
+                if await ledger.stored(conn, key) is not None:
+                    out.settled.append(call.step_no)
+                    continue
                 args = call.args or await threads.call_arguments(conn, at.tenant, at.thread, call.seq, call.call_id)
                 if await decisions.ask(
                     conn,
@@ -58,9 +67,11 @@ class DecisionActivities:
                         args=(args or "")[:2000],
                         args_hash=call.args_hash,
                     )
-            await runs.set_state(conn, inp.run_id, RunState.WAITING)
+            if len(out.settled) < len(inp.calls):
+                await runs.set_state(conn, inp.run_id, RunState.WAITING)
         if seq is not None:
             self._deps.notifier.poke(inp.run_id, seq)
+        return out
 
     @activity.defn(name=Activity.RECORD_DECISION)
     async def record_decision(self, inp: RecordDecision) -> Recorded:

@@ -19,9 +19,7 @@ _REPLY_SHARE = 8  # an eighth of the window is left for the reply, unless max_to
 
 def model_of(definition: AgentDefinition, settings: Settings) -> str:
     """Return the model that is called for this agent here, the offline stand-in included."""
-    if definition.api_base and settings.model is None:
-        settings = settings.model_copy(update={"api_base": definition.api_base})
-    return llm.resolve_model(definition.model, settings, embedded=bool(settings.offline))
+    return llm.resolve_model(definition.model, settings, embedded=bool(settings.offline), api_base=definition.api_base)
 
 
 def window_limit(definition: AgentDefinition, settings: Settings) -> int:

@@ -227,6 +227,7 @@ async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | No
         workers = []
         if role == "agents":
             await asyncio.to_thread(llm.warm)  # seconds of CPU: before polling, and off the loop
+            stack.push_async_callback(llm.close)
             await _publish(deps)
             workers.append(_worker(deps, settings.task_queue, WORKFLOWS, _agent_activities(deps)))
             await _serve_beside(stack, Sweeper(settings, deps.pool, client).serve())

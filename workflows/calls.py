@@ -12,6 +12,7 @@ from temporalio import workflow
 from holdfast.contracts import (
     PREVIEW,
     Activity,
+    Asked,
     Call,
     Carry,
     Decision,
@@ -91,14 +92,17 @@ class Round:
     async def _ask(self) -> None:
         waiting = [call for call in self._run.calls if call.state == "approval"]
         if waiting and not self._run.asked:
-            await options.execute(
+            asked: Asked = await options.execute(
                 Activity.REQUEST_APPROVALS,
                 RequestApprovals(calls=waiting, definition=self._run.definition, **self._ref(waiting[0])),
-                type(None),
+                Asked,
                 self._carry.limits,
                 summary=f"ask for approval: {', '.join(call.tool for call in waiting)}"[:PREVIEW],
             )
             self._run.asked = True
+            for call in waiting:
+                if call.step_no in asked.settled and call.state == "approval":
+                    call.state = "ready"
 
     def _ref(self, call: Call) -> dict[str, Any]:
         return {"writer": self._carry.writer, "run_id": self._run.run_id, "step_no": call.step_no}

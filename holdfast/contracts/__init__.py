@@ -48,6 +48,7 @@ from holdfast.contracts.state import (
 from holdfast.contracts.steps import (
     Admit,
     Admitted,
+    Asked,
     BeginRun,
     Compact,
     Compacted,
@@ -90,6 +91,7 @@ __all__ = [
     "ApprovalPolicy",
     "Ask",
     "AskResult",
+    "Asked",
     "BeginRun",
     "Budget",
     "Call",

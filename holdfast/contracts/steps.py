@@ -108,6 +108,12 @@ class RequestApprovals(StepRef):
     definition: str
 
 
+class Asked(Contract):
+    """Steps that need nobody's approval after all: the ledger has their outcome, as after a Reset."""
+
+    settled: list[int] = []
+
+
 class RecordDecision(StepRef):
     """Write the audit row of a decision, before the approved call may be claimed."""
 
