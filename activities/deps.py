@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from temporalio import activity
 
+from holdfast import llm
 from holdfast.contracts import AgentDefinition
 from holdfast.errors import ConfigurationError
 from holdfast.ids import effect_scope, split_workflow_id
@@ -46,6 +48,7 @@ class Deps:
     memory: LongTermMemory | None = None
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     definitions: dict[str, AgentDefinition] = field(default_factory=dict)
+    warmed: set[str] = field(default_factory=set)
     background: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def definition(self, digest: str) -> AgentDefinition:
@@ -63,6 +66,13 @@ class Deps:
                 raise ConfigurationError(f"definition {digest} is not in the database")
             self.definitions[digest] = found
         return found
+
+    async def warm(self, model: str) -> None:
+        """Load what answers for a model, in a thread: a loop that imports for seconds misses its heartbeats."""
+        family = "offline" if model == llm.OFFLINE_MODEL else "other"
+        if family not in self.warmed:
+            await asyncio.to_thread(llm.warm, model)
+            self.warmed.add(family)
 
     def tool(self, agent: str, name: str) -> AnyTool | None:
         """Return the code of an agent's tool, if this worker has it."""
@@ -97,8 +107,13 @@ class Here:
 
 
 def here() -> Here:
-    """Return where the running activity is. The owner is new for each attempt: two attempts must never be one owner."""
+    """Return where the running activity is.
+
+    The owner is new for each attempt: two attempts must never be one owner. It begins with the worker's process id, so
+    that after a crash one can tell from the ledger which calls that worker had in hand.
+    """
     info = activity.info()
     workflow_id = info.workflow_id or ""
     tenant, thread = split_workflow_id(workflow_id)
-    return Here(workflow_id, tenant, thread, f"{info.activity_id}.{info.attempt}.{uuid.uuid4().hex[:12]}", info.attempt)
+    owner = f"{os.getpid()}.{info.activity_id}.{info.attempt}.{uuid.uuid4().hex[:12]}"
+    return Here(workflow_id, tenant, thread, owner, info.attempt)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -135,6 +136,10 @@ class EffectCall:
             conn, self._step.run_id, "in_doubt", step=self._step.step_no, tool=self._step.tool, why=why
         )
 
+    def _start_clock(self) -> None:
+        """Give the tool its whole time from now on: waiting for a lost owner's lease to end is none of it."""
+        self._ctx = replace(self._ctx, deadline=time.monotonic() + self._declared.timeout)
+
     async def _renew(self) -> None:
         every = self._deps.settings.scaled(self._deps.settings.beat)
         while True:
@@ -148,6 +153,7 @@ class EffectCall:
 
     async def _look(self) -> ToolOutcome | None:
         """Ask the remote what became of a request that may have been sent. None: it has not landed, send it."""
+        self._start_clock()
         try:
             found = await self._runner.look_up(self._tool, self._args, self._ctx, deadline=self._ctx.deadline)
         except Exception as exc:
@@ -170,9 +176,10 @@ class EffectCall:
             if not await ledger.guard(conn, self._step.key, self._fence, timeout):
                 raise _Again("the lease ran out before anything was sent")
         self._sends += 1
-        deadline = time.monotonic() + timeout
+        self._start_clock()
+        ctx = self._ctx
         try:
-            value = await self._runner.run(self._tool, self._args, self._ctx, deadline=deadline, late=self._late)
+            value = await self._runner.run(self._tool, self._args, ctx, deadline=ctx.deadline, late=self._late)
         except asyncio.CancelledError:
             # Stopped, or the worker is going down: the request may have left. The row must not look merely slow.
             self._deps.spawn(self._given_up())
@@ -288,6 +295,7 @@ class EffectCall:
         pool = self._deps.tool_pool
         if pool is None:
             raise ApplicationError("this worker has no database pool for tools", type="ConfigurationError")
+        self._start_clock()
         fenced = False
         outcome: Outcome | None = None
         seq: int | None = None

@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 from holdfast import llm
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
-from holdfast.activities.requests import build_request, request_hash, tokens_besides, window_limit
+from holdfast.activities.requests import build_request, model_of, request_hash, tokens_besides, window_limit
 from holdfast.contracts import PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
 from holdfast.errors import ContextTooLong, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
@@ -50,6 +50,7 @@ class ModelActivities:
         )
         definition = await self._deps.definition(inp.definition)
         settings = self._deps.settings
+        await self._deps.warm(model_of(definition, settings))
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
             if done is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from temporalio import activity
 
 from holdfast.activities.deps import Deps, here
-from holdfast.activities.requests import window_limit
+from holdfast.activities.requests import model_of, window_limit
 from holdfast.contracts import (
     OPEN_STATES,
     Activity,
@@ -62,6 +62,7 @@ class RunActivities:
         """Move the window's start so that half of it is free again; a sliding window."""
         at = here()
         definition = await self._deps.definition(inp.definition)
+        await self._deps.warm(model_of(definition, self._deps.settings))
         goal = window_limit(definition, self._deps.settings) // 2
         async with self._deps.pool.acquire() as conn, conn.transaction():
             thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)

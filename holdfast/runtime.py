@@ -22,7 +22,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from holdfast import llm
+from holdfast import __version__, llm
 from holdfast.activities.admit import AdmitActivities
 from holdfast.activities.ask import AskActivities
 from holdfast.activities.decisions import DecisionActivities
@@ -169,6 +169,7 @@ def _worker(deps: Deps, queue: str, workflows: list[type], activities: list[Any]
         task_queue=queue,
         workflows=workflows,
         activities=activities,
+        build_id=f"holdfast-{__version__}",  # else the SDK hashes the code of every loaded module: 3.5 CPU-seconds
         workflow_runner=workflow_runner(),
         interceptors=[BeatInterceptor(settings)],
         max_concurrent_activities=settings.max_concurrent_steps,
@@ -181,9 +182,10 @@ def _worker(deps: Deps, queue: str, workflows: list[type], activities: list[Any]
 
 async def _publish(deps: Deps) -> None:
     """Tell clients which agents there are; new runs get these definitions. A model without its key fails here."""
+    for agent in deps.agents.values():
+        await deps.warm(model_of(agent.definition, deps.settings))  # seconds of CPU: before polling
     async with deps.pool.acquire() as conn, conn.transaction():
         for agent in deps.agents.values():
-            model_of(agent.definition, deps.settings)
             await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition))
 
 
@@ -226,7 +228,6 @@ async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | No
     async with open_deps(settings, client, role=role, name=name) as deps, contextlib.AsyncExitStack() as stack:
         workers = []
         if role == "agents":
-            await asyncio.to_thread(llm.warm)  # seconds of CPU: before polling, and off the loop
             stack.push_async_callback(llm.close)
             await _publish(deps)
             workers.append(_worker(deps, settings.task_queue, WORKFLOWS, _agent_activities(deps)))

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from holdfast.server import read_stack
 from tests.kit import World
@@ -47,18 +49,35 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             process.stdout.close()
 
 
-@pytest.fixture
-async def make_world(servers: dict[str, str], tmp_path: Path) -> AsyncIterator[MakeWorld]:
-    """Return a function that makes a world from the source of an agents file."""
+@asynccontextmanager
+async def _worlds(servers: dict[str, str], folder: Path) -> AsyncIterator[MakeWorld]:
     worlds: list[World] = []
 
     async def make(source: str, **overrides: Any) -> World:
-        folder = tmp_path / f"world-{len(worlds)}"
-        folder.mkdir()
-        world = await World.create(servers, folder, source, **overrides)
+        home = folder / f"world-{len(worlds)}"
+        home.mkdir()
+        world = await World.create(servers, home, source, **overrides)
         worlds.append(world)
         return world
 
-    yield make
-    for world in worlds:
-        await world.close()
+    try:
+        yield make
+    finally:
+        for world in worlds:
+            await world.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def make_shared_world(
+    servers: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[MakeWorld]:
+    """Return a function that makes a world for all tests of a module; they mark themselves loop_scope="module"."""
+    async with _worlds(servers, tmp_path_factory.mktemp("shared")) as make:
+        yield make
+
+
+@pytest.fixture
+async def make_world(servers: dict[str, str], tmp_path: Path) -> AsyncIterator[MakeWorld]:
+    """Return a function that makes a world from the source of an agents file."""
+    async with _worlds(servers, tmp_path) as make:
+        yield make

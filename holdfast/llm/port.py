@@ -89,9 +89,12 @@ def context_window(model: str) -> int:
     return _provider(model).context_window(model) or DEFAULT_WINDOW
 
 
-def warm() -> None:
-    """Load LiteLLM and rehearse a call (about 6 CPU-seconds). Blocks: a worker calls it in a thread before it polls."""
-    _litellm().warm()
+def warm(model: str = "openai/any") -> None:
+    """Load what answers for *model*: LiteLLM takes about 6 CPU-seconds, the offline stand-in one.
+
+    Blocks: a worker calls it in a thread, before it polls and before a model it has not called yet.
+    """
+    _provider(model).warm()
 
 
 async def close() -> None:

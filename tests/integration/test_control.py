@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client as Temporal
@@ -59,7 +61,7 @@ SCRIPT = """
 conversations:
   - when: gate
     replies:
-      - call: {gate: {name: g1}}
+      - call: {gate: {name: "{{user}}"}}
       - say: "passed, you said {{user}}"
   - when: slow
     replies:
@@ -84,175 +86,172 @@ conversations:
 """
 
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
+    """Return one world with a worker for all tests of this file."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_shared_world(AGENTS, api_base=models.base_url)
+        await world.worker()
+        yield world
+
+
 async def _temporal(world: World) -> Temporal:
     """Return a plain Temporal client: no converter, no code of ours."""
     return await Temporal.connect(world.settings.temporal_address or "")
 
 
 @pytest.mark.parametrize("wait", [True, False])
-async def test_any_temporal_client_asks_by_documented_json(make_world: MakeWorld, wait: bool) -> None:
+async def test_any_temporal_client_asks_by_documented_json(world: World, wait: bool) -> None:
     """AskWorkflow takes plain JSON and returns the answer as its result, or with wait false the run."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        temporal = await _temporal(world)
-        result: dict[str, Any] = await temporal.execute_workflow(
-            "AskWorkflow",
-            {"agent": "one", "text": "hello", "thread": "t1", "wait": wait},
-            id=f"ask-{world.settings.tenant}",
-            task_queue=world.settings.task_queue,
-            result_type=dict,
-        )
-        assert result["thread"] == "t1"
-        if wait:
-            assert (result["state"], result["answer"]) == ("done", "you said hello")
-        else:
-            assert result["state"] == "queued"
-        unknown = await temporal.execute_workflow(
-            "AskWorkflow",
-            {"agent": "nobody", "text": "hello"},
-            id=f"ask-unknown-{world.settings.tenant}",
-            task_queue=world.settings.task_queue,
-            result_type=dict,
-        )
-        assert unknown["state"] == "refused"
-        assert "there is no agent 'nobody'" in unknown["error"]
+    temporal = await _temporal(world)
+    result: dict[str, Any] = await temporal.execute_workflow(
+        "AskWorkflow",
+        {"agent": "one", "text": "hello", "thread": "ask", "wait": wait, "message_id": f"wait-{wait}"},
+        id=f"ask-{world.settings.tenant}-{wait}",
+        task_queue=world.settings.task_queue,
+        result_type=dict,
+    )
+    assert result["thread"] == "ask"
+    if wait:
+        assert (result["state"], result["answer"]) == ("done", "you said hello")
+    else:
+        assert result["state"] == "queued"
+    unknown = await temporal.execute_workflow(
+        "AskWorkflow",
+        {"agent": "nobody", "text": "hello"},
+        id=f"ask-unknown-{world.settings.tenant}-{wait}",
+        task_queue=world.settings.task_queue,
+        result_type=dict,
+    )
+    assert unknown["state"] == "refused"
+    assert "there is no agent 'nobody'" in unknown["error"]
 
 
-async def test_update_with_start_queries_and_signals_from_a_plain_client(make_world: MakeWorld) -> None:
+async def test_update_with_start_queries_and_signals_from_a_plain_client(world: World) -> None:
     """A plain client sends a message by update-with-start, sees the state, and decides by signal."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        temporal = await _temporal(world)
-        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
-            "AgentWorkflow",
-            {},
-            id=f"{world.settings.tenant}:t1",
-            task_queue=world.settings.task_queue,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        )
-        accepted = await temporal.execute_update_with_start_workflow(
-            "message", {"message_id": "m1", "agent": "one", "text": "pay"}, start_workflow_operation=start
-        )
-        handle = await start.workflow_handle()
+    temporal = await _temporal(world)
+    start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+        "AgentWorkflow",
+        {},
+        id=f"{world.settings.tenant}:plain",
+        task_queue=world.settings.task_queue,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+    )
+    accepted = await temporal.execute_update_with_start_workflow(
+        "message", {"message_id": "m1", "agent": "one", "text": "pay"}, start_workflow_operation=start
+    )
+    handle = await start.workflow_handle()
 
-        async def pending() -> Any:
-            state = await handle.query("state")
-            calls = (state.get("current") or {}).get("calls", [])
-            return [call for call in calls if call.get("state") == "approval"]
+    async def pending() -> Any:
+        state = await handle.query("state")
+        calls = (state.get("current") or {}).get("calls", [])
+        return [call for call in calls if call.get("state") == "approval"]
 
-        call = (await until(pending, "the approval is pending"))[0]
-        assert call["tool"] == "pay"
-        with pytest.raises(WorkflowUpdateFailedError) as refused:
-            await handle.execute_update("decide", {"approve": True, "call_id": "nonsense"})
-        assert "no call nonsense" in str(refused.value.cause)
-        await handle.signal("decide", {"approve": True, "actor": "someone"})
-        client = await world.client()
-        answer = await (await client.get(accepted["run_id"])).result(timeout=60)
-        assert answer.output == "result: paid 5.0"
-        audit = await world.rows("select action, actor, verified, accepted from audit")
-        assert audit == [{"action": "approve", "actor": "someone", "verified": False, "accepted": True}]
-        with pytest.raises(DecisionRefused):
-            await (await client.get(accepted["run_id"])).approve()
+    call = (await until(pending, "the approval is pending"))[0]
+    assert call["tool"] == "pay"
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await handle.execute_update("decide", {"approve": True, "call_id": "nonsense"})
+    assert "no call nonsense" in str(refused.value.cause)
+    await handle.signal("decide", {"approve": True, "actor": "someone"})
+    client = await world.client()
+    answer = await (await client.get(accepted["run_id"])).result(timeout=60)
+    assert answer.output == "result: paid 5.0"
+    audit = await world.rows(
+        "select action, actor, verified, accepted from audit where run_id = $1", accepted["run_id"]
+    )
+    assert audit == [{"action": "approve", "actor": "someone", "verified": False, "accepted": True}]
+    with pytest.raises(DecisionRefused):
+        await (await client.get(accepted["run_id"])).approve()
 
 
-async def test_arguments_are_edited_by_a_person(make_world: MakeWorld) -> None:
+async def test_arguments_are_edited_by_a_person(world: World) -> None:
     """Edited arguments are validated, used, audited; the wrong ones are refused and the approval stays pending."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        client = await world.client()
-        run = await client.start("one", "pay", thread="t1")
-        await until(run.approvals, "the approval is pending")
-        with pytest.raises(DecisionRefused, match="amount"):
-            await run.approve(args={"amount": "a lot"})
-        await run.approve(args={"amount": 3})
-        assert (await run.result(timeout=60)).output == "result: paid 3.0"
-        audit = await world.rows("select action, accepted from audit order by id")
-        assert audit == [{"action": "approve", "accepted": False}, {"action": "approve", "accepted": True}]
+    client = await world.client()
+    run = await client.start("one", "pay", thread="edit")
+    await until(run.approvals, "the approval is pending")
+    with pytest.raises(DecisionRefused, match="amount"):
+        await run.approve(args={"amount": "a lot"})
+    await run.approve(args={"amount": 3})
+    assert (await run.result(timeout=60)).output == "result: paid 3.0"
+    audit = await world.rows("select action, accepted from audit where run_id = $1 order by id", run.run_id)
+    assert audit == [{"action": "approve", "accepted": False}, {"action": "approve", "accepted": True}]
 
 
-async def test_a_run_stops_within_a_second_or_so_and_the_queue_goes_on(make_world: MakeWorld) -> None:
+async def test_a_run_stops_within_a_second_or_so_and_the_queue_goes_on(world: World) -> None:
     """Stop ends the run under way; the open slot reads interrupted, the next message is answered."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        client = await world.client()
-        run = await client.start("one", "slow", thread="t1")
-        await until((world.folder / "s1.waiting").exists, "the tool is under way")
-        later = await client.start("one", "hello", thread="t1")
-        await run.stop(reason="enough")
-        with pytest.raises(RunEnded, match="enough") as ended:
-            await run.result(timeout=30)
-        assert ended.value.state == "stopped"
-        assert (await later.result(timeout=30)).output == "you said hello"
-        effects = await until(
-            lambda: world.rows("select state from effects where class = 'once' and state <> 'in_flight'"),
-            "the ledger says what became of the call",
-        )
-        assert effects == [{"state": "in_doubt"}]
-        doubtful = next(step for step in await run.steps() if step.state == "in_doubt")
-        await run.resolve(doubtful.step_no, abandon=True)
-        messages = await run.messages()
-        assert any("interrupted" in json.dumps(message.body) for message in messages)
+    client = await world.client()
+    run = await client.start("one", "slow", thread="stop")
+    await until((world.folder / "s1.waiting").exists, "the tool is under way")
+    later = await client.start("one", "hello", thread="stop")
+    await run.stop(reason="enough")
+    with pytest.raises(RunEnded, match="enough") as ended:
+        await run.result(timeout=30)
+    assert ended.value.state == "stopped"
+    assert (await later.result(timeout=30)).output == "you said hello"
+    effects = await until(
+        lambda: world.rows(
+            "select state from effects where class = 'once' and state <> 'in_flight' and run_id = $1", run.run_id
+        ),
+        "the ledger says what became of the call",
+    )
+    assert effects == [{"state": "in_doubt"}]
+    doubtful = next(step for step in await run.steps() if step.state == "in_doubt")
+    await run.resolve(doubtful.step_no, abandon=True)
+    messages = await run.messages()
+    assert any("interrupted" in json.dumps(message.body) for message in messages)
 
 
-async def test_a_steering_message_joins_the_run_under_way(make_world: MakeWorld) -> None:
+async def test_a_steering_message_joins_the_run_under_way(world: World) -> None:
     """A steering message is read at the next model step and has no run of its own."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        client = await world.client()
-        run = await client.start("one", "gate", thread="t1")
-        await until((world.folder / "g1.waiting").exists, "the tool is under way")
-        steer = await client.start("one", "and mind the gate", thread="t1", mode="steer")
-        (world.folder / "g1.open").touch()
-        answer = await run.result(timeout=60)
-        assert answer.output
-        assert (await steer.result(timeout=60)).output == answer.output
-        rows = await world.rows("select state, merged_into from runs order by created_at")
-        assert [row["state"] for row in rows] == ["done", "merged"]
+    client = await world.client()
+    run = await client.start("one", "gate-steer", thread="steer")
+    await until((world.folder / "gate-steer.waiting").exists, "the tool is under way")
+    steer = await client.start("one", "mind your step", thread="steer", mode="steer")
+    (world.folder / "gate-steer.open").touch()
+    answer = await run.result(timeout=60)
+    assert answer.output == "you said mind your step"
+    assert (await steer.result(timeout=60)).output == answer.output
+    rows = await world.rows(
+        "select state from runs where run_id = any($1) order by created_at", [run.run_id, steer.run_id]
+    )
+    assert [row["state"] for row in rows] == ["done", "merged"]
 
 
-async def test_budget_and_loop_guard_end_a_run_in_a_clear_state(make_world: MakeWorld) -> None:
+async def test_budget_and_loop_guard_end_a_run_in_a_clear_state(world: World) -> None:
     """The same call three times running, or all rounds used, end a run with the reason."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        client = await world.client()
-        circles = await client.start("one", "circles", thread="t1")
-        longer = await client.start("one", "long", thread="t2")
-        with pytest.raises(RunEnded, match="going in circles") as looping:
-            await circles.result(timeout=60)
-        assert looping.value.state == "looping"
-        with pytest.raises(RunEnded, match="8 of 8 rounds") as spent:
-            await longer.result(timeout=60)
-        assert spent.value.state == "over_budget"
+    client = await world.client()
+    circles = await client.start("one", "circles", thread="budget")
+    longer = await client.start("one", "long", thread="budget2")
+    with pytest.raises(RunEnded, match="going in circles") as looping:
+        await circles.result(timeout=60)
+    assert looping.value.state == "looping"
+    with pytest.raises(RunEnded, match="8 of 8 rounds") as spent:
+        await longer.result(timeout=60)
+    assert spent.value.state == "over_budget"
 
 
-async def test_terminate_stops_the_run_and_what_waits_goes_on(make_world: MakeWorld) -> None:
+async def test_terminate_stops_the_run_and_what_waits_goes_on(world: World) -> None:
     """Terminated in Temporal, the run under way ends as stopped; queued ones are found and answered."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        client = await world.client()
-        run = await client.start("one", "gate", thread="t1")
-        await until((world.folder / "g1.waiting").exists, "the tool is under way")
-        later = await client.start("one", "hello", thread="t1", message_id="later")
-        await until(lambda: world.rows("select 1 from runs where message_id = 'later'"), "it is admitted")
-        temporal = await _temporal(world)
-        await temporal.get_workflow_handle(f"{world.settings.tenant}:t1").terminate()
-        assert (await later.result(timeout=60)).output == "you said hello"
-        with pytest.raises(RunEnded, match="terminated") as ended:
-            await run.result(timeout=30)
-        assert ended.value.state == "stopped"
+    client = await world.client()
+    run = await client.start("one", "gate-term", thread="term")
+    await until((world.folder / "gate-term.waiting").exists, "the tool is under way")
+    later = await client.start("one", "hello", thread="term", message_id="later")
+    await until(lambda: world.rows("select 1 from runs where message_id = 'later'"), "it is admitted")
+    temporal = await _temporal(world)
+    await temporal.get_workflow_handle(f"{world.settings.tenant}:term").terminate()
+    assert (await later.result(timeout=60)).output == "you said hello"
+    with pytest.raises(RunEnded, match="terminated") as ended:
+        await run.result(timeout=30)
+    assert ended.value.state == "stopped"
 
 
-async def test_reset_brings_no_effect_twice(make_world: MakeWorld) -> None:
+async def test_reset_brings_no_effect_twice(make_shared_world: MakeWorld) -> None:
     """Reset to the first workflow task replays the run: recorded steps are returned, the effect is not repeated."""
     async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url, linger=30.0)
+        world = await make_shared_world(AGENTS, api_base=models.base_url, linger=30.0)
         await world.worker()
         client = await world.client()
         run = await client.start("one", "pay", thread="t1")
@@ -288,10 +287,10 @@ async def test_reset_brings_no_effect_twice(make_world: MakeWorld) -> None:
         assert await world.rows("select state from effects where class = 'once'") == [{"state": "done"}]
 
 
-async def test_the_workflow_rolls_over_with_work_and_approvals_pending(make_world: MakeWorld) -> None:
+async def test_the_workflow_rolls_over_with_work_and_approvals_pending(make_shared_world: MakeWorld) -> None:
     """Continue-as-new between rounds, and while an approval is pending, loses nothing."""
     async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url, roll_after_events=50)
+        world = await make_shared_world(AGENTS, api_base=models.base_url, roll_after_events=50)
         await world.worker()
         client = await world.client()
         runs = [await client.start("one", text, thread="t1") for text in ("hello", "pay", "hello 2", "hello 3")]

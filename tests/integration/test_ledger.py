@@ -1,0 +1,201 @@
+"""The ledger's protocol on real PostgreSQL, step by step, with several owners: design section 4, state by state."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from holdfast.contracts import EffectClass, Resolution
+from holdfast.memory import ledger
+from holdfast.memory.database import Pool, connect, migrate, open_pool
+from holdfast.memory.ledger import Step
+from holdfast.memory.resolve import resolve_step
+from tests.kit import until
+
+LEASE = 30.0
+GUARDED: list[EffectClass] = ["once", "verifiable", "keyed", "local_tx"]
+
+
+@pytest.fixture
+async def pool(servers: dict[str, str]) -> AsyncIterator[Pool]:
+    """Return a pool on a database of the test's own."""
+    name = f"l{uuid.uuid4().hex[:12]}"
+    admin = await connect(servers["database_url"])
+    await admin.execute(f"create database {name}")
+    await admin.close()
+    url = servers["database_url"].rpartition("/")[0] + f"/{name}"
+    await migrate(url)
+    pool = await open_pool(url, size=4, name="test")
+    yield pool
+    await pool.close()
+
+
+def step(effect: EffectClass = "once", *, settle: float = 0.0, args: str = "a") -> Step:
+    """Return a step of its own."""
+    return Step(uuid.uuid4().hex, str(uuid.uuid4()), "scope", 1, "tool", effect, args, 0, settle)
+
+
+def other_args(given: Step) -> Step:
+    """Return the same step with other arguments."""
+    return Step(given.key, given.run_id, given.scope, given.step_no, given.tool, given.effect, "b")
+
+
+async def expire(pool: Pool, given: Step) -> None:
+    """Let the lease run out now."""
+    await pool.execute(
+        "update effects set lease_until = clock_timestamp(), deadline = least(deadline, clock_timestamp()) "
+        "where key = $1",
+        given.key,
+    )
+
+
+async def state(pool: Pool, given: Step) -> Any:
+    """Return the row's state."""
+    return await pool.fetchval("select state from effects where key = $1", given.key)
+
+
+@pytest.mark.parametrize("effect", GUARDED)
+async def test_the_first_owner_goes_and_the_result_is_returned_ever_after(pool: Pool, effect: EffectClass) -> None:
+    """Claim, guard, complete; every later claim gets the stored result and sends nothing."""
+    given = step(effect)
+    async with pool.acquire() as conn:
+        claim = await ledger.claim(conn, given, "one", LEASE)
+        assert (claim.kind, claim.fence) == ("go", 1)
+        assert await ledger.guard(conn, given.key, 1, 5.0)
+        assert await ledger.complete(conn, given.key, 1, given.args_hash, {"status": "done"}) == "in_flight"
+        again = await ledger.claim(conn, given, "two", LEASE)
+        assert (again.kind, again.result) == ("done", {"status": "done"})
+
+
+@pytest.mark.parametrize("effect", ["once", "verifiable"])
+async def test_another_owner_waits_out_the_lease(pool: Pool, effect: EffectClass) -> None:
+    """While the lease holds, a second owner may do nothing; unsent and expired, it takes over."""
+    given = step(effect, settle=1.0)
+    async with pool.acquire() as conn:
+        await ledger.claim(conn, given, "one", LEASE)
+        second = await ledger.claim(conn, given, "two", LEASE)
+        assert second.kind == "wait"
+        assert 0 < second.seconds <= LEASE
+        await expire(pool, given)
+        third = await ledger.claim(conn, given, "two", LEASE)
+        assert (third.kind, third.fence) == ("go", 2)
+        assert not await ledger.guard(conn, given.key, 1, 5.0), "the first owner is fenced out"
+        assert not await ledger.renew(conn, given.key, 1, LEASE)
+        assert await ledger.complete(conn, given.key, 1, given.args_hash, {}) is None
+
+
+async def test_once_sent_and_lost_is_in_doubt_until_proof_or_a_person(pool: Pool) -> None:
+    """A sent `once` call whose lease ran out is in doubt; its own late completion is proof."""
+    given = step("once")
+    async with pool.acquire() as conn:
+        await ledger.claim(conn, given, "one", LEASE)
+        await ledger.guard(conn, given.key, 1, 5.0)
+        await expire(pool, given)
+        second = await ledger.claim(conn, given, "two", LEASE)
+        assert (second.kind, second.newly) == ("in_doubt", True)
+        assert not (await ledger.claim(conn, given, "two", LEASE)).newly
+        assert await ledger.complete(conn, given.key, 1, given.args_hash, {"status": "done"}) == "in_doubt"
+        assert await state(pool, given) == "done"
+
+
+async def test_verifiable_sent_and_lost_waits_to_settle_and_looks(pool: Pool) -> None:
+    """After lease and settle the next owner looks first, also when the one that looked was lost too."""
+    given = step("verifiable", settle=0.3)
+    async with pool.acquire() as conn:
+        await ledger.claim(conn, given, "one", LEASE)
+        await ledger.guard(conn, given.key, 1, 5.0)
+        await expire(pool, given)
+        assert (await ledger.claim(conn, given, "two", LEASE)).kind == "wait"
+
+        async def looks() -> Any:
+            found = await ledger.claim(conn, given, "two", 0.1)
+            return found if found.kind == "look" else None
+
+        second = await until(looks, "the call has settled")
+        assert (second.fence, second.sends) == (2, 1)
+        third = await until(looks, "the look-up's owner is lost as well")
+        assert third.fence == 3
+
+
+@pytest.mark.parametrize("effect", ["keyed", "local_tx"])
+async def test_what_may_be_repeated_is_taken_over_at_once(pool: Pool, effect: EffectClass) -> None:
+    """No waiting for a lease where repeating does no harm; the fence keeps the first owner out."""
+    given = step(effect)
+    async with pool.acquire() as conn:
+        await ledger.claim(conn, given, "one", LEASE)
+        second = await ledger.claim(conn, given, "two", LEASE)
+        assert (second.kind, second.fence) == ("go", 2)
+        assert await ledger.complete(conn, given.key, 1, given.args_hash, {}) is None
+
+
+async def test_the_guard_holds_only_under_a_living_lease(pool: Pool) -> None:
+    """With the lease run out nothing may be sent, even by the owner."""
+    given = step("once")
+    async with pool.acquire() as conn:
+        await ledger.claim(conn, given, "one", LEASE)
+        await expire(pool, given)
+        assert not await ledger.guard(conn, given.key, 1, 5.0)
+
+
+async def test_other_arguments_under_the_same_key_are_a_conflict(pool: Pool) -> None:
+    """After a Reset the model may ask otherwise; what took effect before is not taken for an answer."""
+    given = step("once")
+    async with pool.acquire() as conn:
+        await ledger.claim(conn, given, "one", LEASE)
+        await ledger.guard(conn, given.key, 1, 5.0)
+        await ledger.complete(conn, given.key, 1, given.args_hash, {"status": "done"})
+        assert (await ledger.claim(conn, other_args(given), "two", LEASE)).kind == "conflict"
+
+
+async def test_failed_may_be_tried_again_and_failed_for_good_may_not(pool: Pool) -> None:
+    """Proved not sent, the next try goes; a final failure is returned like a result."""
+    given = step("once")
+    async with pool.acquire() as conn:
+        await ledger.claim(conn, given, "one", LEASE)
+        assert await ledger.fail(conn, given.key, 1, "refused connection")
+        second = await ledger.claim(conn, given, "two", LEASE)
+        assert (second.kind, second.fence) == ("go", 2)
+        assert await ledger.fail(conn, given.key, 2, "no", {"status": "error"})
+        third = await ledger.claim(conn, given, "three", LEASE)
+        assert (third.kind, third.result) == ("done", {"status": "error"})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "after", "then"),
+    [("done", "done", "done"), ("not_done", "retry_ok", "go"), ("abandon", "abandoned", "abandoned")],
+)
+async def test_a_persons_word_is_carried_out_once_and_audited(pool: Pool, outcome: Any, after: str, then: str) -> None:
+    """In doubt becomes what the person says, in the transaction that writes the audit row; said twice is once."""
+    given = step("once")
+    async with pool.acquire() as conn:
+        await ledger.claim(conn, given, "one", LEASE)
+        await ledger.guard(conn, given.key, 1, 5.0)
+        word = Resolution(step_no=1, outcome=outcome, decision_id=uuid.uuid4().hex, actor="ann")
+        where = {"tenant": "t", "thread": "x", "run_id": given.run_id}
+        early, _ = await resolve_step(conn, **where, resolution=word.model_copy(update={"decision_id": "early"}))
+        assert not early.accepted, "it is in flight, not in doubt"
+        await ledger.doubt(conn, given.key, 1, "lost")
+        if outcome == "not_done":
+            soon, _ = await resolve_step(conn, **where, resolution=word.model_copy(update={"decision_id": "soon"}))
+            assert not soon.accepted, "lease and deadline have not passed"
+            assert "again in" in (soon.why or "")
+            await expire(pool, given)
+        for _ in range(2):
+            said, _ = await resolve_step(conn, **where, resolution=word)
+            assert said.accepted
+        assert await state(pool, given) == after
+        assert (await ledger.claim(conn, given, "two", LEASE)).kind == then
+        rows = await conn.fetch("select accepted from audit where decision_id = $1", word.decision_id)
+        assert [row["accepted"] for row in rows] == [True]
+
+
+async def test_a_pure_step_is_recorded_by_whoever_is_first(pool: Pool) -> None:
+    """The second attempt's insert does nothing, so its transaction rolls back and returns the first one's result."""
+    given = step("pure")
+    async with pool.acquire() as conn:
+        assert await ledger.record_pure(conn, given, "one", {"n": 1})
+        assert not await ledger.record_pure(conn, given, "two", {"n": 2})
+        assert await ledger.stored(conn, given.key) == ({"n": 1}, given.args_hash)
