@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from holdfast.errors import RunEnded
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
-from tests.kit import until
+from tests.kit import World, until
 
 AGENTS = '''
 import asyncio, pathlib, time
@@ -94,7 +96,7 @@ conversations:
       - say: "{{last_tool}}"
   - when: roll
     replies:
-      - repeat: 6
+      - repeat: 3
         call: [{slow: {n: "{{n}}1"}}, {slow: {n: "{{n}}2"}}]
       - say: rolled
   - when: refused
@@ -104,70 +106,75 @@ conversations:
 """
 
 
-async def test_a_model_that_stumbles_is_asked_again_and_a_refusal_ends_the_run(make_world: MakeWorld) -> None:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
+    """Return one world with a worker for all tests of this file."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_shared_world(AGENTS, api_base=models.base_url)
+        await world.worker()
+        yield world
+
+
+async def test_a_model_that_stumbles_is_asked_again_and_a_refusal_ends_the_run(world: World) -> None:
     """429 with Retry-After, 500 and a cut stream are tried again; a refusal is not, and says what to do."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        client = await world.client()
-        run = await client.start("one", "stumble")
-        refused = await client.start("one", "refused")
-        assert "a long enough answer" in (await run.result(timeout=60)).output
-        assert await world.rows("select count(*) as n from messages where role = 'assistant'") == [{"n": 1}]
-        with pytest.raises(RunEnded) as ended:
-            await refused.result(timeout=60)
-        assert ended.value.state == "failed"
+    client = await world.client()
+    run = await client.start("one", "stumble")
+    refused = await client.start("one", "refused")
+    assert "a long enough answer" in (await run.result(timeout=60)).output
+    assert await world.rows(
+        "select count(*) as n from messages where role = 'assistant' and run_id = $1", run.run_id
+    ) == [{"n": 1}]
+    with pytest.raises(RunEnded) as ended:
+        await refused.result(timeout=60)
+    assert ended.value.state == "failed"
 
 
-async def test_bad_calls_go_back_to_the_model_and_failing_tools_are_told_apart(make_world: MakeWorld) -> None:
+async def test_bad_calls_go_back_to_the_model_and_failing_tools_are_told_apart(world: World) -> None:
     """A malformed call never runs; refused, not sent, flaky and broken tools each end as their class demands."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        client = await world.client()
-        bad = await client.start("one", "bad")
-        tools = await client.start("one", "tools")
-        breaks = await client.start("one", "breaks")
-        late = await client.start("one", "late")
-        await bad.result(timeout=60)
-        results = [str(message.body) for message in await bad.messages() if message.role == "tool"]
-        assert len(results) == 3
-        assert "cannot be used" in results[0]
-        assert "there is no tool 'nothing'" in results[1]
-        assert "cannot be used" in results[2]
-        assert not (world.folder / "slow").exists()
+    client = await world.client()
+    bad = await client.start("one", "bad")
+    tools = await client.start("one", "tools")
+    breaks = await client.start("one", "breaks")
+    late = await client.start("one", "late")
+    await bad.result(timeout=60)
+    results = [str(message.body) for message in await bad.messages() if message.role == "tool"]
+    assert len(results) == 3
+    assert "cannot be used" in results[0]
+    assert "there is no tool 'nothing'" in results[1]
+    assert "cannot be used" in results[2]
+    assert not (world.folder / "slow").exists()
 
-        await tools.result(timeout=60)
-        results = [str(message.body) for message in await tools.messages() if message.role == "tool"]
-        assert "the shop is closed" in results[0]
-        assert "could not be sent, 3 tries" in results[1]
-        assert "worked" in results[2]
-        assert (world.folder / "refuses").read_text().count("\n") == 1
-        states = await world.rows("select tool, state from effects where tool in ('refuses', 'unreachable') order by 1")
-        assert states == [{"tool": "refuses", "state": "failed"}, {"tool": "unreachable", "state": "failed"}]
+    await tools.result(timeout=60)
+    results = [str(message.body) for message in await tools.messages() if message.role == "tool"]
+    assert "the shop is closed" in results[0]
+    assert "could not be sent, 3 tries" in results[1]
+    assert "worked" in results[2]
+    assert (world.folder / "refuses").read_text().count("\n") == 1
+    states = await world.rows("select tool, state from effects where tool in ('refuses', 'unreachable') order by 1")
+    assert states == [{"tool": "refuses", "state": "failed"}, {"tool": "unreachable", "state": "failed"}]
 
-        doubt = (await until(lambda: in_doubt(world, "breaks"), "a broken `once` call is in doubt"))[0]
-        await breaks.resolve(doubt["step_no"], done="it went through")
-        assert (await breaks.result(timeout=60)).output == "it went through"
-        assert (world.folder / "breaks").read_text().count("\n") == 1
+    doubt = (await until(lambda: in_doubt(world, "breaks"), "a broken `once` call is in doubt"))[0]
+    await breaks.resolve(doubt["step_no"], done="it went through")
+    assert (await breaks.result(timeout=60)).output == "it went through"
+    assert (world.folder / "breaks").read_text().count("\n") == 1
 
-        await until(lambda: in_doubt(world, "late"), "a `once` call over its time is in doubt")
-        (world.folder / "late.go").touch()
-        assert (await late.result(timeout=60)).output == "came late", "its own late end is proof"
+    await until(lambda: in_doubt(world, "late"), "a `once` call over its time is in doubt")
+    (world.folder / "late.go").touch()
+    assert (await late.result(timeout=60)).output == "came late", "its own late end is proof"
 
 
-async def in_doubt(world: object, tool: str) -> list[dict[str, object]]:
+async def in_doubt(world: World, tool: str) -> list[dict[str, object]]:
     """Return the rows of a tool that are in doubt."""
-    from tests.kit import World
-
-    assert isinstance(world, World)
     return await world.rows("select step_no from effects where state = 'in_doubt' and tool = $1", tool)
 
 
-async def test_a_rolling_restart_under_load_leaves_nothing_in_doubt(make_world: MakeWorld) -> None:
+async def test_a_rolling_restart_under_load_leaves_nothing_in_doubt(make_shared_world: MakeWorld) -> None:
     """Workers told to stop finish their calls, claim nothing more, and no effect is repeated or lost."""
     async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
+        world = await make_shared_world(AGENTS, api_base=models.base_url)
         workers = [world.start(), world.start()]
         await asyncio.gather(*(worker.ready() for worker in workers))
         client = await world.client()
@@ -180,7 +187,7 @@ async def test_a_rolling_restart_under_load_leaves_nothing_in_doubt(make_world: 
         for run in runs:
             assert (await run.result(timeout=120)).output == "rolled"
         states = await world.rows("select state, count(*) as n from effects where class = 'once' group by 1")
-        assert states == [{"state": "done", "n": 48}]
+        assert states == [{"state": "done", "n": 24}]
         keys = (world.folder / "slow").read_text().split()
-        assert len(keys) == len(set(keys)) == 48
+        assert len(keys) == len(set(keys)) == 24
         assert await world.rows("select * from events where kind = 'in_doubt'") == []

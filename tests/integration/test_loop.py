@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
+from tests.kit import World
 
 AGENTS = '''
 from holdfast import Agent, Budget, ToolContext, tool
@@ -34,36 +40,42 @@ conversations:
 """
 
 
-async def test_a_question_is_answered_by_way_of_a_tool(make_world: MakeWorld) -> None:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
+    """Return one world with a worker for all tests of this file."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_shared_world(AGENTS, api_base=models.base_url)
+        await world.worker()
+        yield world
+
+
+async def test_a_question_is_answered_by_way_of_a_tool(world: World) -> None:
     """A message runs through a model call, a tool call and a second model call to its answer."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        client = await world.client()
-        run = await client.start("support", "Where is order 17?", thread="c1")
-        answer = await run.result(timeout=60)
-        assert "delivered damaged" in answer.output
-        events = [event async for event in run.events()]
-        assert [event.seq for event in events] == list(range(1, len(events) + 1))
-        assert [event.kind for event in events] == ["accepted", "started", "replied", "tool_done", "replied", "ended"]
+    client = await world.client()
+    run = await client.start("support", "Where is order 17?", thread="c1")
+    answer = await run.result(timeout=60)
+    assert "delivered damaged" in answer.output
+    events = [event async for event in run.events()]
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert [event.kind for event in events] == ["accepted", "started", "replied", "tool_done", "replied", "ended"]
 
 
-async def test_an_approved_call_is_made_once_and_a_rejected_one_never(make_world: MakeWorld) -> None:
+async def test_an_approved_call_is_made_once_and_a_rejected_one_never(world: World) -> None:
     """A call that asks for approval waits; approved it runs once, rejected the model reads the reason."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        client = await world.client()
-        run = await client.start("support", "refund order 17", thread="c1")
-        async for event in run.events():
-            if event.kind == "approval_requested":
-                await run.approve(actor="ann")
-        answer = await run.result(timeout=60)
-        assert answer.output == "Refunded: refunded 40.0 for 17"
-        other = await client.start("support", "refund order 17 too", thread="c2")
-        async for event in other.events():
-            if event.kind == "approval_requested":
-                await other.reject(reason="not today")
-        assert "not today" in (await other.result(timeout=60)).output
-        effects = await world.rows("select tool, state from effects where class = 'once'")
-        assert effects == [{"tool": "refund", "state": "done"}]
+    client = await world.client()
+    run = await client.start("support", "refund order 17", thread="c3")
+    async for event in run.events():
+        if event.kind == "approval_requested":
+            await run.approve(actor="ann")
+    answer = await run.result(timeout=60)
+    assert answer.output == "Refunded: refunded 40.0 for 17"
+    other = await client.start("support", "refund order 17 too", thread="c2")
+    async for event in other.events():
+        if event.kind == "approval_requested":
+            await other.reject(reason="not today")
+    assert "not today" in (await other.result(timeout=60)).output
+    effects = await world.rows("select tool, state from effects where class = 'once'")
+    assert effects == [{"tool": "refund", "state": "done"}]
