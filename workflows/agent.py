@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -26,6 +27,7 @@ from holdfast.contracts import (
 from holdfast.errors import InvalidInput
 from holdfast.ids import run_id_for, split_workflow_id
 from holdfast.workflows import inbox, options
+from holdfast.workflows.inputs import parse
 from holdfast.workflows.run import RunLoop, tell
 
 
@@ -34,9 +36,13 @@ class AgentWorkflow:
     """The durable loop of one thread. Its id is `tenant:thread`; messages come by the update `message`."""
 
     @workflow.init
-    def __init__(self, start: ThreadStart) -> None:
+    def __init__(self, given: Any = None) -> None:
         info = workflow.info()
-        self._carry = start.carry or Carry(writer=info.first_execution_run_id, started=info.start_time)
+        try:
+            self._malformed, carry = None, parse(ThreadStart, given).carry
+        except ApplicationError as exc:  # raised here it would fail the task, and be tried for ever
+            self._malformed, carry = exc, None
+        self._carry = carry or Carry(writer=info.first_execution_run_id, started=info.start_time)
         self._carry.executions += 1
         self._admitting = False
         self._background: set[asyncio.Task[None]] = set()
@@ -44,8 +50,10 @@ class AgentWorkflow:
     # ------------------------------------------------------------------------------------ the loop
 
     @workflow.run
-    async def run(self, start: ThreadStart) -> None:  # taken by __init__
-        """Work until the thread has been idle for a while."""
+    async def run(self, given: Any = None) -> None:
+        """Work until the thread has been idle for a while. The input, `{}` or none, is taken by `__init__`."""
+        if self._malformed is not None:
+            raise self._malformed
         try:
             split_workflow_id(workflow.info().workflow_id)
         except InvalidInput as exc:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
 
 from holdfast.contracts import ASK_WORKFLOW, Activity, Ask, AskResult, Limits, ReadAnswer, RunState, SendMessage
 from holdfast.workflows import options
+from holdfast.workflows.inputs import parse
 
 __all__ = ["AskWorkflow"]
 
@@ -23,8 +25,9 @@ class AskWorkflow:
         self._ended = False
 
     @workflow.run
-    async def run(self, ask: Ask) -> AskResult:
-        """Return the answer, or how the run ended without one."""
+    async def run(self, given: Any = None) -> AskResult:
+        """Return the answer, or how the run ended without one. The input is an `Ask` as JSON."""
+        ask = parse(Ask, given)
         info = workflow.info()
         message_id = ask.message_id or info.workflow_id
         result: AskResult = await self._do(

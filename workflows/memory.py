@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
 
@@ -17,6 +18,7 @@ from holdfast.contracts import (
     Remembered,
 )
 from holdfast.workflows import options
+from holdfast.workflows.inputs import parse
 
 __all__ = ["MemoryWorkflow", "OutboxWorkflow"]
 
@@ -26,8 +28,9 @@ class MemoryWorkflow:
     """A short question to long-term memory; it runs on the memory queue."""
 
     @workflow.run
-    async def run(self, question: MemoryQuestion) -> MemoryAnswer:
-        """Return the best hits of the tenant."""
+    async def run(self, given: Any = None) -> MemoryAnswer:
+        """Return the best hits of the tenant. The input is a `MemoryQuestion` as JSON."""
+        question = parse(MemoryQuestion, given)
         answer: MemoryAnswer = await options.execute(
             Activity.SEARCH_MEMORY, question, MemoryAnswer, Limits(), summary="search"
         )

@@ -12,7 +12,12 @@ import pytest_asyncio
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client as Temporal
-from temporalio.client import WithStartWorkflowOperation, WorkflowExecutionStatus, WorkflowUpdateFailedError
+from temporalio.client import (
+    WithStartWorkflowOperation,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowUpdateFailedError,
+)
 from temporalio.common import WorkflowIDConflictPolicy
 
 from holdfast.errors import DecisionRefused, RunEnded
@@ -128,6 +133,32 @@ async def test_any_temporal_client_asks_by_documented_json(world: World, wait: b
     )
     assert unknown["state"] == "refused"
     assert "there is no agent 'nobody'" in unknown["error"]
+
+
+async def test_malformed_json_is_answered_and_harms_nothing(world: World) -> None:
+    """Wrong inputs fail with the fields named; wrong updates are refused, wrong signals dropped; the thread goes on."""
+    temporal = await _temporal(world)
+    queue = world.settings.task_queue
+    for number, wrong in enumerate(({"agent": 5}, "hello", None, {"agent": "one", "text": ""})):
+        with pytest.raises(WorkflowFailureError) as failed:
+            await temporal.execute_workflow(
+                "AskWorkflow", wrong, id=f"bad-{world.settings.tenant}-{number}", task_queue=queue
+            )
+        assert "not a Ask" in str(failed.value.cause) or "empty" in str(failed.value.cause)
+    with pytest.raises(WorkflowFailureError, match="Workflow execution failed") as failed:
+        await temporal.execute_workflow("AgentWorkflow", {}, id="no-colon", task_queue=queue)
+    assert "tenant:thread" in str(failed.value.cause)
+    client = await world.client()
+    run = await client.start("one", "pay", thread="malformed")
+    await until(run.approvals, "the approval is pending")
+    handle = temporal.get_workflow_handle(f"{world.settings.tenant}:malformed")
+    for name in ("decide", "stop", "resolve", "settled"):
+        await handle.signal(name, {"approve": "perhaps", "run_id": 5, "step_no": "x"})
+    for name in ("decide", "message", "resolve"):
+        with pytest.raises(WorkflowUpdateFailedError):
+            await handle.execute_update(name, {"approve": "perhaps", "text": 5, "step_no": "x"})
+    await run.approve()
+    assert (await run.result(timeout=60)).output == "result: paid 5.0"
 
 
 async def test_update_with_start_queries_and_signals_from_a_plain_client(world: World) -> None:
