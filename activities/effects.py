@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from temporalio.exceptions import ApplicationError
@@ -20,7 +21,7 @@ from holdfast.activities.outcome import Outcome, commit_outcome, fill
 from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
 from holdfast.memory import events, ledger
-from holdfast.memory.database import UNAVAILABLE
+from holdfast.memory.database import UNAVAILABLE, Connection
 from holdfast.memory.ledger import Claim, Step
 from holdfast.tools.context import ToolContext
 from holdfast.tools.outcomes import classify
@@ -28,6 +29,8 @@ from holdfast.tools.runner import ToolRunner, invoke
 from holdfast.tools.tool import AnyTool
 
 __all__ = ["EffectCall"]
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +134,7 @@ class EffectCall:
                 return claim
             await asyncio.sleep(min(max(claim.seconds, 0.05), self._lease))
 
-    async def _emit_doubt(self, conn: Any, why: str) -> int:  # Any: any kind of connection
+    async def _emit_doubt(self, conn: Connection, why: str) -> int:
         return await events.emit(
             conn, self._step.run_id, "in_doubt", step=self._step.step_no, tool=self._step.tool, why=why
         )
@@ -162,7 +165,7 @@ class EffectCall:
                 raise _Again(f"the look-up failed: {exc!r}") from exc
             return await self._doubt(f"the look-up failed again and again: {exc!r}")
         if found is not None:
-            return await self._complete(Outcome(await self._runner.text(self._tool, found)))
+            return await self._complete(await self._outcome(found))
         if self._sends >= self._declared.attempts:
             text = f"error: {self._tool.name} was sent {self._sends} times and never took effect"
             return await self._fail(Outcome(text, status="error"))
@@ -172,9 +175,15 @@ class EffectCall:
 
     async def _send(self) -> ToolOutcome:
         timeout = self._declared.timeout
-        async with self._deps.pool.acquire() as conn:
-            if not await ledger.guard(conn, self._step.key, self._fence, timeout):
-                raise _Again("the lease ran out before anything was sent")
+        try:
+            async with self._deps.pool.acquire() as conn:
+                held = await ledger.guard(conn, self._step.key, self._fence, timeout)
+        except UNAVAILABLE as exc:
+            # Whether or not it was written down, nothing was sent, and the row shall not say otherwise.
+            await self._insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, "not sent: no database"))
+            raise _Again(f"the database did not answer before anything was sent: {exc!r}") from exc
+        if not held:
+            raise _Again("the lease ran out before anything was sent")
         self._sends += 1
         self._start_clock()
         ctx = self._ctx
@@ -202,8 +211,7 @@ class EffectCall:
             return await self._fail(Outcome(f"error: {exc}", status="error"))
         if proof in ("not_sent", "refused"):
             if self._sends < self._declared.attempts:
-                async with self._deps.pool.acquire() as conn:
-                    await ledger.fail(conn, self._step.key, self._fence, said)
+                await self._insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, said))
                 raise _Again(f"not sent: {said}") from exc
             text = f"error: {self._tool.name} could not be sent, {self._sends} tries: {said}"
             return await self._fail(Outcome(text, status="error"))
@@ -237,13 +245,33 @@ class EffectCall:
 
     # ------------------------------------------------------------------------------------ settle
 
+    async def _insist(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run *work* in a transaction, over and over while the database is away.
+
+        What this worker knows of a call is known nowhere else: giving up now would leave a doubt. The activity beats on
+        meanwhile, so nobody takes over; a commit whose answer got lost shows as a row that is no longer in flight.
+        """
+        while True:
+            try:
+                async with self._deps.pool.acquire() as conn, conn.transaction():
+                    return await work(conn)
+            except UNAVAILABLE as exc:
+                if self._deps.pool.is_closing():
+                    raise
+                log.info("the database is away: the outcome of a call waits", tool=self._tool.name, error=repr(exc))
+            await asyncio.sleep(self._deps.settings.scaled(self._deps.settings.beat))
+
     async def _complete(self, outcome: Outcome) -> ToolOutcome:
         """Mark the row done and fill the slot, in one transaction."""
         outcome.seconds = time.monotonic() - self._started
-        async with self._deps.pool.acquire() as conn, conn.transaction():
+
+        async def settle(conn: Connection) -> tuple[str | None, int | None]:
             before, seq = await self._complete_in(conn, outcome)
             if before is None:
                 await ledger.late(conn, self._step.key, self._fence, self._at.owner, {"text": outcome.text[:2000]})
+            return before, seq
+
+        before, seq = await self._insist(settle)
         if before is None:
             raise FencedOut(f"{self._tool.name}: another attempt has taken this call over; its outcome counts")
         if seq is not None:
@@ -252,7 +280,7 @@ class EffectCall:
             await self._tell_settled()
         return outcome.contract()
 
-    async def _complete_in(self, conn: Any, outcome: Outcome) -> tuple[str | None, int | None]:
+    async def _complete_in(self, conn: Connection, outcome: Outcome) -> tuple[str | None, int | None]:
         result = outcome.contract().model_dump(mode="json")
         before = await ledger.complete(conn, self._step.key, self._fence, self._step.args_hash, result)
         if before is None:
@@ -262,10 +290,13 @@ class EffectCall:
     async def _fail(self, outcome: Outcome) -> ToolOutcome:
         """Mark the row failed for good: proved that nothing took effect. The model reads why."""
         outcome.seconds = time.monotonic() - self._started
-        async with self._deps.pool.acquire() as conn, conn.transaction():
+
+        async def settle(conn: Connection) -> tuple[bool, int | None]:
             result = outcome.contract().model_dump(mode="json")
             held = await ledger.fail(conn, self._step.key, self._fence, outcome.text, result)
-            seq = await fill(conn, self._deps, self._at, self._inp, outcome) if held else None
+            return held, await fill(conn, self._deps, self._at, self._inp, outcome) if held else None
+
+        held, seq = await self._insist(settle)
         if not held:
             raise _Again("another attempt has taken this call over")
         if seq is not None:
@@ -273,9 +304,11 @@ class EffectCall:
         return outcome.contract()
 
     async def _doubt(self, why: str) -> ToolOutcome:
-        async with self._deps.pool.acquire() as conn, conn.transaction():
+        async def settle(conn: Connection) -> tuple[bool, int | None]:
             held = await ledger.doubt(conn, self._step.key, self._fence, why)
-            seq = await self._emit_doubt(conn, why) if held else None
+            return held, await self._emit_doubt(conn, why) if held else None
+
+        held, seq = await self._insist(settle)
         if not held:
             raise _Again("another attempt has taken this call over")
         if seq is not None:
@@ -296,18 +329,20 @@ class EffectCall:
         if pool is None:
             raise ApplicationError("this worker has no database pool for tools", type="ConfigurationError")
         self._start_clock()
-        fenced = False
+        fenced = in_tool = False
         outcome: Outcome | None = None
         seq: int | None = None
 
         async def work() -> None:
-            nonlocal fenced, outcome, seq
+            nonlocal fenced, in_tool, outcome, seq
             async with pool.acquire() as conn:
                 transaction = conn.transaction()
                 await transaction.start()
                 try:
+                    in_tool = True
                     async with asyncio.timeout(self._declared.timeout):
                         value = await invoke(self._tool, self._args, self._ctx.with_connection(conn))
+                    in_tool = False
                     outcome = Outcome(await self._runner.text(self._tool, value))
                     outcome.seconds = time.monotonic() - self._started
                     before, seq = await self._complete_in(conn, outcome)
@@ -320,6 +355,8 @@ class EffectCall:
         try:
             await self._runner.call(work)
         except UNAVAILABLE as exc:
+            if in_tool and isinstance(exc, OSError):  # a file not found, or too slow: the tool's own, not the database
+                return await self._failed_local(exc)
             raise _Again(f"the database did not answer: {exc!r}") from exc
         except Exception as exc:  # noqa: BLE001  # whatever a tool raises is its outcome
             return await self._failed_local(exc)
@@ -332,5 +369,6 @@ class EffectCall:
     async def _failed_local(self, exc: Exception) -> ToolOutcome:
         """Its transaction was rolled back: nothing took effect."""
         if isinstance(exc, ToolError | ToolResultInvalid) or self._at.attempt >= self._declared.attempts:
-            return await self._fail(Outcome(f"error: {type(exc).__name__}: {exc}", status="error"))
+            said = str(exc) or f"not done within {self._declared.timeout:g} s"
+            return await self._fail(Outcome(f"error: {type(exc).__name__}: {said}", status="error"))
         raise _Again(f"rolled back: {exc!r}") from exc

@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from holdfast.server import read_stack
 from tests.kit import World
+from tests.skips import pytest_configure  # noqa: F401  # a skipped test fails the run unless it is listed
 
 MakeWorld = Callable[..., Awaitable[World]]
 
