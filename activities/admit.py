@@ -108,7 +108,7 @@ class AdmitActivities:
         if data is None:
             return None, f"the text named by text_ref {ref!r} is not stored: store it first, then send the message"
         await threads.drop_blob(conn, at.tenant, ref)
-        return data.decode("utf-8", "replace"), None
+        return data.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}"), None
 
     def _limits(self) -> Limits:
         settings = self._deps.settings

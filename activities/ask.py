@@ -43,6 +43,8 @@ class AskActivities:
         size = len(inp.ask.text.encode())
         if not inp.ask.text.strip():
             raise InvalidInput("the text is empty: ask something")
+        if "\x00" in inp.ask.text:
+            raise InvalidInput("the text has a NUL character, which no text may have: remove it")
         if size > settings.text_max:
             raise InvalidInput(f"the text has {size} bytes, {settings.text_max} are allowed: shorten it")
         thread = inp.thread or _as_thread(info.workflow_id or "ask")

@@ -127,7 +127,7 @@ class DecisionActivities:
             return await events.emit(conn, inp.run_id, "approval_refused", why=out.why, **about)
         state: Literal["approved", "rejected"] = "approved" if decision.approve else "rejected"
         await decisions.decide(conn, inp.run_id, inp.step_no, state, args=text, decision_id=decision_id)
-        await runs.set_state(conn, inp.run_id, RunState.RUNNING)
+        await runs.resume(conn, inp.run_id)
         return await events.emit(
             conn,
             inp.run_id,

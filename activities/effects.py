@@ -18,9 +18,9 @@ from temporalio.service import RPCError
 
 from holdfast.activities.deps import Deps, Here
 from holdfast.activities.outcome import Outcome, commit_outcome, fill
-from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
+from holdfast.contracts import RunState, ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
-from holdfast.memory import events, ledger
+from holdfast.memory import events, ledger, runs
 from holdfast.memory.database import UNAVAILABLE, Connection
 from holdfast.memory.ledger import Claim, Step
 from holdfast.tools.context import ToolContext
@@ -135,6 +135,7 @@ class EffectCall:
             await asyncio.sleep(min(max(claim.seconds, 0.05), self._lease))
 
     async def _emit_doubt(self, conn: Connection, why: str) -> int:
+        await runs.set_state(conn, self._step.run_id, RunState.WAITING)
         return await events.emit(
             conn, self._step.run_id, "in_doubt", step=self._step.step_no, tool=self._step.tool, why=why
         )
@@ -269,6 +270,8 @@ class EffectCall:
             before, seq = await self._complete_in(conn, outcome)
             if before is None:
                 await ledger.late(conn, self._step.key, self._fence, self._at.owner, {"text": outcome.text[:2000]})
+            elif before == "in_doubt":
+                await runs.resume(conn, self._step.run_id)
             return before, seq
 
         before, seq = await self._insist(settle)

@@ -42,7 +42,7 @@ from holdfast.log import configure_logging
 from holdfast.memory import outbox, runs
 from holdfast.memory.database import UNAVAILABLE, open_pool
 from holdfast.memory.longterm import LongTermMemory
-from holdfast.server.temporal import ensure_search_attributes
+from holdfast.search_attributes import ensure_search_attributes
 from holdfast.settings import Settings, load_settings
 from holdfast.sweeper import Sweeper
 from holdfast.tools.registry import load_agents

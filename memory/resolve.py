@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal, cast
 
 from holdfast.contracts import PREVIEW, Resolution, Resolved, ToolOutcome
-from holdfast.memory import decisions, events, ledger, threads
+from holdfast.memory import decisions, events, ledger, runs, threads
 from holdfast.memory.database import Connection
 
 __all__ = ["resolve_step"]
@@ -55,6 +55,7 @@ async def resolve_step(
     )
     seq = None
     if settled.accepted:
+        await runs.resume(conn, run_id)
         seq = await events.emit(
             conn,
             run_id,

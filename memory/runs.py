@@ -29,6 +29,7 @@ __all__ = [
     "of_message",
     "open_of_thread",
     "publish_agent",
+    "resume",
     "set_state",
     "threads_with_open_runs",
 ]
@@ -117,6 +118,11 @@ async def merge(conn: Connection, run_id: str, into: str) -> None:
 async def set_state(conn: Connection, run_id: str, state: RunState) -> None:
     """Set the state of a run that has not ended."""
     await conn.execute(_Q["set_state"], run_id, state)
+
+
+async def resume(conn: Connection, run_id: str) -> None:
+    """Mark a waiting run as running, if nothing of it waits for a person any more."""
+    await conn.execute(_Q["resume"], run_id)
 
 
 async def add_usage(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncpg
+from holdfast.errors import StorageError
+from holdfast.memory.database import UNAVAILABLE, connect
 
 __all__ = ["is_in_use"]
 
@@ -13,10 +14,8 @@ _CLIENTS = "select count(*) from pg_stat_activity where application_name like 'h
 async def is_in_use(database_url: str) -> bool:
     """Say whether a run is open or a client is connected; when in doubt, yes."""
     try:
-        conn = await asyncpg.connect(
-            database_url, timeout=10.0, server_settings={"application_name": "holdfast-supervisor"}
-        )
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        conn = await connect(database_url, name="holdfast-supervisor")
+    except StorageError:
         return True
     try:
         if await conn.fetchval(_CLIENTS):
@@ -24,7 +23,7 @@ async def is_in_use(database_url: str) -> bool:
         if await conn.fetchval("select to_regclass('holdfast.runs')") is None:
             return False
         return bool(await conn.fetchval(_OPEN_RUNS))
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except UNAVAILABLE:
         return True
     finally:
         await conn.close(timeout=5.0)

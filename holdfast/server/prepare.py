@@ -6,7 +6,7 @@ import asyncio
 import sys
 
 from holdfast.errors import ConfigurationError, HoldfastError
-from holdfast.server.temporal import ensure_search_attributes
+from holdfast.search_attributes import ensure_search_attributes
 from holdfast.settings import Settings, load_settings
 
 __all__ = ["main", "prepare"]

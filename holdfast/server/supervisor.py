@@ -22,6 +22,7 @@ from typing import Final, TypeAlias
 import psutil
 
 from holdfast.errors import HoldfastError
+from holdfast.search_attributes import ensure_search_attributes
 from holdfast.server.binary import ensure_binary
 from holdfast.server.idle import is_in_use
 from holdfast.server.leftovers import end_leftovers
@@ -30,7 +31,7 @@ from holdfast.server.ports import choose_ports, wanted_ports
 from holdfast.server.postgres import EmbeddedPostgres
 from holdfast.server.processes import ChildProcess, ProcessSpec
 from holdfast.server.state import ProcessInfo, StackInfo, environment_for, write_state
-from holdfast.server.temporal import EmbeddedTemporal, ensure_search_attributes
+from holdfast.server.temporal import EmbeddedTemporal
 from holdfast.settings import Settings
 
 __all__ = ["Supervisor", "WorkerSpecs", "default_workers", "run_stack"]

@@ -40,6 +40,13 @@ where run_id = $1
 -- name: set_state
 update runs set state = $2 where run_id = $1 and state in ('queued', 'running', 'waiting')
 
+-- name: resume
+-- A person has decided: the run goes on, unless another decision is still wanted.
+update runs set state = 'running'
+where run_id = $1 and state = 'waiting'
+  and not exists (select from approvals where run_id = $1 and state = 'pending')
+  and not exists (select from effects where run_id = $1 and state = 'in_doubt')
+
 -- name: add_usage
 update runs set tokens_in = tokens_in + $2, tokens_out = tokens_out + $3, cost_usd = cost_usd + $4,
                 rounds = rounds + $5

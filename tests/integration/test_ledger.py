@@ -174,7 +174,7 @@ async def test_a_persons_word_is_carried_out_once_and_audited(pool: Pool, outcom
         await ledger.claim(conn, given, "one", LEASE)
         await ledger.guard(conn, given.key, 1, 5.0)
         word = Resolution(step_no=1, outcome=outcome, decision_id=uuid.uuid4().hex, actor="ann")
-        where = {"tenant": "t", "thread": "x", "run_id": given.run_id}
+        where: dict[str, Any] = {"tenant": "t", "thread": "x", "run_id": given.run_id}
         early, _ = await resolve_step(conn, **where, resolution=word.model_copy(update={"decision_id": "early"}))
         assert not early.accepted, "it is in flight, not in doubt"
         await ledger.doubt(conn, given.key, 1, "lost")

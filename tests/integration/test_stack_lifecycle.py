@@ -22,11 +22,10 @@ import pytest
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
 
-from holdfast.errors import ConfigurationError, HoldfastError, StackError, TemporalBinaryNotFound
+from holdfast.errors import ConfigurationError, StackError, TemporalBinaryNotFound
+from holdfast.search_attributes import SEARCH_ATTRIBUTES, ensure_search_attributes
 from holdfast.server import StackInfo, doctor, read_stack, start_detached, stop_stack
-from holdfast.server.search_attributes import SEARCH_ATTRIBUTES
 from holdfast.server.state import is_alive, read_state
-from holdfast.server.temporal import ensure_search_attributes
 from holdfast.settings import Settings, load_settings
 
 SERVER = (sys.executable, str(Path(__file__).with_name("_stack_server.py")))
@@ -379,35 +378,3 @@ async def test_given_servers_are_used_and_get_their_search_attributes(
         stop_stack(given.home)
     assert marked(given.home) == []
     assert is_alive(servers.supervisor)
-
-
-async def test_missing_search_attributes_are_registered_and_a_dead_server_is_named(tmp_path: Path) -> None:
-    """A plain server gets all five; where nothing listens, the error names the address."""
-    from holdfast.server.binary import find_binary
-
-    binary = find_binary(load_settings())
-    assert binary is not None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"127.0.0.1:{port}"
-    with pytest.raises(StackError, match=address):
-        await ensure_search_attributes(address, "default")
-    plain = await asyncio.create_subprocess_exec(
-        *(str(binary), "server", "start-dev", "--port", str(port), "--headless", "--log-level", "never"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                names = await ensure_search_attributes(address, "default")
-                break
-            except HoldfastError:
-                assert time.monotonic() < deadline
-        assert names == list(SEARCH_ATTRIBUTES)
-        assert await ensure_search_attributes(address, "default") == []
-    finally:
-        plain.terminate()
-        await plain.wait()

@@ -1,0 +1,266 @@
+"""The commands of `holdfast`: what each takes and does. What a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from holdfast.client import Client
+    from holdfast.settings import Settings
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Durable AI agents that never lose work and never do a thing twice.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id, or its beginning.", show_default=False)]
+Call = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[CALL]", help="Step number or call id; may be left out if only one waits.", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from holdfast import __version__
+
+        typer.echo(f"holdfast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _settings(**overrides: Any) -> Settings:
+    from holdfast.settings import load_settings
+
+    return load_settings(**overrides)
+
+
+def _with_client(work: Callable[[Client], Awaitable[Any]]) -> Any:
+    """Connect, do the work, disconnect."""
+
+    async def body() -> Any:
+        from holdfast.client import Client
+
+        async with await Client.connect(_settings(), temporal=False) as client:
+            return await work(client)
+
+    return asyncio.run(body())
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+@app.command()
+def dev(
+    agents: Annotated[
+        Path | None, typer.Argument(metavar="[AGENTS]", help="File that defines the agents.", show_default="agents.py")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="2", min=1, max=64)] = None,
+) -> None:
+    """Run Temporal, PostgreSQL, Qdrant and workers here until Ctrl-C."""
+    from holdfast.cli import stack
+
+    stack.dev(_settings(agents=agents, workers=workers))
+
+
+@app.command()
+def run(
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="Name of the agent.", show_default=False)],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="The message; - reads it from standard input.", show_default=False)
+    ],
+    agents: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File that defines the agents.", show_default="agents.py")
+    ] = None,
+    thread: Annotated[str | None, typer.Option(help="Conversation to go on with.", show_default="a new one")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per event, the answer last.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the run id and leave.")] = False,
+    message_id: Annotated[
+        str | None, typer.Option(help="The same id again names the same run.", show_default="a new one")
+    ] = None,
+    steer: Annotated[bool, typer.Option("--steer", help="Join the run under way on the thread.")] = False,
+) -> None:
+    """Send a message to an agent, show what happens, print the answer."""
+    from holdfast.cli import ask
+
+    if text == "-":
+        text = sys.stdin.buffer.read().decode(errors="surrogateescape")
+    if steer and thread is None:
+        raise typer.BadParameter("--steer joins the run under way on a thread: name it with --thread")
+    raise typer.Exit(
+        ask.run(
+            _settings(agents=agents),
+            ask.Question(agent, text, thread=thread, message_id=message_id, steer=steer),
+            given=agents,
+            as_json=json,
+            detach=detach,
+        )
+    )
+
+
+@app.command()
+def runs(
+    state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
+    thread: Annotated[str | None, typer.Option(help="Only runs of this thread.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1000)] = 50,
+    json: Json = False,
+) -> None:
+    """List runs, newest first."""
+    from rich.console import Console
+
+    from holdfast.cli.follow import print_json
+    from holdfast.cli.show import render_runs
+
+    found = _with_client(lambda client: client.runs(state=state, thread=thread, limit=limit))
+    if json:
+        for summary in found:
+            print_json(summary.model_dump(mode="json"))
+    elif found:
+        console = Console(highlight=False)
+        console.print(render_runs(found, console.width))
+    else:
+        _say("no runs" if state or thread else 'no runs yet. Start one with: holdfast run AGENT "your question"')
+
+
+@app.command()
+def show(
+    run: Run,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
+    json: Json = False,
+) -> None:
+    """Show a run: its steps, costs, decisions, and what waits for you."""
+    from holdfast.cli import ask
+    from holdfast.cli.follow import print_json
+
+    if follow:
+        raise typer.Exit(ask.watch(_settings(), run, as_json=json))
+
+    async def body(client: Client) -> None:
+        from rich.console import Console
+
+        from holdfast.cli.show import read_detail, render_detail
+
+        detail = await read_detail(await client.get(run))
+        if json:
+            print_json(detail.as_json())
+        else:
+            render_detail(detail, Console(highlight=False))
+
+    _with_client(body)
+
+
+@app.command()
+def ui(run: Run) -> None:
+    """Print the run's address in the Temporal Web UI, and open it."""
+
+    async def body(client: Client) -> str | None:
+        return (await client.get(run)).ui_url()
+
+    address = _with_client(body)
+    if address is None:
+        from holdfast.errors import ConfigurationError
+
+        raise ConfigurationError("No Web UI is known. Set HOLDFAST_TEMPORAL_UI to its base URL.")
+    typer.echo(address)
+    from holdfast.cli.browser import open_page
+
+    open_page(address)
+
+
+@app.command()
+def approve(
+    run: Run,
+    call: Call = None,
+    args: Annotated[str | None, typer.Option(help="Make the call with these arguments instead: a JSON object.")] = None,
+) -> None:
+    """Approve a call that waits."""
+    from holdfast.cli import decide
+
+    edited = decide.parse_args(args)
+    _say(_with_client(lambda client: decide.approve(client, run, call, edited)))
+
+
+@app.command()
+def reject(
+    run: Run,
+    reason: Annotated[str, typer.Option(help="Why; the model sees it.", show_default=False)],
+    call: Call = None,
+) -> None:
+    """Reject a call that waits; the model sees the reason and goes on."""
+    from holdfast.cli import decide
+
+    _say(_with_client(lambda client: decide.reject(client, run, call, reason)))
+
+
+@app.command()
+def stop(run: Run, reason: Annotated[str | None, typer.Option(help="Why.")] = None) -> None:
+    """Stop a run."""
+    from holdfast.cli import decide
+
+    _say(_with_client(lambda client: decide.stop(client, run, reason)))
+
+
+@app.command()
+def resolve(
+    run: Run,
+    step: Annotated[
+        int, typer.Argument(metavar="STEP", help="Step number, as `holdfast show` has it.", show_default=False)
+    ],
+    done: Annotated[str | None, typer.Option(help="It took effect; this is what it returned.")] = None,
+    not_done: Annotated[bool, typer.Option("--not-done", help="It did not take effect: make the call.")] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Go on without it.")] = False,
+    reuse: Annotated[bool, typer.Option("--reuse", help="After a reset: take the recorded result.")] = False,
+    redo: Annotated[bool, typer.Option("--redo", help="After a reset: make the call again.")] = False,
+) -> None:
+    """Say what became of a call in doubt."""
+    from holdfast.cli import decide
+
+    if sum([done is not None, not_done, abandon, reuse, redo]) != 1:
+        raise typer.BadParameter("give exactly one of --done RESULT, --not-done, --abandon, --reuse, --redo")
+    word: dict[str, Any] = {
+        "done": done,
+        "not_done": not_done,
+        "abandon": abandon,
+        "reuse": reuse,
+        "redo": redo,
+    }
+    _say(_with_client(lambda client: decide.resolve(client, run, step, word)))
+
+
+@app.command()
+def doctor() -> None:
+    """Show what is there, what is missing, and how to get it."""
+    from holdfast.cli import stack
+
+    raise typer.Exit(stack.doctor(_settings()))
+
+
+@app.command()
+def down() -> None:
+    """Stop the stack of this folder. Its data stays."""
+    from holdfast.cli import stack
+
+    stack.down(_settings())

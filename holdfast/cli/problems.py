@@ -1,0 +1,44 @@
+"""Turns every error into one message on standard error and an exit code. Only the command line uses it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from holdfast.errors import ConfigurationError, HoldfastError, InvalidInput, RunEnded
+
+__all__ = ["explain", "report"]
+
+
+def explain(exc: BaseException) -> tuple[str, int]:
+    """Return what to tell the user, and the exit code: 2 for wrong input or settings, else 1."""
+    if isinstance(exc, InvalidInput | ConfigurationError):
+        return str(exc), 2
+    if isinstance(exc, HoldfastError):
+        return str(exc), 1
+    module = type(exc).__module__.partition(".")[0]
+    what = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    if module == "asyncpg":
+        return f"PostgreSQL refused the request ({what}). `holdfast doctor` shows what is missing.", 1
+    if module == "temporalio":
+        return f"Temporal refused the request ({what}). `holdfast doctor` shows what is missing.", 1
+    if isinstance(exc, TimeoutError | OSError):
+        return f"{what}. `holdfast doctor` shows what is missing.", 1
+    return f"unexpected {what}. Set HOLDFAST_DEBUG=1 to see where it comes from.", 1
+
+
+def report(exc: BaseException) -> int:
+    """Say what went wrong and return the exit code. With HOLDFAST_DEBUG=1 the traceback comes first."""
+    if isinstance(exc, BrokenPipeError):  # `holdfast runs | head`: whoever read has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # or the interpreter complains at exit
+        return 1
+    if os.environ.get("HOLDFAST_DEBUG", "") not in ("", "0"):
+        traceback.print_exception(exc)
+    text, code = explain(exc)
+    mark = "stopped" if isinstance(exc, RunEnded) and exc.state == "stopped" else "error"
+    red, plain = ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else ("", "")
+    from holdfast.cli.text import clean
+
+    sys.stderr.write(f"{red}{mark}:{plain} {clean(text)}\n")
+    return code

@@ -1,0 +1,70 @@
+"""Asks a person in the terminal without stopping the event loop. Only the command line uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+__all__ = ["Said", "ask_approval", "can_ask", "read_line"]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The answer: approve, or reject with a reason the model will see."""
+
+    approve: bool
+    reason: str | None = None
+
+
+def can_ask() -> bool:
+    """Whether a person sits at the terminal."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+async def read_line() -> str | None:
+    """Return the next line typed, without its end, or None at the end of input (Ctrl-D).
+
+    The terminal hands over whole lines. Nothing blocks, so the question can be dropped by cancelling this, and Ctrl-C
+    works as everywhere.
+    """
+    loop = asyncio.get_running_loop()
+    fd = sys.stdin.fileno()
+    heard: asyncio.Future[bytes] = loop.create_future()
+
+    def readable() -> None:
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(fd, 65536)
+            if not heard.done():
+                heard.set_result(data)
+
+    loop.add_reader(fd, readable)
+    try:
+        data = await heard
+    finally:
+        loop.remove_reader(fd)
+    return data.decode(errors="replace").rstrip("\r\n") if data else None
+
+
+async def ask_approval(console: Console) -> Said | None:
+    """Ask for a decision on the call just shown; None if the person leaves it open (Ctrl-D)."""
+    while True:
+        console.print(Text("    approve? [y]es, [n]o, or type the reason to reject it: ", style="bold"), end="")
+        line = await read_line()
+        if line is None:
+            console.print()
+            return None
+        word = line.strip()
+        if word.lower() in ("y", "yes"):
+            return Said(True)
+        if word.lower() in ("n", "no"):
+            console.print(Text("    reason (the model will see it; Enter for none): ", style="bold"), end="")
+            reason = await read_line()
+            return Said(False, (reason or "").strip() or "rejected by the user")
+        if len(word) >= 3:
+            return Said(False, word[:2000])

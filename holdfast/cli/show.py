@@ -1,0 +1,270 @@
+"""Shows runs: the list, one in detail, its page in the Web UI. The command line uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from holdfast.cli.screen import STATE_STYLE
+from holdfast.cli.text import ago, call_text, clean, clock, cost, duration, one_line, resolve_lines, short
+from holdfast.errors import RunEnded
+from holdfast.views import Answer, ApprovalView, RunStatus, RunSummary, StepView
+
+if TYPE_CHECKING:
+    from holdfast.client import RunHandle
+    from holdfast.contracts import Event
+
+__all__ = ["Detail", "read_detail", "render_detail", "render_runs"]
+
+_WIDE = 110  # columns
+_LEDGER_STYLE = {
+    "done": "green",
+    "in_flight": "cyan",
+    "in_doubt": "bold yellow",
+    "retry_ok": "cyan",
+    "abandoned": "yellow",
+}
+
+
+def _state(state: str) -> Text:
+    return Text(state.replace("_", " "), style=STATE_STYLE.get(state, "red"))
+
+
+def render_runs(found: list[RunSummary], width: int = 80) -> Table:
+    """Return the table of runs, newest first; on a wide screen with tokens and errors."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for name in ("run", "state", "agent", "thread"):
+        table.add_column(name, no_wrap=True)
+    for name in ("cost", "took"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("started", no_wrap=True)
+    wide = width >= _WIDE
+    if wide:
+        table.add_column("tokens", justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True, overflow="ellipsis")
+    states = [_waiting_for(run) for run in found]
+    agent_width = max((len(run.agent) for run in found), default=0)
+    agent_width = min(agent_width, 24 if wide else 12)
+    # What is left of the line after the columns whose width is known, two blanks behind each.
+    left = width - 8 - max((len(state) for state in states), default=5) - agent_width - 8 - 8 - 10 - 7 * 2
+    thread_width = 24 if wide else max(left, 8)
+    for run, state in zip(found, states, strict=True):
+        took = (run.ended_at - run.created_at).total_seconds() if run.ended_at and run.created_at else None
+        cells: list[str | Text] = [
+            Text(short(run.run_id), style="bold"),
+            state,
+            one_line(run.agent, agent_width),
+            one_line(run.thread, thread_width),
+            cost(run.cost_usd),
+            duration(took),
+            ago(run.created_at),
+        ]
+        if wide:
+            rest = max(left - thread_width - 10, 8)
+            cells += [f"{run.tokens:,}", Text(one_line(run.error or "", rest), style="dim")]
+        table.add_row(*cells)
+    return table
+
+
+def _waiting_for(run: RunSummary) -> Text:
+    """Return the run's state, or what it waits for."""
+    if run.approvals and run.in_doubt:
+        return Text(f"{run.approvals + run.in_doubt} wait for you", style="bold yellow")
+    if run.approvals or run.in_doubt:
+        what = f"{run.approvals} to approve" if run.approvals else f"{run.in_doubt} in doubt"
+        return Text(what, style="bold yellow")
+    return _state(run.state)
+
+
+class Detail:
+    """All there is to know about a run, read once."""
+
+    def __init__(
+        self,
+        status: RunStatus,
+        steps: list[StepView],
+        approvals: list[ApprovalView],
+        events: list[Event],
+        answer: Answer | None,
+        ui: str | None,
+    ) -> None:
+        self.status = status
+        self.steps = steps
+        self.approvals = approvals
+        self.events = events
+        self.answer = answer
+        self.ui = ui
+
+    def waiting_steps(self) -> list[tuple[int, str, str, bool]]:
+        """Return (step, tool, why, conflict) of what waits for `holdfast resolve`."""
+        found = {
+            step.step_no: (step.step_no, step.tool, step.error or "it was sent, and its outcome is not known", False)
+            for step in self.steps
+            if step.state == "in_doubt"
+        }
+        conflicts: dict[int, Event] = {}
+        for event in self.events:
+            if event.kind == "conflict":
+                conflicts[int(event.data["step"])] = event
+            elif event.kind == "resolved":
+                conflicts.pop(int(event.data["step"]), None)
+        if not self.status.ended:
+            for number, event in conflicts.items():
+                why = str(event.data.get("why") or "it is recorded with other arguments")
+                found[number] = (number, str(event.data.get("tool", "")), why, True)
+        return [found[number] for number in sorted(found)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it all as JSON-friendly values."""
+        return {
+            **self.status.model_dump(mode="json"),
+            "output": self.answer.output if self.answer else None,
+            "ui": self.ui,
+            "steps_taken": [step.model_dump(mode="json") for step in self.steps],
+            "approvals_asked": [approval.model_dump(mode="json") for approval in self.approvals],
+        }
+
+
+async def read_detail(run: RunHandle) -> Detail:
+    """Read a run as it stands now."""
+    status = await run.status()
+    events: list[Event] = []
+    answer = None
+    if status.state != "accepted":
+        events = await run.recorded()
+    if status.ended:
+        try:
+            answer = await run.result(timeout=10.0)
+        except (RunEnded, TimeoutError):
+            answer = None
+    return Detail(status, await run.steps(), await run.approvals(), events, answer, run.ui_url())
+
+
+def render_detail(detail: Detail, console: Console) -> None:
+    """Write the run's page: head, steps, what waits for a person, decisions, answer."""
+    status = detail.status
+    head = Table.grid(padding=(0, 2))
+    head.add_column(style="dim", no_wrap=True)
+    head.add_column(overflow="fold")
+    title = Text(status.run_id, style="bold")
+    title.append("  ")
+    title.append(_state(status.state))
+    head.add_row("run", title)
+    if status.state == "accepted":
+        head.add_row("", "its message was taken; no worker has stored it yet")
+    head.add_row("agent", f"{status.agent}, thread {status.thread}")
+    if status.message:
+        head.add_row("message", one_line(status.message, 300))
+    if status.merged_into:
+        head.add_row("joined", f"run {status.merged_into}")
+    if status.error:
+        head.add_row("error", Text(clean(status.error), style="red"))
+    times = f"accepted {clock(status.created_at)}"
+    if status.created_at and status.ended_at:
+        times += f", took {duration((status.ended_at - status.created_at).total_seconds())}"
+    head.add_row("time", times)
+    usage = status.usage
+    head.add_row(
+        "spent",
+        f"{cost(status.cost_usd)}, {usage.input_tokens:,} + {usage.output_tokens:,} tokens in {status.rounds} rounds",
+    )
+    if detail.ui:
+        head.add_row("Web UI", Text(detail.ui, style="cyan"))
+    console.print(head)
+    if detail.steps or detail.events:
+        console.print()
+        console.print(_steps(detail))
+    _waiting(detail, console)
+    for approval in detail.approvals:
+        if approval.state in ("approved", "rejected"):
+            by = f" by {approval.actor}" if approval.actor else ""
+            line = f"step {approval.step_no} {approval.tool} {approval.state}{by} at {clock(approval.decided_at)}"
+            line += ", with edited arguments" if approval.edited else ""
+            line += f": {approval.reason}" if approval.reason else ""
+            console.print(Text(f"\n{clean(line)}", style="dim"))
+    if detail.answer is not None:
+        console.print()
+        console.print(Text(clean(detail.answer.output)))
+
+
+def _waiting(detail: Detail, console: Console) -> None:
+    run_id = detail.status.run_id
+    for approval in detail.approvals:
+        if approval.state == "pending":
+            console.print(Text(f"\nstep {approval.step_no} waits for approval", style="bold yellow"))
+            console.print(Text(f"  {call_text(approval.tool, approval.args, 2000)}"))
+            console.print(Text(f"  holdfast approve {short(run_id)} {approval.step_no}", style="dim"))
+            console.print(Text(f"  holdfast reject {short(run_id)} {approval.step_no} --reason '…'", style="dim"))
+    for number, tool, why, conflict in detail.waiting_steps():
+        kind = "is recorded with other arguments" if conflict else "is in doubt"
+        console.print(Text(f"\nstep {number}, {tool}, {kind}: {clean(why)}", style="bold yellow"))
+        lines = resolve_lines(run_id, number, conflict=conflict)
+        longest = max(len(command) for command, _ in lines)
+        for command, meaning in lines:
+            console.print(Text(f"  {command.ljust(longest)}   {meaning}", style="dim"), soft_wrap=True)
+
+
+def _steps(detail: Detail) -> Table:
+    """Return the ledger's rows beside what the events say of them: arguments, tokens, cost, time."""
+    calls: dict[int, Any] = {}
+    told: dict[int, dict[str, Any]] = {}
+    for event in detail.events:
+        if event.kind == "replied":
+            told[int(event.data["step"])] = event.data
+            calls.update({int(call["step"]): call for call in event.data.get("calls") or []})
+        elif event.kind == "tool_done":
+            told[int(event.data["step"])] = event.data
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("step", justify="right", no_wrap=True)
+    table.add_column("what", ratio=1, no_wrap=True, overflow="ellipsis")
+    for name in ("class", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("fence", "tokens", "cost", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    pending = {approval.step_no for approval in detail.approvals if approval.state == "pending"}
+    shown: set[int] = set()
+    rows: list[tuple[int, tuple[Any, ...]]] = []
+    for step in detail.steps:
+        shown.add(step.step_no)
+        data = told.get(step.step_no, {})
+        what = _what(step.tool, calls.get(step.step_no), data)
+        if step.epoch:
+            what += f" (redone, {step.epoch})"
+        state = Text(step.state.replace("_", " "), style=_LEDGER_STYLE.get(step.state, "red"))
+        if data.get("status") == "error":
+            state.append(" error", style="red")
+        tokens = f"{data['tokens_in']:,} + {data['tokens_out']:,}" if "tokens_in" in data else ""
+        spent = cost(data["cost_usd"]) if "cost_usd" in data else ""
+        cells = (what, step.effect, state, str(step.fence), tokens, spent, duration(data.get("seconds")))
+        rows.append((step.step_no, cells))
+    for number, call in calls.items():  # asked for by the model, not in the ledger: waiting, rejected or not begun
+        if number not in shown:
+            data = told.get(number, {})
+            state = Text(str(data.get("status", "not begun")), style="dim")
+            if number in pending:
+                state = Text("to approve", style="bold yellow")
+            rows.append((number, (_what(call["tool"], call, data), "", state, "", "", "", "")))
+    for number, cells in sorted(rows, key=lambda row: row[0]):
+        table.add_row(str(number), *cells)
+    return table
+
+
+def _what(tool: str, call: Any, data: dict[str, Any]) -> str:
+    if call is not None:
+        return call_text(tool, call.get("args"), 160)
+    return f"{tool} {data['model']}" if data.get("model") else tool
+
+
+async def watch_end(run: RunHandle, seconds: float) -> RunStatus:
+    """Return how the run stands once it has ended, or after so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            async for _ in run.events():
+                pass
+    except TimeoutError:
+        pass
+    return await run.status()

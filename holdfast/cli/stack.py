@@ -1,0 +1,224 @@
+"""Commands around the embedded stack: dev, down, doctor, and the stack that `run` starts by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from holdfast.cli.text import clean, duration, one_line
+from holdfast.errors import AgentsFileError, ConfigurationError, MissingModelKey
+from holdfast.settings import Settings
+
+if TYPE_CHECKING:
+    from holdfast.contracts import AgentDefinition
+    from holdfast.server import StackInfo
+
+__all__ = ["AgentLine", "dev", "doctor", "down", "ensure_stack", "inspect_agents", "ready_screen"]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLine:
+    """What there is to say about an agent before it runs. `model` is what will be called."""
+
+    name: str
+    wanted: str
+    model: str
+    tools: tuple[tuple[str, str], ...]  # (name, remarks)
+    keys: tuple[str, ...] = ()  # variables of which one would give the wanted model
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether the offline model answers in place of the one that is named."""
+        return self.model != self.wanted and self.model.startswith("offline/")
+
+
+def inspect_agents(settings: Settings) -> list[AgentLine]:
+    """Load the agents file as a worker would, and say what it holds.
+
+    Raises:
+        AgentsFileError: it cannot be loaded; the message has file, line and source line.
+        ConfigurationError: an agent's model cannot be used.
+
+    """
+    from holdfast.tools.registry import load_agents
+
+    return [_agent_line(agent.definition, settings) for agent in load_agents(settings.agents).values()]
+
+
+def _agent_line(agent: AgentDefinition, settings: Settings) -> AgentLine:
+    from holdfast.llm.resolve import KEY_VARIABLES, resolve_model, split_model
+
+    wanted = settings.model or agent.model
+    try:
+        model = resolve_model(
+            agent.model, settings, embedded=settings.temporal_address is None, api_base=agent.api_base
+        )
+    except MissingModelKey as exc:
+        raise ConfigurationError(f"agent {agent.name!r}: {exc}") from exc
+    tools = tuple(
+        (tool.name, f"{tool.effect}, asks first" if tool.approval == "always" else tool.effect) for tool in agent.tools
+    )
+    return AgentLine(agent.name, wanted, model, tools, KEY_VARIABLES.get(split_model(wanted)[0], ()))
+
+
+def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: float, width: int = 100) -> Table:
+    """Return what `holdfast dev` shows once all is up: where it is, who answers, what to try."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("", "")
+    grid.add_row("Holdfast", Text(f"is up, after {duration(took)}", style="bold green"))
+    grid.add_row("Web UI", Text(info.temporal_ui or "none", style="cyan"))
+    grid.add_row("Temporal", f"{info.temporal_address}, namespace {info.namespace}")
+    grid.add_row("Postgres", info.database_url.rpartition("@")[2])
+    grid.add_row("Qdrant", info.qdrant_url or "embedded, in the memory process")
+    grid.add_row("Workers", str(workers))
+    grid.add_row("Data, logs", str(info.home))
+    grid.add_row("Agents", str(info.agents))
+    for agent in agents:
+        line = Text(agent.name, style="bold")
+        line.append(f"  {agent.model}", style="not bold yellow" if agent.stand_in else "not bold")
+        if agent.stand_in:
+            line.append(f" in place of {agent.wanted}", style="not bold dim")
+        grid.add_row("", line)
+        if agent.tools:
+            tools = ", ".join(f"{name} ({remarks})" for name, remarks in agent.tools)
+            grid.add_row("", Text(f"  {one_line(tools, max(width * 3, 200))}", style="dim"))
+    stand_ins = [agent for agent in agents if agent.stand_in]
+    if stand_ins or any(agent.model.startswith("offline/") for agent in agents):
+        grid.add_row("", "")
+        note = "offline/extractive is not a language model: it picks tools by meaning and quotes what they return."
+        keys = stand_ins[0].keys if stand_ins else ()
+        if keys:
+            note += f" For {stand_ins[0].wanted}, set {keys[0]} and start again."
+        grid.add_row("Offline", Text(note, style="yellow"))
+    grid.add_row("", "")
+    name = agents[0].name if agents else "AGENT"
+    grid.add_row("Try", Text(f'holdfast run {name} "your question"', style="bold"))
+    grid.add_row("", Text("holdfast runs", style="bold"))
+    grid.add_row("", Text("holdfast ui RUN", style="bold"))
+    grid.add_row("", "")
+    grid.add_row("Ctrl-C", "stops everything; runs go on where they were at the next start")
+    return grid
+
+
+def dev(settings: Settings) -> None:
+    """Run the stack in the foreground until Ctrl-C.
+
+    Raises:
+        ConfigurationError: the agents file or a setting is wrong; nothing was started.
+        StackError: something is missing, busy or did not start.
+
+    """
+    from holdfast.log import configure_logging
+    from holdfast.server import run_stack
+
+    console = Console(stderr=True, highlight=False)
+    agents = inspect_agents(settings)
+    quiet = (
+        settings if "log_level" in settings.model_fields_set else settings.model_copy(update={"log_level": "warning"})
+    )
+    configure_logging(quiet, process="dev")
+    logging.getLogger("holdfast.server").propagate = (
+        "log_level" in settings.model_fields_set
+    )  # its lines come by notify
+    began = time.monotonic()
+    status = console.status(Text(" starting Temporal, PostgreSQL, memory and workers", style="cyan"), spinner="dots")
+    status.start()
+    up = False
+
+    def ready(info: StackInfo) -> None:
+        nonlocal up
+        up = True
+        status.stop()
+        console.print(ready_screen(info, agents, settings.workers, time.monotonic() - began, console.width))
+        console.print()
+
+    def notify(line: str) -> None:
+        console.print(Text(f"  {clean(line)}", style="yellow" if up else "dim"))
+
+    try:
+        asyncio.run(run_stack(settings, on_ready=ready, notify=notify))
+    finally:
+        status.stop()
+    console.print(Text("  stopped; nothing is left running", style="dim"))
+
+
+def ensure_stack(settings: Settings, given: Path | None, console: Console) -> Settings:
+    """Return settings that lead to servers: those that are set, else the stack of this folder, started if need be.
+
+    Raises:
+        ConfigurationError: the agents file is wrong, or the running stack serves another than the one *given*.
+        StackError: the stack could not be started.
+
+    """
+    if settings.temporal_address and settings.database_url:
+        return settings
+    from holdfast.server import read_stack, settings_for, start_detached
+
+    info = read_stack(settings.home)
+    if info is not None:
+        if given is not None and given.resolve() != info.agents.resolve():
+            raise ConfigurationError(
+                f"The stack that runs here serves {info.agents}, not {given.resolve()}. Nothing was sent. "
+                "Leave out --agents to use it, or stop it with `holdfast down` and run this again."
+            )
+        return settings_for(settings, info)
+    if given is None and not settings.agents.is_file():
+        raise AgentsFileError(
+            f"There is no agents file {settings.agents} and no stack runs here. Create the file, or name another with "
+            "--agents FILE or `agents = …` in holdfast.toml."
+        )
+    agents = inspect_agents(settings)
+    began = time.monotonic()
+    with console.status(Text(" starting a stack in the background", style="cyan"), spinner="dots"):
+        info = start_detached(settings)
+    line = f"started a stack in the background ({duration(time.monotonic() - began)}); it ends after "
+    line += f"{settings.idle_exit / 60:.0f} idle minutes, or by `holdfast down`. Web UI: {info.temporal_ui}"
+    console.print(Text(line, style="dim"), soft_wrap=True)
+    stand_ins = [agent for agent in agents if agent.stand_in]
+    if stand_ins:
+        keys = f"; set {stand_ins[0].keys[0]} for the real one" if stand_ins[0].keys else ""
+        line = f"no key for {stand_ins[0].wanted}: offline/extractive stands in, which is not a language model{keys}"
+        console.print(Text(line, style="yellow"), soft_wrap=True)
+    return settings_for(settings, info)
+
+
+def down(settings: Settings) -> None:
+    """Stop the stack of this folder, and whatever a killed one left."""
+    from holdfast.server import stop_stack
+
+    console = Console(stderr=True, highlight=False)
+    with console.status(Text(" stopping", style="cyan"), spinner="dots"):
+        ran = stop_stack(settings.home, grace=settings.stop_grace)
+    where = settings.home.absolute()
+    console.print(Text(f"stopped the stack in {where}" if ran else f"no stack runs in {where}", style="dim"))
+
+
+def doctor(settings: Settings) -> int:
+    """Show what is there and what is missing; return the exit code: 1 if something required is missing."""
+    from holdfast.server import doctor as look
+
+    console = Console(highlight=False)
+    with Console(stderr=True).status(Text(" looking", style="cyan"), spinner="dots"):
+        checks = look(settings)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in checks:
+        mark = Text("✓", style="green") if check.ok else Text("✗", style="bold red")
+        detail = Text(clean(check.detail))
+        if check.hint:
+            detail.append(f"\n→ {clean(check.hint)}", style="dim" if check.ok else "yellow")
+        table.add_row(mark, check.name, detail)
+    console.print(table)
+    return 0 if all(check.ok for check in checks) else 1

@@ -1,0 +1,109 @@
+"""How the command line writes numbers, times and tool calls. Pure functions."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["ago", "call_text", "clean", "clock", "cost", "duration", "one_line", "resolve_lines", "short", "size"]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def clean(text: str) -> str:
+    """Return *text* without control characters: what a model or tool says must not drive the terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def one_line(text: str, width: int = 100) -> str:
+    """Return *text* on one line of at most *width* characters."""
+    flat = " ".join(clean(text).split())
+    return flat if len(flat) <= width else flat[: max(width - 1, 0)] + "…"
+
+
+def short(run_id: str) -> str:
+    """Return the beginning of a run id, enough to type."""
+    return run_id[:8]
+
+
+def duration(seconds: float | None) -> str:
+    """Return `0.12 s`, `3.4 s`, `2 m 05 s`, `1 h 02 m`."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} m"
+
+
+def cost(usd: float) -> str:
+    """Return an amount of US dollars, small ones with the digits that matter."""
+    if usd == 0:
+        return "$0"
+    return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}" if usd >= 0.0001 else "<$0.0001"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes: `45 B`, `2.1 kB`, `10 MB`."""
+    if count < 1000:
+        return f"{count} B"
+    if count < 1_000_000:
+        return f"{count / 1000:.1f} kB"
+    return f"{count / 1_000_000:.1f} MB"
+
+
+def clock(at: datetime | None) -> str:
+    """Return the local time of day, with the date if it is not today."""
+    if at is None:
+        return ""
+    local = at.astimezone()
+    return local.strftime("%H:%M:%S" if local.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")
+
+
+def ago(at: datetime | None) -> str:
+    """Return how long ago something was: `12 s ago`, `3 h ago`."""
+    if at is None:
+        return ""
+    seconds = max((datetime.now(UTC) - at).total_seconds(), 0.0)
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def call_text(tool: str, args: Any, width: int = 100) -> str:
+    """Return a tool call as it would be written in Python; *args* are a dict, or JSON text that may be cut."""
+    if isinstance(args, str):
+        try:
+            args = json.loads(args)
+        except ValueError:
+            return one_line(f"{tool}({args}", width)
+    if isinstance(args, dict):
+        inside = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in args.items())
+    else:
+        inside = "" if args is None else json.dumps(args, ensure_ascii=False)
+    return one_line(f"{tool}({inside})", width)
+
+
+def resolve_lines(run_id: str, step: int, *, conflict: bool = False) -> list[tuple[str, str]]:
+    """Return the commands that settle a step, each with what it means."""
+    base = f"holdfast resolve {short(run_id)} {step}"
+    if conflict:
+        return [
+            (f"{base} --reuse", "take the result that is recorded"),
+            (f"{base} --redo", "make the call again, with the new arguments"),
+            (f"{base} --abandon", "go on without it"),
+        ]
+    return [
+        (f"{base} --done {shlex.quote('its result')}", "it took effect, and this is what it returned"),
+        (f"{base} --not-done", "it did not take effect: make the call"),
+        (f"{base} --abandon", "go on without it"),
+    ]

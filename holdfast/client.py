@@ -1,0 +1,208 @@
+"""The Python client: send messages to agents, find runs. Users, CLI and API call it; it holds no state of its own."""
+
+from __future__ import annotations
+
+import difflib
+import uuid
+from types import TracebackType
+from typing import Any
+
+from holdfast.contracts import Accepted, AgentDefinition, Message, Mode, RunState
+from holdfast.errors import InvalidInput, StackNotRunning, ThreadOwned, UnknownAgent, UnknownRun
+from holdfast.handles import RunHandle, check_prefix
+from holdfast.ids import check_part, workflow_id_for
+from holdfast.link import Link
+from holdfast.memory import runs, threads
+from holdfast.memory.database import Connection
+from holdfast.settings import Settings, load_settings
+from holdfast.views import RunSummary
+
+__all__ = ["Client", "RunHandle"]
+
+_RESTARTING = 15.0  # seconds in which the supervisor of an embedded stack has a server that died up again
+
+
+class Client:
+    """A connection to one Holdfast: `async with await Client.connect() as client: …`."""
+
+    def __init__(self, link: Link) -> None:
+        """Wrap an open connection; use `Client.connect`."""
+        self._link = link
+
+    @classmethod
+    async def connect(cls, settings: Settings | None = None, *, temporal: bool = True) -> Client:
+        """Connect to the servers that *settings* name, else to the stack that runs in this folder.
+
+        Reading needs PostgreSQL alone: with *temporal* False, Temporal is connected to when it is needed.
+
+        Raises:
+            ConfigurationError: a setting is wrong.
+            StackNotRunning: no address is set and no stack runs here.
+            StackError, StorageError: a server does not answer; the message says which, and what to check.
+
+        """
+        addressed, supervised = _addressed(settings or load_settings())
+        patience = addressed.scaled(_RESTARTING) if supervised else 0.0
+        return cls(await Link.open(addressed, temporal=temporal, patience=patience))
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in use, with the addresses that were found."""
+        return self._link.settings
+
+    async def close(self) -> None:
+        """Close the connections. Runs go on."""
+        await self._link.close()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(
+        self,
+        agent: str,
+        text: str,
+        *,
+        thread: str | None = None,
+        message_id: str | None = None,
+        mode: Mode = "next",
+    ) -> RunHandle:
+        """Send a message to an agent and return its run, which is safe from then on.
+
+        *thread* is the conversation (default: a new one). The same *message_id* on the same thread always names the
+        same run, so sending again after an error is safe. Mode `next`: a run of its own, after those before it;
+        `steer`: joins the run under way at its next model call.
+
+        Raises:
+            InvalidInput: the text is empty or too long, or an id has characters that are not allowed.
+            UnknownAgent: no worker has loaded an agent of that name.
+            ThreadOwned: the thread belongs to another agent.
+            StackError: nobody took the message within `client_patience`; sending it again with the same id is safe.
+
+        """
+        data = _check_text(text, self.settings.text_max)
+        thread = check_part("thread", thread if thread is not None else f"t-{uuid.uuid4().hex[:12]}")
+        message_id = message_id if message_id is not None else uuid.uuid4().hex
+        if not 1 <= len(message_id) <= 256 or not message_id.isprintable():
+            raise InvalidInput("a message id has 1 to 256 printable characters")
+        if mode not in ("next", "steer"):
+            raise InvalidInput(f"mode {mode!r} is not known: use next or steer")
+        await self._link.read(lambda conn: self._check_agent(conn, agent, thread))
+        inline = len(data) <= self.settings.text_inline
+        ref = None
+        if not inline:
+            blob = uuid.uuid4().hex  # chosen here, so that storing it again after a lost connection is the same blob
+            ref = await self._link.read(lambda conn: threads.put_blob(conn, self._link.tenant, data, blob_id=blob))
+        message = Message(message_id=message_id, agent=agent, text=text if inline else None, text_ref=ref, mode=mode)
+        accepted = await (await self._link.wire()).update_with_start(
+            workflow_id_for(self._link.tenant, thread),
+            "message",
+            message,
+            update_id=f"message-{uuid.uuid4().hex}",
+            result_type=Accepted,
+        )
+        return RunHandle(self._link, accepted.run_id, thread)
+
+    async def _check_agent(self, conn: Connection, agent: str, thread: str) -> None:
+        known = await runs.known_agents(conn)
+        if agent not in known:
+            raise UnknownAgent(_no_such_agent(agent, sorted(known)))
+        row = await threads.find(conn, self._link.tenant, thread)
+        if row is not None and row.agent != agent:
+            raise ThreadOwned(
+                f"thread {thread!r} belongs to agent {row.agent!r}, so {agent!r} cannot answer there. "
+                f"Send it to {row.agent!r}, or start another thread."
+            )
+
+    async def get(self, run: str) -> RunHandle:
+        """Return the run with this id, or whose id begins so.
+
+        Raises:
+            UnknownRun: there is none, or several begin so.
+
+        """
+        prefix = check_prefix(run)
+
+        async def look(conn: Connection) -> RunHandle:
+            found = await runs.find(conn, self._link.tenant, prefix)
+            if len(found) > 1:
+                raise UnknownRun(
+                    f"Several runs begin with {prefix!r}. Give more of the id; `holdfast runs` lists them."
+                )
+            row = await runs.by_id(conn, found[0]) if found else None
+            if row is None:
+                raise UnknownRun(f"No run begins with {prefix!r}. `holdfast runs` lists the runs there are.")
+            return RunHandle(self._link, found[0], row["thread"])
+
+        return await self._link.read(look)
+
+    async def runs(self, state: str | None = None, thread: str | None = None, limit: int = 50) -> list[RunSummary]:
+        """Return runs, newest first; *state* and *thread* choose among them.
+
+        Raises:
+            InvalidInput: there is no such state, or the limit is not between 1 and 1,000.
+
+        """
+        states = [known.value for known in RunState]
+        if state is not None and state not in states:
+            raise InvalidInput(f"state {state!r} is not known: use one of {', '.join(states)}")
+        if not 1 <= limit <= 1000:
+            raise InvalidInput(f"limit {limit} is not between 1 and 1000")
+        rows = await self._link.read(
+            lambda conn: runs.listing(conn, self._link.tenant, state=state, thread=thread, limit=limit)
+        )
+        return [RunSummary.of(dict(row)) for row in rows]
+
+    async def agents(self) -> dict[str, AgentDefinition]:
+        """Return the agents that the workers have loaded, by name."""
+        return await self._link.read(runs.known_agents)
+
+
+def _addressed(settings: Settings) -> tuple[Settings, bool]:
+    """Return *settings* with both addresses, their own or those of the stack here, and whether they are the stack's."""
+    from holdfast.server import read_stack, settings_for
+
+    info = read_stack(settings.home)
+    if settings.temporal_address and settings.database_url:
+        return settings, info is not None and info.database_url == settings.database_url
+    if info is None:
+        raise StackNotRunning(
+            f"No Holdfast stack runs in {settings.home.absolute()}. Start one with `holdfast dev`, change to the "
+            "folder where one runs, or set TEMPORAL_ADDRESS and HOLDFAST_DATABASE_URL to servers of your own."
+        )
+    return settings_for(settings, info), True
+
+
+def _check_text(text: Any, longest: int) -> bytes:
+    """Return the text as UTF-8 if an agent can be sent it."""
+    if not isinstance(text, str):
+        raise InvalidInput(f"the message must be text, not {type(text).__name__}")
+    if not text.strip():
+        raise InvalidInput("the message is empty: send some text")
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidInput(f"the message is no valid Unicode text at character {exc.start}") from exc
+    if len(data) > longest:
+        raise InvalidInput(
+            f"the message has {len(data):,} bytes, at most {longest:,} are taken. "
+            "Put the content into a file that a tool of the agent can read, or raise HOLDFAST_TEXT_MAX."
+        )
+    if "\0" in text:
+        raise InvalidInput("the message contains a NUL character: is it a binary file?")
+    return data
+
+
+def _no_such_agent(agent: str, known: list[str]) -> str:
+    if not known:
+        return f"There is no agent {agent[:140]!r}: no worker has loaded any agent yet. See `holdfast doctor`."
+    close = difflib.get_close_matches(agent, known, n=1, cutoff=0.5)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    return (
+        f"There is no agent {agent[:140]!r}.{meant} Known: {', '.join(known)}. "
+        "A new agent in the agents file is known once the stack was started again (`holdfast down`)."
+    )

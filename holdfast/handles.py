@@ -1,0 +1,208 @@
+"""One run, as a client holds it: read it, follow it, decide on it. `Client.start` and `Client.get` make these."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from typing import Any, Literal
+
+from holdfast.contracts import Decision, Receipt, Resolution, Resolved, StopRequest
+from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, StackError, UnknownRun
+from holdfast.link import NotRunning
+from holdfast.memory import decisions
+from holdfast.memory.database import Connection
+from holdfast.reading import RunReader
+from holdfast.views import RunStatus
+
+__all__ = ["RunHandle", "check_prefix"]
+
+_SETTLING = 3.0  # what was accepted a moment ago, or is taken up again after a crash, is known to its workflow by then
+
+
+class RunHandle(RunReader):
+    """A run of one thread. Reading goes to PostgreSQL, a person's word to the thread's workflow."""
+
+    async def trouble(self) -> list[str]:
+        """Return what holds the thread's workflow up right now: steps that failed and are tried again. Mostly nothing.
+
+        Raises:
+            StackError: Temporal does not answer.
+
+        """
+        return await (await self._link.wire()).trouble(self.workflow_id)
+
+    async def approve(
+        self, call: str | None = None, *, args: dict[str, Any] | None = None, actor: str | None = None
+    ) -> Receipt:
+        """Approve a pending call, by its call id or step number; which one may be left out if only one is pending.
+
+        With *args*, the call is made with these arguments instead. Returns once the decision stands.
+
+        Raises:
+            DecisionRefused: nothing fits, it was decided already, or the arguments do not fit the tool.
+            StackError: nobody took the decision within `client_patience`; saying it again is safe.
+
+        """
+        if args is not None:
+            size = len(json.dumps(args).encode())
+            if size > self._link.settings.decision_args_max:
+                raise InvalidInput(
+                    f"the edited arguments have {size} bytes; at most {self._link.settings.decision_args_max} may "
+                    "travel with a decision. Reject the call with a reason that tells the model what to change."
+                )
+        return await self._decide(Decision(approve=True, run_id=self.run_id, call_id=call, args=args, actor=actor))
+
+    async def reject(self, call: str | None = None, *, reason: str, actor: str | None = None) -> Receipt:
+        """Reject a pending call; the model sees the *reason*. Otherwise as `approve`."""
+        if len(reason) > 2000:
+            raise InvalidInput(f"the reason has {len(reason)} characters; give it in at most 2,000")
+        return await self._decide(Decision(approve=False, run_id=self.run_id, call_id=call, reason=reason, actor=actor))
+
+    async def _decide(self, decision: Decision) -> Receipt:
+        decision = decision.model_copy(update={"decision_id": uuid.uuid4().hex})
+        receipt = await self._say("decide", decision, decision.decision_id or "")
+        await self._until_audited(receipt)
+        return receipt
+
+    async def stop(self, reason: str | None = None, *, actor: str | None = None) -> Receipt:
+        """Stop the run: a step in flight is cancelled, and the ledger decides what became of it.
+
+        Raises:
+            InvalidInput: the run has ended already.
+            StackError: nobody took the request within `client_patience`.
+
+        """
+        if reason is not None and len(reason) > 500:
+            raise InvalidInput(f"the reason has {len(reason)} characters; give it in at most 500")
+        request = StopRequest(run_id=self.run_id, reason=reason, actor=actor)
+        return await self._say("stop", request, uuid.uuid4().hex)
+
+    async def resolve(
+        self,
+        step: int,
+        *,
+        done: str | None = None,
+        not_done: bool = False,
+        abandon: bool = False,
+        reuse: bool = False,
+        redo: bool = False,
+        actor: str | None = None,
+    ) -> Receipt:
+        """Say what became of a call in doubt: `done` with its result, `not_done`, or `abandon` it.
+
+        For a call that came back with other arguments after a Reset: `reuse` the recorded result, `redo` it, or
+        `abandon` it. Give exactly one.
+
+        Raises:
+            InvalidInput: not exactly one of them is given.
+            DecisionRefused: the step is not in doubt, or the word does not fit it (yet); the message says why.
+            StackError: nobody took it within `client_patience`; saying it again is safe.
+
+        """
+        given: dict[Literal["done", "not_done", "abandon", "reuse", "redo"], bool] = {
+            "done": done is not None,
+            "not_done": not_done,
+            "abandon": abandon,
+            "reuse": reuse,
+            "redo": redo,
+        }
+        chosen = [outcome for outcome, said in given.items() if said]
+        if len(chosen) != 1:
+            raise InvalidInput("say exactly one of: done with its result, not done, abandon, reuse, redo")
+        word = Resolution(
+            step_no=step,
+            outcome=chosen[0],
+            result=done,
+            run_id=self.run_id,
+            decision_id=uuid.uuid4().hex,
+            actor=actor,
+        )
+        status = await self.status()
+        if not status.ended:
+            try:
+                receipt = await self._say("resolve", word, word.decision_id or "")
+            except NotRunning:
+                pass
+            else:
+                await self._until_audited(receipt)
+                return receipt
+        return await self._resolve_directly(word)
+
+    async def _resolve_directly(self, word: Resolution) -> Receipt:
+        """Settle a ledger row whose workflow has closed: nobody else will."""
+        from holdfast.memory.resolve import resolve_step
+
+        if word.outcome in ("reuse", "redo"):
+            raise DecisionRefused(f"run {self.run_id} is no longer worked on: say done, not done or abandon")
+
+        async def settle(conn: Connection) -> Resolved:
+            async with conn.transaction():
+                said, _ = await resolve_step(
+                    conn, tenant=self._link.tenant, thread=self.thread, run_id=self.run_id, resolution=word
+                )
+            return said
+
+        said = await self._link.read(settle)
+        if not said.accepted:
+            raise DecisionRefused(said.why)
+        return Receipt(decision_id=word.decision_id or "", run_id=self.run_id, step_no=word.step_no)
+
+    async def _say(self, name: str, word: Decision | Resolution | StopRequest, update_id: str) -> Receipt:
+        """Send an update; for a moment also against a refusal, if the workflow may not know yet what we know."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._link.settings.scaled(_SETTLING)
+        while True:
+            try:
+                wire = await self._link.wire()
+                return await wire.update(self.workflow_id, name, word, update_id=update_id, result_type=Receipt)
+            except (InvalidInput, NotRunning) as exc:
+                status = await self.status()
+                if status.ended and name != "resolve":
+                    raise self._too_late(name, status) from exc
+                settling = status.state in ("accepted", "queued") or isinstance(exc, NotRunning)
+                if not settling or loop.time() > deadline:
+                    if isinstance(exc, NotRunning) and name != "resolve":
+                        raise StackError(
+                            f"The workflow of thread {self.thread} does not run, though run {self.run_id} has not "
+                            "ended. Workers take it up again within seconds: check that one is up "
+                            "(`holdfast doctor`), then say it again."
+                        ) from exc
+                    raise
+            await asyncio.sleep(0.2)
+
+    def _too_late(self, name: str, status: RunStatus) -> HoldfastError:
+        if name == "stop":
+            return InvalidInput(f"run {self.run_id} has ended already ({status.state}): there is nothing to stop")
+        return DecisionRefused(f"run {self.run_id} has ended ({status.state}): no approval is pending")
+
+    async def _until_audited(self, receipt: Receipt) -> None:
+        """Wait until the word was carried out: a workflow only takes it."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + self._link.patience, 0.02
+        while loop.time() < deadline:
+            said = await self._link.read(lambda conn: decisions.audited(conn, receipt.decision_id))
+            if said is not None:
+                accepted, detail = said
+                if not accepted:
+                    raise DecisionRefused(f"refused: {detail.get('why') or 'it does not fit what is pending'}")
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.5)
+        raise StackError(
+            f"Decision {receipt.decision_id} was taken, but is not written down yet: no worker has come to it. "
+            "It stands in the workflow's history and will be carried out; `holdfast doctor` shows what is missing."
+        )
+
+
+def check_prefix(run: str) -> str:
+    """Return *run* in the spelling of run ids.
+
+    Raises:
+        UnknownRun: no run id begins so.
+
+    """
+    prefix = run.strip().lower()
+    if not prefix or len(prefix) > 36 or set(prefix) - set("0123456789abcdef-"):
+        raise UnknownRun(f"{run[:80]!r} is no run id. `holdfast runs` lists the runs there are.")
+    return prefix

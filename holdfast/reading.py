@@ -1,0 +1,249 @@
+"""Reading a run: its events as they come, its answer, steps, approvals and messages. `RunHandle` is made of this."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from holdfast.contracts import Event
+from holdfast.errors import RunEnded
+from holdfast.ids import workflow_id_for
+from holdfast.link import Link
+from holdfast.memory import decisions, events, ledger, runs, threads
+from holdfast.memory.database import Connection
+from holdfast.views import Answer, ApprovalView, MessageView, RunStatus, RunSummary, StepView, Usage
+
+__all__ = ["LAST_KINDS", "RunReader"]
+
+LAST_KINDS = ("ended", "refused", "merged")
+"""Kinds of event after which nothing more comes."""
+
+_POLL = 1.0  # a notification can be lost: readers look each second as well
+_POLL_TOKENS = 0.5  # tokens notify too, a few times a second
+_PAGE = 500
+
+
+class RunReader:
+    """What can be read of a run, all of it from PostgreSQL."""
+
+    def __init__(self, link: Link, run_id: str, thread: str) -> None:
+        self.run_id = run_id
+        self.thread = thread
+        self._link = link
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(run_id={self.run_id!r}, thread={self.thread!r})"
+
+    @property
+    def workflow_id(self) -> str:
+        """The id of the Temporal workflow that works on this run's thread."""
+        return workflow_id_for(self._link.tenant, self.thread)
+
+    # ------------------------------------------------------------------------------------ follow and read
+
+    async def events(self, after: int = 0, *, tokens: bool = False) -> AsyncIterator[Event]:
+        """Yield the run's events with a number above *after*, as they happen, until its last.
+
+        Numbers have no gaps, so the last one seen is all it takes to resume. With *tokens*, events of kind `tokens`
+        come between them: `data["text"]` is what the model has said so far in that step, and replaces what came
+        before; they carry the last number and are not part of the record.
+
+        Raises:
+            StackError: PostgreSQL was away for longer than `client_patience`; resume with the last number seen.
+
+        """
+        shown: tuple[int, int, str] | None = None
+        with self._link.woken(self.run_id) as waker:
+            while True:
+                waker.clear()
+                last = after
+                batch = await self._link.read(lambda conn, last=last: events.read(conn, self.run_id, last, _PAGE))  # type: ignore[misc]
+                for event in batch:
+                    after = event.seq
+                    yield event
+                    if event.kind in LAST_KINDS:
+                        return
+                if batch:
+                    continue
+                if tokens:
+                    heard = await self._link.read(lambda conn: events.read_deltas(conn, self.run_id))
+                    if heard is not None and heard != shown:
+                        shown = heard
+                        yield self._tokens(after, heard)
+                elif await self._over(after):
+                    return
+                try:
+                    async with asyncio.timeout(_POLL_TOKENS if tokens else _POLL):
+                        await waker.wait()
+                except TimeoutError:
+                    if tokens and after and await self._over(after):
+                        return
+
+    def _tokens(self, after: int, heard: tuple[int, int, str]) -> Event:
+        step, generation, text = heard
+        data = {"step": step, "generation": generation, "text": text}
+        return Event(run_id=self.run_id, seq=after, kind="tokens", at=datetime.now(UTC), data=data)
+
+    async def _over(self, after: int) -> bool:
+        """Whether the run has ended and all its events have been read: someone resumed behind the last one."""
+
+        async def look(conn: Connection) -> bool:
+            row = await runs.by_id(conn, self.run_id)
+            return row is not None and row["ended_at"] is not None and not await events.read(conn, self.run_id, after)
+
+        return await self._link.read(look)
+
+    async def result(self, timeout: float | None = None) -> Answer:
+        """Wait for the run's end and return its answer; a steering message has that of the run it joined.
+
+        Raises:
+            RunEnded: it ended without an answer; `state` says how.
+            TimeoutError: it has not ended within *timeout* seconds. It goes on.
+            StackError: PostgreSQL was away for longer than `client_patience`.
+
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                status = await self._ended()
+                if status.merged_into is not None:
+                    return await RunReader(self._link, status.merged_into, self.thread).result()
+        except TimeoutError:
+            raise TimeoutError(f"run {self.run_id} has not ended within {timeout:g} s; it goes on") from None
+        text = await self._link.read(lambda conn: runs.answer_text(conn, self.run_id))
+        if status.state != "done" or text is None:
+            raise RunEnded(
+                f"run {self.run_id} ended without an answer: {status.state}"
+                + (f", {status.error}" if status.error else ""),
+                state=status.state,
+            )
+        return Answer(
+            run_id=self.run_id,
+            thread=self.thread,
+            output=text,
+            state=status.state,
+            usage=status.usage,
+            cost_usd=status.cost_usd,
+            steps=status.steps,
+            rounds=status.rounds,
+        )
+
+    async def _ended(self) -> RunStatus:
+        with self._link.woken(self.run_id) as waker:
+            while True:
+                waker.clear()
+                status = await self.status()
+                if status.ended:
+                    return status
+                try:
+                    async with asyncio.timeout(_POLL):
+                        await waker.wait()
+                except TimeoutError:
+                    continue
+
+    async def recorded(self) -> list[Event]:
+        """Return all events so far, without waiting for more."""
+        return await self._link.read(lambda conn: _all_events(conn, self.run_id))
+
+    async def status(self) -> RunStatus:
+        """Return how the run stands; `accepted` as long as nothing is stored of it."""
+
+        async def look(conn: Connection) -> RunStatus:
+            row = await runs.by_id(conn, self.run_id)
+            if row is None:
+                return RunStatus(run_id=self.run_id, thread=self.thread, agent="", state="accepted")
+            asked = await decisions.of_run(conn, self.run_id)
+            steps = await ledger.of_run(conn, self.run_id)
+            summary = RunSummary.of(
+                {
+                    **row,
+                    "tokens": row["tokens_in"] + row["tokens_out"],
+                    "approvals": sum(approval["state"] == "pending" for approval in asked),
+                    "in_doubt": sum(step["state"] == "in_doubt" for step in steps),
+                }
+            )
+            return RunStatus(
+                **summary.model_dump(),
+                message_id=row["message_id"],
+                mode=row["mode"],
+                message=await runs.message_text(conn, self.run_id),
+                merged_into=str(row["merged_into"]) if row["merged_into"] else None,
+                started_at=row["started_at"],
+                usage=Usage(input_tokens=row["tokens_in"], output_tokens=row["tokens_out"]),
+            )
+
+        return await self._link.read(look)
+
+    async def messages(self, after: int = 0, limit: int = 200) -> list[MessageView]:
+        """Return up to *limit* messages of the run's thread with a seq above *after*, in order."""
+        rows = await self._link.read(
+            lambda conn: threads.page(conn, self._link.tenant, self.thread, after=after, limit=limit)
+        )
+        return [MessageView.model_validate(row) for row in rows]
+
+    async def steps(self) -> list[StepView]:
+        """Return the run's rows in the effect ledger, in order."""
+        return [StepView.of(dict(row)) for row in await self._link.read(lambda conn: ledger.of_run(conn, self.run_id))]
+
+    async def approvals(self) -> list[ApprovalView]:
+        """Return the calls that a person was asked about, decided ones too, in order of their steps."""
+
+        async def look(conn: Connection) -> list[ApprovalView]:
+            rows = [dict(row) for row in await decisions.of_run(conn, self.run_id)]
+            if not rows:
+                return []
+            words = {row["decision_id"]: row for row in await decisions.audit_of_run(conn, self.run_id)}
+            previews = {
+                int(event.data["step"]): event.data.get("args")
+                for event in await _all_events(conn, self.run_id)
+                if event.kind == "approval_requested"
+            }
+            found = []
+            for row in rows:
+                word = words.get(row["decision_id"])
+                edited = row["args"] is not None
+                found.append(
+                    ApprovalView.model_validate(
+                        {
+                            **row,
+                            "args": json.loads(row["args"]) if edited else await self._asked(conn, row, previews),
+                            "edited": edited,
+                            "actor": word["actor"] if word else None,
+                            "reason": json.loads(word["detail"]).get("reason") if word else None,
+                        }
+                    )
+                )
+            return found
+
+        return await self._link.read(look)
+
+    async def _asked(self, conn: Connection, row: dict[str, Any], previews: dict[int, Any]) -> Any:
+        """Return the arguments that the model chose: whole while it is pending, for who decides must see them all."""
+        tenant = self._link.tenant
+        slot = await threads.slot_of_step(conn, tenant, self.thread, self.run_id, row["step_no"])
+        if slot is not None:
+            text = await threads.call_arguments(conn, tenant, self.thread, slot[1], row["call_id"])
+        else:
+            text = previews.get(row["step_no"])
+        try:
+            return json.loads(text) if text else {}
+        except ValueError:
+            return text
+
+    def ui_url(self) -> str | None:
+        """Return the address of the thread's workflow in the Temporal Web UI, or None if no UI is known."""
+        base = self._link.settings.temporal_ui
+        if base is None:
+            return None
+        namespace = quote(self._link.settings.temporal_namespace, safe="")
+        return f"{base.rstrip('/')}/namespaces/{namespace}/workflows/{quote(self.workflow_id, safe='')}"
+
+
+async def _all_events(conn: Connection, run_id: str) -> list[Event]:
+    found: list[Event] = []
+    while page := await events.read(conn, run_id, found[-1].seq if found else 0, _PAGE):
+        found.extend(page)
+    return found

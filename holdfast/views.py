@@ -1,0 +1,129 @@
+"""What the client shows of runs, steps, approvals and answers. Client, CLI and API speak in these; none changes."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["Answer", "ApprovalView", "MessageView", "RunStatus", "RunSummary", "StepView", "Usage"]
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Usage(_View):
+    """Tokens of a run's model calls."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Answer(_View):
+    """What a run came to."""
+
+    run_id: str
+    thread: str
+    output: str
+    state: str
+    usage: Usage = Usage()
+    cost_usd: float = 0.0
+    steps: int = 0
+    rounds: int = 0
+
+
+class RunSummary(_View):
+    """One line of the list of runs. `approvals` and `in_doubt` count what waits for a person."""
+
+    run_id: str
+    thread: str
+    agent: str
+    state: str
+    rounds: int = 0
+    steps: int = 0
+    tokens: int = 0
+    cost_usd: float = 0.0
+    created_at: datetime | None = None
+    ended_at: datetime | None = None
+    error: str | None = None
+    approvals: int = 0
+    in_doubt: int = 0
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> RunSummary:
+        """Make one of a row of `memory.runs.listing`."""
+        return cls.model_validate({**row, "run_id": str(row["run_id"])})
+
+
+class RunStatus(RunSummary):
+    """How a run stands. State `accepted`: its message was taken, and nothing is stored of it yet."""
+
+    message_id: str | None = None
+    mode: str = "next"
+    message: str | None = None
+    merged_into: str | None = None
+    started_at: datetime | None = None
+    usage: Usage = Usage()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.ended_at is not None
+
+
+class StepView(_View):
+    """One row of the effect ledger. `effect` is the step's class, `fence` how often it was taken over plus one."""
+
+    step_no: int
+    epoch: int
+    tool: str
+    effect: str
+    state: str
+    fence: int
+    sends: int
+    args_hash: str
+    owner: str | None = None
+    sent_at: datetime | None = None
+    lease_until: datetime | None = None
+    deadline: datetime | None = None
+    created_at: datetime
+    ended_at: datetime | None = None
+    error: str | None = None
+    result: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> StepView:
+        """Make one of a row of `memory.ledger.of_run`."""
+        result = json.loads(row["result"]) if row["result"] is not None else None
+        return cls.model_validate({**row, "effect": row["class"], "result": result})
+
+
+class ApprovalView(_View):
+    """A call that a person was asked about. `args` are the edited ones if a person changed them, else the model's."""
+
+    step_no: int
+    call_id: str
+    tool: str
+    args_hash: str
+    state: str
+    args: Any = None
+    edited: bool = False
+    decision_id: str | None = None
+    actor: str | None = None
+    reason: str | None = None
+    asked_at: datetime
+    decided_at: datetime | None = None
+
+
+class MessageView(_View):
+    """A message in its place. `body` is the JSON sent to the model, None while a tool's slot is open."""
+
+    seq: int
+    role: str
+    run_id: str
+    body: dict[str, Any] | None = None
+    blob: str | None = None
+    at: datetime

@@ -1,0 +1,213 @@
+"""The client's line to Temporal: updates that are tried again until somebody takes them. Only the link makes one.
+
+A module of its own because importing the Temporal client takes half a second that reading does not need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio.client import Client as TemporalClient
+from temporalio.client import (
+    WithStartWorkflowOperation,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from holdfast import errors
+from holdfast.contracts import AGENT_WORKFLOW, Contract, ThreadStart
+from holdfast.convert import data_converter
+from holdfast.errors import HoldfastError, InvalidInput, StackError
+from holdfast.link import NotRunning
+from holdfast.settings import Settings
+
+__all__ = ["Wire"]
+
+Out = TypeVar("Out", bound=Contract)
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+_TASK_TIMEOUT = timedelta(seconds=5)  # a kill during a workflow task costs this long: the design sets 3 to 5 s
+_TRANSIENT = {
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.CANCELLED,
+    RPCStatusCode.ABORTED,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.INTERNAL,
+    RPCStatusCode.UNKNOWN,
+    RPCStatusCode.FAILED_PRECONDITION,  # the thread's workflow task fails just now: its worker may be replaced
+}
+
+
+class Wire:
+    """A connection to Temporal, and how long it is patient."""
+
+    def __init__(self, temporal: TemporalClient, settings: Settings) -> None:
+        self.temporal = temporal
+        self._settings = settings
+        self._patience = settings.scaled(settings.client_patience)
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Wire:
+        """Connect to the address in *settings*.
+
+        Raises:
+            StackError: it does not answer; the message says what to check.
+
+        """
+        assert settings.temporal_address is not None
+        try:
+            temporal = await TemporalClient.connect(
+                settings.temporal_address,
+                namespace=settings.temporal_namespace,
+                data_converter=data_converter,
+                connect_timeout=timedelta(seconds=10),
+            )
+        except (RuntimeError, RPCError, ValueError, OSError) as exc:
+            raise StackError(
+                f"Temporal at {settings.temporal_address} does not answer: {exc}. "
+                "Check TEMPORAL_ADDRESS and that the server is up; `holdfast doctor` tells more."
+            ) from exc
+        return cls(temporal, settings)
+
+    async def update_with_start(
+        self, workflow_id: str, name: str, arg: Contract, *, update_id: str, result_type: type[Out]
+    ) -> Out:
+        """Send an update to the thread's workflow, starting it if it does not run.
+
+        Raises:
+            InvalidInput (or the subclass the workflow names): the update was refused.
+            StackError: nobody took it within `client_patience`.
+
+        """
+
+        async def send() -> Out:
+            # An operation serves one try.
+            start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+                AGENT_WORKFLOW,
+                ThreadStart(),
+                id=workflow_id,
+                task_queue=self._settings.task_queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                task_timeout=_TASK_TIMEOUT,
+            )
+            out: Out = await self.temporal.execute_update_with_start_workflow(
+                name, arg, start_workflow_operation=start, id=update_id, result_type=result_type
+            )
+            return out
+
+        return await self._insist(send)
+
+    async def update(
+        self, workflow_id: str, name: str, arg: Contract, *, update_id: str, result_type: type[Out]
+    ) -> Out:
+        """Send an update to the thread's running workflow. The same *update_id* is never carried out twice.
+
+        Raises:
+            NotRunning: there is no such workflow, or it has closed.
+            InvalidInput (or the subclass the workflow names): the update was refused.
+            StackError: nobody took it within `client_patience`.
+
+        """
+
+        async def send() -> Out:
+            handle = self.temporal.get_workflow_handle(workflow_id)
+            out: Out = await handle.execute_update(name, arg, id=update_id, result_type=result_type)
+            return out
+
+        return await self._insist(send)
+
+    async def query(self, workflow_id: str, name: str, result_type: type[Out]) -> Out:
+        """Ask the thread's workflow, running or closed.
+
+        Raises:
+            NotRunning: there never was one, or its history is gone.
+            StackError: nobody answered within `client_patience`.
+
+        """
+
+        async def send() -> Out:
+            out: Out = await self.temporal.get_workflow_handle(workflow_id).query(name, result_type=result_type)
+            return out
+
+        return await self._insist(send)
+
+    async def trouble(self, workflow_id: str) -> list[str]:
+        """Return what failed in the thread's workflow and is tried again.
+
+        Raises:
+            StackError: Temporal does not answer.
+
+        """
+        handle = self.temporal.get_workflow_handle(workflow_id)
+        try:
+            described = await handle.describe(rpc_timeout=timedelta(seconds=3))
+        except RPCError as exc:
+            if exc.status == RPCStatusCode.NOT_FOUND:
+                return []
+            raise StackError(f"Temporal at {self._settings.temporal_address} does not answer") from exc
+        raw = described.raw_description
+        found = [
+            f"{pending.activity_type.name}, attempt {pending.attempt}: {pending.last_failure.message}"
+            for pending in raw.pending_activities
+            if pending.attempt > 1 and pending.HasField("last_failure")
+        ]
+        if raw.pending_workflow_task.attempt > 1:
+            found.append(f"its workflow code fails, attempt {raw.pending_workflow_task.attempt}: see the worker's log")
+        return found
+
+    async def _insist(self, send: Callable[[], Awaitable[Out]]) -> Out:
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + self._patience, _FIRST_PAUSE
+        while True:
+            lost: BaseException
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await send()
+            except WorkflowUpdateFailedError as exc:
+                if not _closed_under_us(exc):
+                    raise _refusal(exc) from exc
+                lost = exc
+            except RPCError as exc:
+                if exc.status == RPCStatusCode.NOT_FOUND:
+                    raise NotRunning(str(exc)) from exc
+                if exc.status not in _TRANSIENT:
+                    raise StackError(
+                        f"Temporal refused the request: {str(exc).rstrip('.')}. `holdfast doctor` tells more."
+                    ) from exc
+                lost = exc
+            except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError) as exc:
+                lost = exc
+            if loop.time() + pause > deadline:
+                why = str(lost).rstrip(".") or type(lost).__name__
+                raise StackError(
+                    f"No worker took this for {self._patience:.0f} s ({why}). Either Temporal at "
+                    f"{self._settings.temporal_address} is down, or no worker serves the queue "
+                    f"{self._settings.task_queue!r}. See `holdfast doctor`; sending the same again is safe."
+                ) from lost
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _closed_under_us(exc: WorkflowUpdateFailedError) -> bool:
+    """Whether the workflow ended between taking the update and answering it: then the next one will."""
+    return isinstance(exc.cause, ApplicationError) and exc.cause.type == "AcceptedUpdateCompletedWorkflow"
+
+
+def _refusal(exc: WorkflowUpdateFailedError) -> HoldfastError:
+    """Return the refusal as the workflow meant it; its message is for people."""
+    cause = exc.cause
+    kind = cause.type if isinstance(cause, ApplicationError) else None
+    meant = getattr(errors, kind, None) if kind in errors.__all__ else None
+    text = cause.message if isinstance(cause, ApplicationError) else str(cause or exc)
+    if isinstance(meant, type) and issubclass(meant, HoldfastError):
+        return meant(text)
+    return InvalidInput(text)
