@@ -181,6 +181,7 @@ class ModelActivities:
         declared = next((tool for tool in definition.tools if tool.name == asked.name), None)
         why: str | None = None
         args: dict[str, object] = {}
+        text = ""
         if declared is None:
             names = ", ".join(tool.name for tool in definition.tools) or "none"
             why = f"error: there is no tool {asked.name[:64]!r}. The tools are: {names}"
@@ -190,6 +191,8 @@ class ModelActivities:
                 if not isinstance(parsed, dict):
                     raise ToolArgumentsInvalid("the arguments must be one JSON object")
                 args = parsed
+                text = canonical_json(args)
+                text.encode()  # a lone surrogate has no bytes
                 self._validate(definition.name, asked.name, args)
             except (ValueError, ToolArgumentsInvalid) as exc:
                 why = f"error: the arguments of {asked.name} cannot be used: {exc}. Call it again with others."
@@ -198,7 +201,6 @@ class ModelActivities:
             call.state = "done"
             call.args_hash = args_hash({"malformed": asked.arguments})
             return call, why
-        text = canonical_json(args)
         call.args_hash = args_hash(args)
         call.args = text if len(text.encode()) <= self._deps.settings.args_inline else None
         if declared is not None:

@@ -9,10 +9,12 @@ from holdfast import llm
 from holdfast.contracts import AgentDefinition, MemoryHit
 from holdfast.ids import canonical_json
 from holdfast.llm import ModelRequest
+from holdfast.memory import outbox, requests, runs
+from holdfast.memory.database import Connection
 from holdfast.memory.threads import INTERRUPTED, Entry
 from holdfast.settings import Settings
 
-__all__ = ["build_request", "model_of", "request_hash", "tokens_besides", "window_limit"]
+__all__ = ["build_request", "model_of", "rebuild_request", "request_hash", "tokens_besides", "window_limit"]
 
 _REPLY_SHARE = 8  # an eighth of the window is left for the reply, unless max_tokens says more
 
@@ -35,9 +37,17 @@ def tokens_besides(definition: AgentDefinition) -> int:
 
 
 def build_request(
-    definition: AgentDefinition, settings: Settings, entries: list[Entry], hits: list[MemoryHit]
+    definition: AgentDefinition,
+    settings: Settings,
+    entries: list[Entry],
+    hits: list[MemoryHit],
+    *,
+    model: str | None = None,
 ) -> ModelRequest:
-    """Return the request over these messages. Open slots, which only an interrupted run leaves, read as such."""
+    """Return the request over these messages. Open slots, which only an interrupted run leaves, read as such.
+
+    *model* is the one that was called then, when an old request is rebuilt.
+    """
     system = definition.instructions
     if hits:
         remembered = "\n".join(f"- {hit.text}" for hit in hits)
@@ -47,7 +57,7 @@ def build_request(
         entry.body or {"role": "tool", "tool_call_id": entry.call_id, "content": INTERRUPTED} for entry in entries
     ]
     return ModelRequest(
-        model=model_of(definition, settings),
+        model=model or model_of(definition, settings),
         messages=messages,
         tools=[
             {
@@ -63,6 +73,26 @@ def build_request(
         timeout=settings.model_timeout,
         params=definition.params,
     )
+
+
+async def rebuild_request(
+    conn: Connection, settings: Settings, run_id: str, step_no: int
+) -> tuple[ModelRequest, bool] | None:
+    """Return the request of a recorded model call, and whether its hash is the one that was sent then.
+
+    None when there is no such model call on record.
+    """
+    recorded = await requests.get(conn, run_id, step_no)
+    run = await runs.by_id(conn, run_id)
+    if recorded is None or run is None:
+        return None
+    definition = await runs.definition(conn, recorded.definition)
+    if definition is None:
+        return None
+    entries = await requests.read_ranges(conn, run["thread_id"], recorded.ranges)
+    hits = await outbox.get_recall(conn, run_id, recorded.recall_step) if recorded.recall_step is not None else []
+    request = build_request(definition, settings, entries, hits, model=recorded.params["model"])
+    return request, request_hash(request) == recorded.hash
 
 
 def request_hash(request: ModelRequest) -> str:

@@ -94,6 +94,7 @@ class World:
         self.folder = folder
         self.agents = agents
         self.processes: list[Process] = []
+        self.models: Any = None  # the model server, where a test reads its journal
         self._stack = AsyncExitStack()
 
     @classmethod

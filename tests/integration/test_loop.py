@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from holdfast.activities.requests import rebuild_request
+from holdfast.memory.database import connect
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
 from tests.kit import World
@@ -48,6 +50,7 @@ async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
     """Return one world with a worker for all tests of this file."""
     async with ModelServer(SCRIPT) as models:
         world = await make_shared_world(AGENTS, api_base=models.base_url)
+        world.models = models
         await world.worker()
         yield world
 
@@ -61,6 +64,25 @@ async def test_a_question_is_answered_by_way_of_a_tool(world: World) -> None:
     events = [event async for event in run.events()]
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert [event.kind for event in events] == ["accepted", "started", "replied", "tool_done", "replied", "ended"]
+
+
+async def test_the_request_of_each_model_call_is_rebuilt_as_it_was_sent(world: World) -> None:
+    """From ranges of seq, definition and parameters comes the very request that the model server got."""
+    client = await world.client()
+    run = await client.start("support", "Where is order 17, exactly?", thread="rebuild")
+    await run.result(timeout=60)
+    steps = [event.data["step"] async for event in run.events() if event.kind == "replied"]
+    sent = [entry["body"] for entry in world.models.journal if "exactly?" in str(entry["body"])]
+    assert len(steps) == len(sent) == 2
+    conn = await connect(world.settings.database_url or "")
+    for step, body in zip(steps, sent, strict=True):
+        rebuilt = await rebuild_request(conn, world.settings, run.run_id, step)
+        assert rebuilt is not None
+        request, same = rebuilt
+        assert same
+        said = [{key: value for key, value in message.items() if value is not None} for message in request.messages]
+        assert (said, request.tools) == (body["messages"], body["tools"]), "but for nulls, which LiteLLM leaves out"
+    await conn.close()
 
 
 async def test_an_approved_call_is_made_once_and_a_rejected_one_never(world: World) -> None:
