@@ -85,7 +85,6 @@ class Settings(BaseSettings):
     sweep_every: float = Field(5.0, gt=0, description="Interval of the sweeper for runs and rows left behind.")
     model_timeout: float = Field(600.0, gt=0, description="Longest model call.")
     model_patience: float = Field(1800.0, gt=0, description="A run fails when its model has not answered for so long.")
-    tool_timeout: float = Field(60.0, gt=0, description="Longest tool call, unless the tool says otherwise.")
 
     # Sizes
     text_max: int = Field(4 * KiB * KiB, ge=1, description="Longest message accepted.")

@@ -172,7 +172,7 @@ class AgentWorkflow:
     @workflow.update(name="decide")
     def decide(self, decision: Decision) -> Receipt:
         """Approve or reject a pending call. Whether the word stood is in the audit row of its decision id."""
-        return self._decide(decision)
+        return self._decide(decision)  # an update is no proof of who sent it either, until our API signs them
 
     @decide.validator
     def _check_decide(self, decision: Decision) -> None:
@@ -182,13 +182,14 @@ class AgentWorkflow:
     def decide_by_signal(self, decision: Decision) -> None:
         """Decide from the Web UI or any client; who signals is not verified."""
         try:
-            self._decide(decision.model_copy(update={"verified": False}))
+            self._decide(decision)
         except InvalidInput as exc:
             workflow.set_current_details(f"a decision was refused: {exc}")
 
     def _decide(self, decision: Decision) -> Receipt:
         call = inbox.find_pending(self._carry, decision)
-        call.pending = decision.model_copy(update={"decision_id": decision.decision_id or workflow.uuid4().hex})
+        decision_id = decision.decision_id or workflow.uuid4().hex
+        call.pending = decision.model_copy(update={"decision_id": decision_id, "verified": False})
         call.state = "deciding"
         return self._receipt(call.pending.decision_id or "", call.step_no)
 
