@@ -18,7 +18,7 @@ import psutil
 from holdfast import errors
 from holdfast.errors import HoldfastError, StackBusy, StackError
 from holdfast.server.leftovers import end_leftovers
-from holdfast.server.lock import folder_lock
+from holdfast.server.lock import folder_lock, lock_holder
 from holdfast.server.processes import kill_tree, log_tail
 from holdfast.server.state import StackInfo, is_alive, make_home, read_stack, read_state, settings_environment
 from holdfast.settings import Settings
@@ -119,13 +119,14 @@ def stop_stack(home: Path, *, grace: float = 10.0) -> bool:
     """
     home = home.absolute()
     info = read_state(home)
-    if info is None:
+    pid = info.supervisor.pid if info is not None and is_alive(info.supervisor) else lock_holder(home)
+    if info is None and pid is None:
         return False
     ran = False
-    if is_alive(info.supervisor):
+    if pid is not None:
         ran = True
         with contextlib.suppress(psutil.Error):
-            supervisor = psutil.Process(info.supervisor.pid)
+            supervisor = psutil.Process(pid)
             supervisor.terminate()
             deadline = time.monotonic() + grace + _MARGIN
             while _runs(supervisor) and time.monotonic() < deadline:

@@ -15,7 +15,7 @@ import psutil
 from holdfast.errors import StackBusy
 from holdfast.server.state import make_home
 
-__all__ = ["folder_lock"]
+__all__ = ["folder_lock", "lock_holder"]
 
 
 _DYING: Final = 5.0  # seconds: a killed process keeps its locks until the last of its threads has ended
@@ -44,6 +44,23 @@ def _lives(holder: str) -> bool:
         return psutil.Process(int(holder)).status() != psutil.STATUS_ZOMBIE
     except (ValueError, psutil.Error):  # it has not written its pid yet, or is gone
         return False
+
+
+def lock_holder(home: Path) -> int | None:
+    """Return the pid of the process that holds the lock now: a supervisor, also one that is still starting."""
+    try:
+        descriptor = os.open(home / "lock", os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        return int(holder) if holder.isdigit() else None
+    else:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
