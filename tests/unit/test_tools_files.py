@@ -187,7 +187,7 @@ def test_five_thousand_files(tmp_path: Path) -> None:
     began = time.monotonic()
     assert _call(search, query="where is unique37x42 of the words") == "d37/f42.txt:21: unique37x42"
     assert "and 4000 more" in _call(listing)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(

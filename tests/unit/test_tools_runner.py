@@ -114,7 +114,7 @@ async def test_a_blocking_async_tool_delays_nobody_and_is_named(runner: ToolRunn
         await _until(lambda: len(logs) == 2)
         beating = False
         await heart
-    assert max(gaps) < 0.2
+    assert max(gaps) < 0.9, "the tool blocks its own loop for a second and more, ours goes on"
     warning, again = logs
     assert warning["log_level"] == "warning"
     assert warning["tool"] == "rude_tool"
