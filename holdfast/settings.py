@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     time_scale: float = Field(1.0, ge=0.1, le=100, description="Multiplies every protocol time below.")
     beat: float = Field(0.5, gt=0, description="Heartbeat interval of every activity.")
     lease: float = Field(2.0, gt=0, description="Ledger lease and heartbeat time-out.")
+    task_timeout: float = Field(
+        3.0, gt=0, description="A workflow task taken by a killed worker is handed on after this."
+    )
     linger: float = Field(10.0, ge=0, description="How long an idle thread's workflow stays.")
     client_patience: float = Field(60.0, gt=0, description="A client waits so long for a server to come back.")
     memory_wait: float = Field(2.0, gt=0, description="How long a run waits for the memory process to take a step.")

@@ -33,7 +33,6 @@ Out = TypeVar("Out", bound=Contract)
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
-_TASK_TIMEOUT = timedelta(seconds=5)  # a kill during a workflow task costs this long: the design sets 3 to 5 s
 _TRANSIENT = {
     RPCStatusCode.UNAVAILABLE,
     RPCStatusCode.DEADLINE_EXCEEDED,
@@ -97,12 +96,18 @@ class Wire:
                 task_queue=self._settings.task_queue,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                task_timeout=_TASK_TIMEOUT,
+                task_timeout=timedelta(seconds=self._settings.scaled(self._settings.task_timeout)),
             )
-            out: Out = await self.temporal.execute_update_with_start_workflow(
-                name, arg, start_workflow_operation=start, id=update_id, result_type=result_type
-            )
-            return out
+            # The SDK also leaves its error in a future; unless someone looks at it, asyncio prints a traceback later.
+            heard = asyncio.ensure_future(start.workflow_handle())
+            heard.add_done_callback(lambda done: done.cancelled() or done.exception())
+            try:
+                out: Out = await self.temporal.execute_update_with_start_workflow(
+                    name, arg, start_workflow_operation=start, id=update_id, result_type=result_type
+                )
+                return out
+            finally:
+                heard.cancel()
 
         return await self._insist(send)
 
@@ -165,7 +170,8 @@ class Wire:
         return found
 
     async def _insist(self, send: Callable[[], Awaitable[Out]]) -> Out:
-        loop = asyncio.get_running_loop()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        cancelled = task.cancelling() if task is not None else 0
         deadline, pause = loop.time() + self._patience, _FIRST_PAUSE
         while True:
             lost: BaseException
@@ -185,6 +191,8 @@ class Wire:
                     ) from exc
                 lost = exc
             except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError) as exc:
+                if task is not None and task.cancelling() > cancelled:
+                    raise asyncio.CancelledError from exc  # the SDK turns a cancel of its caller into this error
                 lost = exc
             if loop.time() + pause > deadline:
                 why = str(lost).rstrip(".") or type(lost).__name__
