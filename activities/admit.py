@@ -7,7 +7,7 @@ from temporalio import activity
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.contracts import OPEN_STATES, Activity, Admit, Admitted, Limits, Message, Run
 from holdfast.ids import run_id_for
-from holdfast.memory import decisions, events, runs, threads
+from holdfast.memory import decisions, events, ledger, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.threads import ThreadRow
 
@@ -33,6 +33,7 @@ class AdmitActivities:
             if thread.taken_over:
                 await self._take_over(conn, thread)
             if inp.open:
+                out.step_no = await ledger.last_step(conn, thread.id, at.scope(inp.writer))
                 out.runs.extend(await runs.open_of_thread(conn, thread.id))
             for message in inp.messages:
                 await self._admit_one(conn, at, thread, message, out, news)
@@ -119,4 +120,5 @@ class AdmitActivities:
             model_timeout=settings.model_timeout,
             roll_after=settings.roll_after_events,
             memory_queue=settings.memory_queue,
+            task_timeout=settings.scaled(settings.task_timeout),
         )

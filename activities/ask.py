@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -65,8 +66,11 @@ class AskActivities:
             id=workflow_id_for(settings.tenant, thread),
             task_queue=settings.task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            task_timeout=timedelta(seconds=5),
+            task_timeout=timedelta(seconds=settings.scaled(settings.task_timeout)),
         )
+        # The SDK leaves its error in a future as well; unless someone looks at it, asyncio prints a traceback later.
+        heard = asyncio.ensure_future(start.workflow_handle())
+        heard.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             accepted = await self._deps.client.execute_update_with_start_workflow(
                 "message", message, start_workflow_operation=start, result_type=Accepted

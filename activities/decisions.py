@@ -42,6 +42,7 @@ class DecisionActivities:
         seq = None
         out = Asked()
         async with self._deps.pool.acquire() as conn, conn.transaction():
+            await runs.lock(conn, inp.run_id)  # before its approvals and events, as whoever ends a run does
             for call in inp.calls:
                 key = effect_key(at.scope(inp.writer), call.epoch, call.step_no, call.tool)
                 if await ledger.stored(conn, key) is not None:
@@ -91,6 +92,7 @@ class DecisionActivities:
             except (ToolArgumentsInvalid, ValueError) as exc:
                 out = Recorded(accepted=False, why=f"the edited arguments do not fit: {exc}")
         async with self._deps.pool.acquire() as conn, conn.transaction():
+            await runs.lock(conn, inp.run_id)
             fresh = await decisions.audit(
                 conn,
                 decision_id,

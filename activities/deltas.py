@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+
+import structlog
 
 from holdfast.activities.deps import Deps
+from holdfast.ids import storable
 from holdfast.memory import events
-from holdfast.memory.database import UNAVAILABLE
 
 __all__ = ["DeltaWriter"]
 
 _EVERY = 0.1  # seconds
+
+log = structlog.get_logger(__name__)
 
 
 class DeltaWriter:
@@ -34,21 +37,25 @@ class DeltaWriter:
         """Stop writing; the reply itself is about to be committed."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
 
     async def _serve(self) -> None:
-        with suppress(*UNAVAILABLE):
-            generation = None
-            n = 0
-            while True:
-                await asyncio.sleep(_EVERY)
-                if not self._parts:
-                    continue
-                text, self._parts = "".join(self._parts).replace("\x00", ""), []
-                async with self._deps.pool.acquire() as conn:
-                    if generation is None:
-                        generation = await events.new_generation(conn)
-                    await events.write_delta(conn, self._run_id, self._step_no, generation, n, text)
-                n += 1
-                self._deps.notifier.poke(self._run_id, 0)
+        try:
+            await self._write()
+        except Exception as exc:  # noqa: BLE001  # nothing here may cost the reply, which would be bought again
+            log.info("the tokens of a model call are not shown", error=repr(exc))
+
+    async def _write(self) -> None:
+        generation = None
+        n = 0
+        while True:
+            await asyncio.sleep(_EVERY)
+            if not self._parts:
+                continue
+            text, self._parts = storable("".join(self._parts)), []
+            async with self._deps.pool.acquire() as conn:
+                if generation is None:
+                    generation = await events.new_generation(conn)
+                await events.write_delta(conn, self._run_id, self._step_no, generation, n, text)
+            n += 1
+            self._deps.notifier.poke(self._run_id, 0)

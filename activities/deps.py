@@ -7,14 +7,15 @@ import os
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from holdfast import llm
 from holdfast.contracts import AgentDefinition
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.ids import effect_scope, split_workflow_id
 from holdfast.memory import runs
 from holdfast.memory.database import Pool
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from holdfast.tools.tool import AnyTool
 
 __all__ = ["Deps", "Here", "here"]
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -79,16 +82,20 @@ class Deps:
         loaded = self.agents.get(agent)
         return loaded.tools.get(name) if loaded is not None else None
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something beside the activity and keep hold of it; its failure is logged."""
         task = asyncio.create_task(work)
         self.background.add(task)
         task.add_done_callback(self._reap)
+        return task
 
     def _reap(self, task: asyncio.Task[Any]) -> None:
         self.background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.warning("a background task failed", error=repr(task.exception()))
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ApplicationError | HoldfastError):
+            log.info("a background task ended", error=repr(error))
+        elif error is not None:
+            log.warning("a background task failed", error=repr(error))
 
 
 @dataclass(frozen=True, slots=True)

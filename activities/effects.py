@@ -17,7 +17,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from holdfast.activities.deps import Deps, Here
-from holdfast.activities.outcome import Outcome, commit_outcome, fill
+from holdfast.activities.outcome import Outcome, commit_outcome, fill, recorded_outcome
 from holdfast.contracts import RunState, ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
 from holdfast.memory import events, ledger, runs
@@ -89,7 +89,7 @@ class EffectCall:
         """Carry the call as far as it goes."""
         claim = await self._claim()
         if claim.kind == "done":
-            return ToolOutcome.model_validate(claim.result)
+            return await recorded_outcome(self._deps, self._at, self._inp, self._step.key, claim.result or {})
         if claim.kind == "abandoned":
             text = "abandoned: nobody can tell whether this call took effect; a person gave it up. Do not repeat it."
             return await commit_outcome(self._deps, self._at, self._inp, Outcome(text, status="abandoned"))
@@ -195,7 +195,11 @@ class EffectCall:
             self._deps.spawn(self._given_up())
             raise
         except Exception as exc:  # noqa: BLE001  # whatever a tool raises is its outcome
-            return await self._failed(exc)
+            return await asyncio.shield(self._deps.spawn(self._failed(exc)))
+        # Shielded: with the database away this attempt may run out of time, yet it alone knows how the call ended.
+        return await asyncio.shield(self._deps.spawn(self._succeeded(value)))
+
+    async def _succeeded(self, value: Any) -> ToolOutcome:
         return await self._complete(await self._outcome(value))
 
     async def _outcome(self, value: Any) -> Outcome:
@@ -257,7 +261,7 @@ class EffectCall:
                 async with self._deps.pool.acquire() as conn, conn.transaction():
                     return await work(conn)
             except UNAVAILABLE as exc:
-                if self._deps.pool.is_closing():
+                if self._deps.pool.is_closing() or isinstance(exc, ValueError):  # our own mistake, not an outage
                     raise
                 log.info("the database is away: the outcome of a call waits", tool=self._tool.name, error=repr(exc))
             await asyncio.sleep(self._deps.settings.scaled(self._deps.settings.beat))

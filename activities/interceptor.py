@@ -53,7 +53,9 @@ class _Inbound(ActivityInboundInterceptor):
             attempt=info.attempt,
             **{name: value for name in ("run_id", "step_no") if (value := getattr(arg, name, None)) is not None},
         )
-        beat = asyncio.create_task(_beat(self._every))
+        allowed = info.heartbeat_timeout  # short workflows know no settings, so theirs may be shorter than our scale
+        every = self._every if allowed is None else min(self._every, allowed.total_seconds() / 4)
+        beat = asyncio.create_task(_beat(every))
         try:
             return await super().execute_activity(input)
         except HoldfastError as exc:

@@ -12,7 +12,7 @@ from holdfast import llm
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.requests import build_request, model_of, request_hash, tokens_besides, window_limit
-from holdfast.contracts import PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
+from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
 from holdfast.errors import ContextTooLong, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.llm import ModelRequest, ToolCallRequest
@@ -118,6 +118,9 @@ class ModelActivities:
         )
         async with self._deps.pool.acquire() as conn, conn.transaction():
             thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
+            run = await runs.lock(conn, inp.run_id)
+            if run is None or run["state"] not in OPEN_STATES:  # ended in Temporal, and nobody took the thread over yet
+                raise StaleWriter(f"run {inp.run_id} has ended: nothing more is written to its thread")
             out.seq = await threads.append(
                 conn,
                 thread,
@@ -194,7 +197,7 @@ class ModelActivities:
                 text = canonical_json(args)
                 text.encode()  # a lone surrogate has no bytes
                 self._validate(definition.name, asked.name, args)
-            except (ValueError, ToolArgumentsInvalid) as exc:
+            except (ValueError, RecursionError, ToolArgumentsInvalid) as exc:
                 why = f"error: the arguments of {asked.name} cannot be used: {exc}. Call it again with others."
         if why is not None:
             call.error = True

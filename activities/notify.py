@@ -55,3 +55,5 @@ class Notifier:
                 )
             except UNAVAILABLE as exc:
                 log.debug("notification not sent; readers poll", error=str(exc))
+            except Exception:
+                log.exception("notification not sent; readers poll")

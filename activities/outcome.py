@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from holdfast.activities.deps import Deps, Here
 from holdfast.contracts import PREVIEW, ToolOutcome, ToolStep
+from holdfast.ids import storable
 from holdfast.memory import events, ledger, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Step
 
-__all__ = ["Outcome", "commit_outcome", "commit_pure", "fill"]
+__all__ = ["Outcome", "commit_outcome", "commit_pure", "fill", "recorded_outcome"]
 
 
 @dataclass(slots=True)
@@ -21,6 +22,9 @@ class Outcome:
     text: str
     status: Literal["done", "error", "abandoned"] = "done"
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.text = storable(self.text)  # an exception may quote a file name, or what was in a file
 
     def contract(self) -> ToolOutcome:
         """Return it as the workflow gets it: a preview and a size."""
@@ -78,6 +82,35 @@ async def commit_outcome(deps: Deps, at: Here, inp: ToolStep, outcome: Outcome) 
     return outcome.contract()
 
 
+async def recorded_outcome(deps: Deps, at: Here, inp: ToolStep, key: str, result: dict[str, Any]) -> ToolOutcome:
+    """Return the outcome that the ledger has, and see to it that the model reads it.
+
+    After a Reset the same step may come again under a new reply of the model, whose slot is still open.
+    """
+    outcome = ToolOutcome.model_validate(result)
+    seq = None
+    async with deps.pool.acquire() as conn, conn.transaction():
+        thread = await threads.hold_for_writer(conn, at.tenant, at.thread, inp.writer)
+        if thread is not None and await threads.message_at(conn, thread.id, inp.seq) is None:
+            content, blob = await threads.recorded_result(conn, key) or (outcome.preview, None)
+            if await threads.fill_slot(conn, thread.id, inp.seq, inp.call_id, content, blob=blob):
+                seq = await events.emit(
+                    conn,
+                    inp.run_id,
+                    "tool_done",
+                    step=inp.step_no,
+                    call_id=inp.call_id,
+                    tool=inp.tool,
+                    status=outcome.status,
+                    preview=content[:200].replace("\x00", ""),
+                    bytes=outcome.bytes,
+                    seconds=0.0,
+                )
+    if seq is not None:
+        deps.notifier.poke(inp.run_id, seq)
+    return outcome
+
+
 async def commit_pure(deps: Deps, at: Here, inp: ToolStep, step: Step, outcome: Outcome) -> ToolOutcome:
     """Commit a pure step: whoever is first is right, a later attempt gets the first one's outcome."""
     result = outcome.contract()
@@ -90,4 +123,4 @@ async def commit_pure(deps: Deps, at: Here, inp: ToolStep, step: Step, outcome: 
                     deps.notifier.poke(inp.run_id, seq)
                 return result
         done = await ledger.stored(conn, step.key)
-    return ToolOutcome.model_validate(done[0]) if done is not None else result
+    return await recorded_outcome(deps, at, inp, step.key, done[0]) if done is not None else result

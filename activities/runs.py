@@ -18,11 +18,14 @@ from holdfast.contracts import (
     RunState,
 )
 from holdfast.errors import UnknownRun
-from holdfast.memory import decisions, events, outbox, runs, threads
+from holdfast.ids import effect_key
+from holdfast.memory import decisions, events, ledger, outbox, runs, threads
 from holdfast.memory.database import Connection
+from holdfast.memory.ledger import Step
 
 __all__ = ["RunActivities"]
 
+_COMPACT = "compact"  # the tool name under which the ledger knows compactions
 _REMEMBERED = 8000  # characters of a question or an answer that long-term memory is given
 
 
@@ -63,17 +66,26 @@ class RunActivities:
         at = here()
         definition = await self._deps.definition(inp.definition)
         await self._deps.warm(model_of(definition, self._deps.settings))
-        goal = window_limit(definition, self._deps.settings) // 2
+        scope = at.scope(inp.writer)
+        key = effect_key(scope, 0, inp.step_no, _COMPACT)
+        step = Step(key, inp.run_id, scope, inp.step_no, _COMPACT, "pure", args_hash=inp.definition)
         async with self._deps.pool.acquire() as conn, conn.transaction():
             thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
+            done = await ledger.stored(conn, key)
+            if done is not None:  # twice would halve the window twice
+                return Compacted.model_validate(done[0])
             sizes = await threads.sizes(conn, thread.id, thread.window_from)
+            # Sizes are estimates: a provider may find the window full that by them is not.
+            goal = min(window_limit(definition, self._deps.settings), sum(tokens for _, _, tokens in sizes)) // 2
             from_seq, kept = _slide(sizes, goal, thread.window_from)
-            if from_seq == thread.window_from:
-                return Compacted(from_seq=from_seq, tokens=kept)
+            out = Compacted(from_seq=from_seq, tokens=kept, changed=from_seq != thread.window_from)
+            await ledger.record_pure(conn, step, at.owner, out.model_dump(mode="json"))
+            if not out.changed:
+                return out
             await threads.set_window(conn, thread.id, from_seq)
             seq = await events.emit(conn, inp.run_id, "compacted", from_seq=from_seq, tokens=kept)
         self._deps.notifier.poke(inp.run_id, seq)
-        return Compacted(from_seq=from_seq, tokens=kept, changed=True)
+        return out
 
     @activity.defn(name=Activity.RECALL_MISSED)
     async def recall_missed(self, inp: RecallMissed) -> None:
@@ -141,6 +153,6 @@ def _slide(sizes: list[tuple[int, str, int]], goal: int, current: int) -> tuple[
             break
         if role != "tool":
             kept, total = seq, tail
-        if tail > goal:
+        if tail > goal and role != "tool":
             break
     return kept, total

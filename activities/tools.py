@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
-from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure
+from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure, recorded_outcome
 from holdfast.contracts import Activity, ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import ToolArgumentsInvalid, ToolError, ToolResultInvalid
 from holdfast.ids import effect_key
@@ -96,7 +96,7 @@ class ToolActivities:
             row = await ledger.find(conn, inp.run_id, inp.step_no)
             done = await ledger.stored(conn, step.key)
         if done is not None:
-            return ToolOutcome.model_validate(done[0])
+            return await recorded_outcome(self._deps, at, inp, step.key, done[0])
         if row is not None and row["state"] == "in_doubt":
             return ToolOutcome(status="in_doubt", preview=inp.tool)
         return await commit_outcome(self._deps, at, inp, Outcome(text, status="error"))
@@ -114,7 +114,7 @@ class ToolActivities:
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
         if done is not None:
-            return ToolOutcome.model_validate(done[0])
+            return await recorded_outcome(self._deps, at, inp, step.key, done[0])
         runner = self._deps.runner
         if runner is None:
             raise ApplicationError("this worker runs no tools", type="ConfigurationError")

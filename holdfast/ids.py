@@ -19,6 +19,7 @@ __all__ = [
     "effect_scope",
     "run_id_for",
     "split_workflow_id",
+    "storable",
     "workflow_id_for",
 ]
 
@@ -79,6 +80,19 @@ def effect_key(scope: str, epoch: int, step_no: int, tool: str) -> str:
 def canonical_json(value: Any) -> str:
     """Return the one JSON text of *value* that hashes are taken of: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def storable(text: str) -> str:
+    """Return *text* without what PostgreSQL cannot hold: NUL is left out, a lone half of a surrogate pair is replaced.
+
+    Models stream the two halves of a character in two pieces now and then: those are put together.
+    """
+    text = text.replace("\0", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def args_hash(args: dict[str, Any]) -> str:

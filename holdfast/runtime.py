@@ -129,6 +129,7 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
                 settings.database_url,
                 size=max(2, settings.database_pool // 2),
                 name=f"holdfast-{name}-tools",
+                idle=None,
             )
             stack.push_async_callback(runner.call, deps.tool_pool.close)
         if role == "memory" or settings.qdrant_url:
@@ -201,10 +202,12 @@ async def _drain_outbox(deps: Deps) -> None:
                     id=f"{deps.settings.memory_queue}-outbox",
                     task_queue=deps.settings.memory_queue,
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                    task_timeout=timedelta(seconds=5),
+                    task_timeout=timedelta(seconds=deps.settings.scaled(deps.settings.task_timeout)),
                 )
         except (*UNAVAILABLE, RPCError) as exc:
             log.info("outbox not looked at", error=str(exc))
+        except Exception:  # looked at again later
+            log.exception("outbox not looked at")
         await asyncio.sleep(deps.settings.scaled(deps.settings.sweep_every))
 
 

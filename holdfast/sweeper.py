@@ -40,18 +40,19 @@ class Sweeper:
                 await self.sweep()
             except (*UNAVAILABLE, RPCError) as exc:
                 log.info("sweep put off", error=str(exc))
+            except Exception:  # one row that cannot be dealt with must not end the sweeping
+                log.exception("sweep failed")
 
     async def sweep(self) -> None:
         """Look once, unless another worker looks already."""
-        async with self._pool.acquire() as conn:
-            if not await conn.fetchval("select pg_try_advisory_lock($1)", _LOCK):
+        # The lock is a transaction's, which PostgreSQL ends if this process is frozen: another worker sweeps then.
+        async with self._pool.acquire() as guard, guard.transaction():
+            if not await guard.fetchval("select pg_try_advisory_xact_lock($1)", _LOCK):
                 return
-            try:
-                await self._threads(conn)
+            async with self._pool.acquire() as conn:
                 await self._calls(conn)
                 await events.sweep_deltas(conn)
-            finally:
-                await conn.execute("select pg_advisory_unlock($1)", _LOCK)
+                await self._threads(conn)
 
     async def _threads(self, conn: Connection) -> None:
         open_threads = await runs.threads_with_open_runs(conn)
@@ -78,7 +79,7 @@ class Sweeper:
                     id=workflow_id,
                     task_queue=self._settings.task_queue,
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                    task_timeout=timedelta(seconds=5),
+                    task_timeout=timedelta(seconds=self._settings.scaled(self._settings.task_timeout)),
                 )
 
     async def _status(self, workflow_id: str) -> WorkflowExecutionStatus | None:
@@ -102,6 +103,7 @@ class Sweeper:
             if not run.begun:
                 continue
             async with conn.transaction():
+                await runs.lock(conn, run.run_id)
                 await threads.fill_interrupted(conn, row.id, run.run_id)
                 await decisions.void(conn, run.run_id)
                 if await runs.end(conn, run.run_id, RunState.STOPPED, error=why, answer_seq=None, steps=run.steps):

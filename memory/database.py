@@ -24,6 +24,9 @@ UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,  # no connection, memory or disk left: until someone sees to it
+    asyncpg.TransactionRollbackError,  # a deadlock: one of two is asked to try again
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
 _LOCK = 0x486F6C6466617374  # the advisory lock of migrations: "Holdfast" in ASCII
@@ -52,8 +55,11 @@ async def connect(url: str, *, name: str = "holdfast", timeout: float = 10.0) ->
         raise _advice(url, exc) from exc
 
 
-async def open_pool(url: str, *, size: int, name: str, timeout: float = 10.0) -> Pool:
+async def open_pool(url: str, *, size: int, name: str, timeout: float = 10.0, idle: float | None = 10.0) -> Pool:
     """Open a pool of at most *size* connections; *name* shows in pg_stat_activity.
+
+    A transaction in which nothing happens for *idle* seconds is rolled back by PostgreSQL: else a process frozen in the
+    middle of one would hold its locks, and so a thread, for as long as it is frozen.
 
     Raises:
         StorageError: the server does not answer, or refuses; the message says what to check.
@@ -66,7 +72,11 @@ async def open_pool(url: str, *, size: int, name: str, timeout: float = 10.0) ->
             max_size=size,
             timeout=timeout,
             command_timeout=60.0,
-            server_settings={"search_path": "holdfast", "application_name": name},
+            server_settings={
+                "search_path": "holdfast",
+                "application_name": name,
+                "idle_in_transaction_session_timeout": str(int((idle or 0) * 1000)),
+            },
         )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as exc:
         raise _advice(url, exc) from exc

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 
 from holdfast.contracts import Event
+from holdfast.ids import storable
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
@@ -20,7 +21,8 @@ _Q = queries("events")
 
 async def emit(conn: Connection, run_id: str, kind: str, /, **data: Any) -> int:
     """Append an event and return its number. Call it last in a transaction: it locks the run's head until commit."""
-    seq: int = await conn.fetchval(_Q["emit"], run_id, kind, json.dumps(data, ensure_ascii=False, default=str))
+    text = storable(json.dumps(data, ensure_ascii=False, default=str))
+    seq: int = await conn.fetchval(_Q["emit"], run_id, kind, text)
     return seq
 
 

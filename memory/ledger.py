@@ -13,6 +13,7 @@ from typing import Any, Literal
 import asyncpg
 
 from holdfast.contracts import EffectClass
+from holdfast.ids import storable
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
@@ -26,6 +27,7 @@ __all__ = [
     "fail",
     "find",
     "guard",
+    "last_step",
     "late",
     "left_behind",
     "of_run",
@@ -156,13 +158,13 @@ async def complete(
 async def fail(conn: Connection, key: str, fence: int, error: str, result: dict[str, Any] | None = None) -> bool:
     """Mark the step failed: proved that nothing took effect. With a *result* the failure is final."""
     text = None if result is None else json.dumps(result)
-    status: str = await conn.execute(_Q["fail"], key, fence, error[:2000], text)
+    status: str = await conn.execute(_Q["fail"], key, fence, storable(error[:2000]), text)
     return status.endswith(" 1")
 
 
 async def doubt(conn: Connection, key: str, fence: int, why: str) -> bool:
     """Mark a sent step in doubt; False when it was not in flight under this fence, or never sent."""
-    status: str = await conn.execute(_Q["doubt"], key, fence, why[:2000])
+    status: str = await conn.execute(_Q["doubt"], key, fence, storable(why[:2000]))
     return status.endswith(" 1")
 
 
@@ -245,6 +247,12 @@ async def find(conn: Connection, run_id: str, step_no: int) -> asyncpg.Record | 
     return await conn.fetchrow(_Q["find"], run_id, step_no)
 
 
+async def last_step(conn: Connection, thread_id: int, scope: str) -> int:
+    """Return the highest step number that the ledger has of a thread under this scope; 0 if none."""
+    found: int = await conn.fetchval(_Q["last_step"], thread_id, scope)
+    return found
+
+
 async def left_behind(conn: Connection, grace: float) -> list[asyncpg.Record]:
-    """Return calls still in flight whose run has ended and whose lease ran out *grace* seconds ago."""
+    """Return calls still in flight whose run has ended, or goes on under another workflow, *grace* s past lease."""
     return await conn.fetch(_Q["left_behind"], grace)

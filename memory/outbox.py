@@ -7,6 +7,7 @@ import json
 import asyncpg
 
 from holdfast.contracts import MemoryHit
+from holdfast.ids import storable
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
@@ -19,7 +20,7 @@ async def put(
     conn: Connection, *, tenant: str, source_key: str, run_id: str, thread: str, kind: str, text: str
 ) -> None:
     """Write down that *text* is to be remembered, once per *source_key*."""
-    await conn.execute(_Q["put"], tenant, source_key, run_id, thread, kind, text)
+    await conn.execute(_Q["put"], tenant, source_key, run_id, thread, kind, storable(text))
 
 
 async def take(conn: Connection, run_id: str | None, limit: int) -> list[asyncpg.Record]:

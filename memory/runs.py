@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 
 from holdfast.contracts import AgentDefinition, Message, Run, RunState
+from holdfast.ids import storable
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 from holdfast.memory.threads import tokens_of
@@ -136,7 +137,8 @@ async def end(
     conn: Connection, run_id: str, state: RunState, *, error: str | None, answer_seq: int | None, steps: int
 ) -> bool:
     """End a run; False when it had ended before."""
-    status: str = await conn.execute(_Q["end"], run_id, state, error, answer_seq, steps)
+    said = storable(error) if error is not None else None  # a provider's or a tool's own words
+    status: str = await conn.execute(_Q["end"], run_id, state, said, answer_seq, steps)
     return status.endswith(" 1")
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "page",
     "place",
     "put_blob",
+    "recorded_result",
     "set_window",
     "sizes",
     "slot_of_step",
@@ -227,6 +228,12 @@ async def call_arguments(conn: Connection, tenant: str, thread: str, slot: int, 
         if call["id"] == call_id:
             return str(call["function"]["arguments"])
     return None
+
+
+async def recorded_result(conn: Connection, key: str) -> tuple[str, str | None] | None:
+    """Return (content, blob) of the slot that a ledger row's call filled, or None."""
+    row = await conn.fetchrow(_Q["recorded_result"], key)
+    return None if row is None else (str(json.loads(row["body"])["content"]), row["blob"])
 
 
 async def slot_of_step(

@@ -64,7 +64,7 @@ class AgentWorkflow:
             await workflow.wait_condition(lambda: work.done() or admitter.done())
         except asyncio.CancelledError:
             work.cancel()
-            await self._cancelled()
+            await self._cancelled(admitter)
             admitter.cancel()
             raise
         if admitter.done():
@@ -103,22 +103,26 @@ class AgentWorkflow:
         return info.is_continue_as_new_suggested() or info.get_current_history_length() >= self._carry.limits.roll_after
 
     async def _roll(self) -> None:
-        # An activity in flight would be cancelled by continue-as-new: admissions and remembering end first.
-        await workflow.wait_condition(self._quiet)
-        workflow.continue_as_new(ThreadStart(carry=self._carry), task_timeout=timedelta(seconds=5))
+        # An activity in flight would be cancelled by continue-as-new: admissions and remembering end first. A message
+        # may come even after this look: what is not admitted is still in the inbox, and goes along.
+        await workflow.wait_condition(lambda: self._quiet() and not self._carry.inbox)
+        workflow.continue_as_new(
+            ThreadStart(carry=self._carry), task_timeout=timedelta(seconds=self._carry.limits.task_timeout)
+        )
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _cancelled(self) -> None:
+    async def _cancelled(self, admitter: asyncio.Task[None]) -> None:
         """Temporal was asked to cancel this workflow: stop the run under way and all that wait."""
         carry = self._carry
-        await workflow.wait_condition(lambda: not self._admitting)
+        # What was accepted is stored first, or it would be lost with this execution.
+        await workflow.wait_condition(lambda: admitter.done() or not (self._admitting or carry.inbox))
         for run in ([carry.current] if carry.current else []) + carry.queue:
             run.stop = run.stop or "cancelled in Temporal"
             await RunLoop(carry, self._should_roll, self._keep).work(run)
-        await workflow.wait_condition(self._quiet)
+        await workflow.wait_condition(lambda: admitter.done() or (self._quiet() and not carry.inbox))
 
     # ------------------------------------------------------------------------------------ admission
 
@@ -127,7 +131,7 @@ class AgentWorkflow:
         carry = self._carry
         while True:
             await workflow.wait_condition(lambda: bool(carry.inbox) or not carry.opened)
-            batch, carry.inbox = carry.inbox, []
+            batch = carry.inbox[: inbox.BATCH]  # they leave the inbox when they are stored, not before
             self._admitting = True
             admitted: Admitted = await options.execute(
                 Activity.ADMIT,
@@ -141,6 +145,8 @@ class AgentWorkflow:
                 carry.limits,
                 summary=f"admit {len(batch)} message{'s' if len(batch) != 1 else ''}",
             )
+            del carry.inbox[: len(batch)]
+            carry.step_no = max(carry.step_no, admitted.step_no)
             if admitted.limits is not None:
                 carry.limits = admitted.limits
             held = {run.run_id for run in carry.queue} | ({carry.current.run_id} if carry.current else set())
@@ -168,6 +174,7 @@ class AgentWorkflow:
     def _check_message(self, message: Message) -> None:
         split_workflow_id(workflow.info().workflow_id)
         inbox.check_message(message)
+        inbox.check_room(self._carry, message)
 
     @workflow.update(name="decide")
     def decide(self, decision: Decision) -> Receipt:
@@ -223,7 +230,7 @@ class AgentWorkflow:
 
     @stop.validator
     def _check_stop(self, request: StopRequest) -> None:
-        inbox.find_run(self._carry, request.run_id)
+        inbox.find_stop(self._carry, request)
 
     @workflow.signal(name="stop")
     def stop_by_signal(self, request: StopRequest) -> None:
@@ -234,7 +241,7 @@ class AgentWorkflow:
             workflow.set_current_details(f"a stop was refused: {exc}")
 
     def _stop(self, request: StopRequest) -> Receipt:
-        run = inbox.find_run(self._carry, request.run_id)
+        run = inbox.find_stop(self._carry, request)
         by = f" by {request.actor}" if request.actor else ""
         run.stop = run.stop or f"stopped{by}{': ' + request.reason if request.reason else ''}"
         return Receipt(decision_id="", run_id=run.run_id)

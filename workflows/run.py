@@ -9,7 +9,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from holdfast.contracts import (
     PREVIEW,
@@ -41,6 +41,8 @@ STATE = SearchAttributeKey.for_keyword("HoldfastState")
 NEEDS_APPROVAL = SearchAttributeKey.for_bool("HoldfastNeedsApproval")
 COST = SearchAttributeKey.for_float("HoldfastCostUsd")
 
+_SAID = 2000  # characters of an error that travel in a history
+
 
 class _Finished(Exception):  # carries the end of a run out of its rounds
     def __init__(self, state: RunState, *, error: str | None = None, answer_seq: int | None = None) -> None:
@@ -68,10 +70,12 @@ class RunLoop:
         except _Finished as end:
             await self._end(run, end)
         except ActivityError as exc:
+            if is_cancelled_exception(exc):
+                raise asyncio.CancelledError from exc  # the workflow is cancelled: whoever did that ends the run
             # Only what no retry can mend gets here: its activity said so.
             cause = exc.cause
             message = cause.message if isinstance(cause, ApplicationError) else str(cause or exc)
-            await self._end(run, _Finished(RunState.FAILED, error=message))
+            await self._end(run, _Finished(RunState.FAILED, error=message[:_SAID]))
         return True
 
     def _step(self, run: Run) -> dict[str, Any]:
@@ -190,7 +194,9 @@ class RunLoop:
                 timeout=timedelta(seconds=5 * limits.memory_wait),
             )
             run.recall_step = ref["step_no"] if found.count else None
-        except ActivityError:
+        except ActivityError as exc:
+            if is_cancelled_exception(exc):
+                raise
             await self._do(Activity.RECALL_MISSED, RecallMissed(**ref), type(None), "memory unavailable")
         run.recalled = True
 

@@ -70,6 +70,7 @@ class Limits(Contract):
     model_timeout: float = 600.0
     roll_after: int = 4000
     memory_queue: str = "holdfast-memory"
+    task_timeout: float = 3.0
 
 
 class Carry(Contract):

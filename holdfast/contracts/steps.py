@@ -28,6 +28,7 @@ class Admitted(Contract):
     refused: list[str] = []
     ended: list[Run] = Field([], description="known runs that ended already, to notify whoever asked again")
     limits: Limits | None = Field(None, description="with the first admission of an execution chain")
+    step_no: int = Field(0, description="steps of this chain so far, where a Reset made it begin anew")
 
 
 class StepRef(Contract):

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.errors import ModelError, ModelRefused, ModelUnavailable
+from holdfast.ids import storable
 from holdfast.llm.models import ModelReply, ModelRequest, OnDelta, Usage, assistant_message
 from holdfast.llm.refusals import model_error
 from holdfast.llm.rehearsal import rehearse
@@ -95,6 +96,9 @@ async def complete(request: ModelRequest, on_delta: OnDelta | None) -> ModelRepl
             "HOLDFAST_MODEL_TIMEOUT allows more time."
         ) from None
     text, calls, usage, finish = reply
+    if text is not None:
+        text = storable(text)
+    calls = [(storable(call_id), storable(name), storable(arguments)) for call_id, name, arguments in calls]
     if finish is None:
         raise ModelUnavailable(f"The stream of {request.model} was cut before its end. Another try may succeed.")
     requests = named_calls(calls, request.messages)

@@ -14,10 +14,11 @@ select run_id, seq, kind, data, at from events where run_id = $1 and seq > $2 or
 select nextval('generations')
 
 -- name: delta
--- An older attempt of the same model call is refused once a newer one has spoken.
+-- An older attempt of the same model call is refused once a newer one has spoken, any once the reply is recorded.
 insert into deltas (run_id, step_no, generation, n, text)
 select $1, $2, $3, $4, $5
 where not exists (select from deltas where run_id = $1 and step_no = $2 and generation > $3)
+  and not exists (select from requests where run_id = $1 and step_no = $2)
 
 -- name: deltas
 select step_no, generation, n, text from deltas

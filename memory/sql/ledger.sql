@@ -71,9 +71,14 @@ select * from effects where run_id = $1 order by step_no, epoch
 select key, scope, epoch, tool, state, class, args_hash from effects
 where run_id = $1 and step_no = $2 order by epoch desc limit 1
 
+-- name: last_step
+select coalesce(max(e.step_no), 0) from runs r join effects e on e.run_id = r.run_id
+where r.thread_id = $1 and e.scope = $2
+
 -- name: left_behind
 select e.key, e.run_id, e.step_no, e.tool, e.sent_at is not null as sent, e.fence
-from effects e join runs r on r.run_id = e.run_id
+from effects e join runs r on r.run_id = e.run_id join threads t on t.id = r.thread_id
 where e.state = 'in_flight' and e.lease_until < clock_timestamp() - make_interval(secs => $1)
-  and r.state not in ('queued', 'running', 'waiting')
+  and (r.state not in ('queued', 'running', 'waiting')
+       or e.scope <> t.tenant || ':' || t.thread || '@' || t.writer)
 limit 100

@@ -44,7 +44,7 @@ select seq, call_id, run_id from messages where thread_id = $1 and seq is not nu
 
 -- name: open_slots_of_run
 select seq, call_id, run_id from messages
-where thread_id = $1 and run_id = $2 and seq is not null and body is null order by seq
+where thread_id = $1 and run_id = $2 and role = 'tool' and seq is not null and body is null order by seq
 
 -- name: window
 select seq, role, run_id, call_id, body, tokens from messages
@@ -63,6 +63,11 @@ select seq, role, run_id, call_id, body, blob from messages where thread_id = $1
 -- name: slot_of_step
 select m.thread_id, m.seq, m.call_id from messages m join threads t on t.id = m.thread_id
 where t.tenant = $1 and t.thread = $2 and m.run_id = $3 and m.step_no = $4 and m.role = 'tool' and m.body is null
+
+-- name: recorded_result
+select m.body, m.blob from effects e
+join messages m on m.run_id = e.run_id and m.step_no = e.step_no and m.role = 'tool' and m.created_at <= e.created_at
+where e.key = $1 and m.body is not null order by m.seq desc limit 1
 
 -- name: asking
 select body from messages where thread_id = $1 and seq < $2 and role = 'assistant' order by seq desc limit 1
