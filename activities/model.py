@@ -13,7 +13,7 @@ from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.requests import build_request, model_of, request_hash, tokens_besides, window_limit
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
-from holdfast.errors import ContextTooLong, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
+from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.llm import ModelRequest, ToolCallRequest
 from holdfast.memory import events, ledger, outbox, requests, runs, threads
@@ -23,6 +23,8 @@ __all__ = ["ModelActivities"]
 
 MODEL = "model"  # the tool name under which the ledger knows model calls
 _NEARLY_FULL = 0.8
+_TRIES_OF_THE_UNKNOWN = 5
+_MOST_CALLS = 200  # of one reply: they travel in one payload
 
 
 class _Lost(Exception):  # rolls the transaction back: another attempt was first
@@ -89,6 +91,16 @@ class ModelActivities:
                 raise ApplicationError(
                     f"the model did not answer for {patience.total_seconds():.0f} s: {exc}",
                     type="ModelUnavailable",
+                    non_retryable=True,
+                ) from exc
+            raise
+        except HoldfastError:
+            raise
+        except Exception as exc:  # ours or the library's own fault: each try may cost money, so they are few
+            if activity.info().attempt >= _TRIES_OF_THE_UNKNOWN:
+                raise ApplicationError(
+                    f"the model call failed {activity.info().attempt} times: {type(exc).__name__}: {exc}"[:2000],
+                    type="ModelError",
                     non_retryable=True,
                 ) from exc
             raise
@@ -185,7 +197,9 @@ class ModelActivities:
         why: str | None = None
         args: dict[str, object] = {}
         text = ""
-        if declared is None:
+        if number >= _MOST_CALLS:
+            why = f"error: at most {_MOST_CALLS} calls may stand in one reply. Make the others in the next."
+        elif declared is None:
             names = ", ".join(tool.name for tool in definition.tools) or "none"
             why = f"error: there is no tool {asked.name[:64]!r}. The tools are: {names}"
         else:
