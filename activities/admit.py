@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from temporalio import activity
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
 
 from holdfast.activities.deps import Deps, Here, here
+from holdfast.activities.endings import ended_by_a_person, stop_begun
 from holdfast.contracts import OPEN_STATES, Activity, Admit, Admitted, Limits, Message, Run
 from holdfast.ids import run_id_for
 from holdfast.memory import decisions, events, ledger, runs, threads
@@ -31,7 +36,7 @@ class AdmitActivities:
             if thread is None:
                 return out
             if thread.taken_over:
-                await self._take_over(conn, thread)
+                news += await self._take_over(conn, at, thread)
             if inp.open:
                 out.step_no = await ledger.last_step(conn, thread.id, at.scope(inp.writer))
                 out.runs.extend(await runs.open_of_thread(conn, thread.id))
@@ -41,11 +46,25 @@ class AdmitActivities:
             self._deps.notifier.poke(run_id, seq)
         return out
 
-    async def _take_over(self, conn: Connection, thread: ThreadRow) -> None:
-        """Tidy up after an execution that is no more: its open calls are interrupted, its approvals void."""
+    async def _take_over(self, conn: Connection, at: Here, thread: ThreadRow) -> list[tuple[str, int]]:
+        """Tidy up after an execution that is no more: its open calls are interrupted, its approvals void.
+
+        If a person ended it, that ends the run it worked on, whether a sweep or the next message finds it.
+        """
         await threads.fill_interrupted(conn, thread.id)
-        for run in await runs.open_of_thread(conn, thread.id):
+        left = await runs.open_of_thread(conn, thread.id)
+        for run in left:
             await decisions.void(conn, run.run_id)
+        why = await self._ended_before(at) if any(run.begun for run in left) else None
+        return await stop_begun(conn, thread.id, why) if why is not None else []
+
+    async def _ended_before(self, at: Here) -> str | None:
+        """Say whether a person ended the execution before this one; None also when Temporal cannot tell just now."""
+        with suppress(RPCError):
+            async for found in self._deps.client.list_workflows(f"WorkflowId = '{at.workflow_id}'", limit=5):
+                if found.status != WorkflowExecutionStatus.RUNNING:
+                    return ended_by_a_person(found.status)
+        return None
 
     async def _admit_one(
         self,

@@ -8,11 +8,12 @@ from datetime import timedelta
 import structlog
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
-from holdfast.contracts import AGENT_WORKFLOW, RunState, ThreadStart
+from holdfast.activities.endings import ended_by_a_person, status_of, stop_begun
+from holdfast.contracts import AGENT_WORKFLOW, ThreadStart
 from holdfast.ids import workflow_id_for
-from holdfast.memory import decisions, events, ledger, runs, threads
+from holdfast.memory import events, ledger, runs, threads
 from holdfast.memory.database import UNAVAILABLE, Connection, Pool
 from holdfast.settings import Settings
 
@@ -21,7 +22,6 @@ __all__ = ["Sweeper"]
 log = structlog.get_logger(__name__)
 
 _LOCK = 0x73776565706572  # "sweeper"
-_ENDED_BY_A_PERSON = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.CANCELED)
 
 
 class Sweeper:
@@ -66,11 +66,12 @@ class Sweeper:
             workflow_id = workflow_id_for(tenant, thread)
             if workflow_id in running:
                 continue
-            status = await self._status(workflow_id)
+            status = await status_of(self._client, workflow_id)
             if status == WorkflowExecutionStatus.RUNNING:
                 continue
-            if status in _ENDED_BY_A_PERSON:
-                await self._stop(conn, tenant, thread, f"{status.name.lower()} in Temporal" if status else "")
+            why = ended_by_a_person(status)
+            if why is not None and (row := await threads.find(conn, tenant, thread)) is not None:
+                await stop_begun(conn, row.id, why)
             if any(run for run in await self._open(conn, tenant, thread)):
                 log.warning("a thread has work and no workflow: starting it", thread=workflow_id, writer=writer)
                 await self._client.start_workflow(
@@ -82,43 +83,9 @@ class Sweeper:
                     task_timeout=timedelta(seconds=self._settings.scaled(self._settings.task_timeout)),
                 )
 
-    async def _status(self, workflow_id: str) -> WorkflowExecutionStatus | None:
-        try:
-            return (await self._client.get_workflow_handle(workflow_id).describe()).status
-        except RPCError as exc:
-            if exc.status == RPCStatusCode.NOT_FOUND:
-                return None
-            raise
-
     async def _open(self, conn: Connection, tenant: str, thread: str) -> list[str]:
         row = await threads.find(conn, tenant, thread)
         return [] if row is None else [run.run_id for run in await runs.open_of_thread(conn, row.id)]
-
-    async def _stop(self, conn: Connection, tenant: str, thread: str, why: str) -> None:
-        """A person ended the workflow in Temporal: that ends the run it worked on; the queued ones go on."""
-        row = await threads.find(conn, tenant, thread)
-        if row is None:
-            return
-        for run in await runs.open_of_thread(conn, row.id):
-            if not run.begun:
-                continue
-            async with conn.transaction():
-                await runs.lock(conn, run.run_id)
-                await threads.fill_interrupted(conn, row.id, run.run_id)
-                await decisions.void(conn, run.run_id)
-                if await runs.end(conn, run.run_id, RunState.STOPPED, error=why, answer_seq=None, steps=run.steps):
-                    await events.emit(
-                        conn,
-                        run.run_id,
-                        "ended",
-                        state=RunState.STOPPED.value,
-                        error=why,
-                        answer_seq=None,
-                        tokens=run.tokens,
-                        cost_usd=run.cost_usd,
-                        rounds=run.rounds,
-                        steps=run.steps,
-                    )
 
     async def _calls(self, conn: Connection) -> None:
         """Settle calls in flight of runs that have ended: what was never sent failed, what was sent is in doubt."""

@@ -279,6 +279,22 @@ async def test_terminate_stops_the_run_and_what_waits_goes_on(world: World) -> N
     assert ended.value.state == "stopped"
 
 
+async def test_a_message_right_after_a_terminate_does_not_revive_the_run(make_shared_world: MakeWorld) -> None:
+    """Whoever looks first, the next message or a sweep, ends the run that a person terminated."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_shared_world(AGENTS, api_base=models.base_url, sweep_every=3600.0)
+        await world.worker()
+        client = await world.client()
+        run = await client.start("one", "gate-soon", thread="t1")
+        await until((world.folder / "gate-soon.waiting").exists, "the tool is under way")
+        temporal = await _temporal(world)
+        await temporal.get_workflow_handle(f"{world.settings.tenant}:t1").terminate()
+        later = await client.start("one", "hello", thread="t1")
+        assert (await later.result(timeout=60)).output == "you said hello"
+        with pytest.raises(RunEnded, match="terminated"):
+            await run.result(timeout=30)
+
+
 async def test_reset_brings_no_effect_twice(make_shared_world: MakeWorld) -> None:
     """Reset to the first workflow task replays the run: recorded steps are returned, the effect is not repeated."""
     async with ModelServer(SCRIPT) as models:

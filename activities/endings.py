@@ -1,0 +1,56 @@
+"""Ends the runs of a workflow that a person ended in Temporal. Admission and the sweeper call it: the first to look."""
+
+from __future__ import annotations
+
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from holdfast.contracts import RunState
+from holdfast.memory import decisions, events, runs, threads
+from holdfast.memory.database import Connection
+
+__all__ = ["ended_by_a_person", "status_of", "stop_begun"]
+
+_BY_A_PERSON = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.CANCELED)
+
+
+async def status_of(client: Client, workflow_id: str) -> WorkflowExecutionStatus | None:
+    """Return the status of a workflow's newest execution, or None if Temporal knows none."""
+    try:
+        return (await client.get_workflow_handle(workflow_id).describe()).status
+    except RPCError as exc:
+        if exc.status == RPCStatusCode.NOT_FOUND:
+            return None
+        raise
+
+
+def ended_by_a_person(status: WorkflowExecutionStatus | None) -> str | None:
+    """Say how, if the status is one that only a person brings about."""
+    return f"{status.name.lower()} in Temporal" if status is not None and status in _BY_A_PERSON else None
+
+
+async def stop_begun(conn: Connection, thread_id: int, why: str) -> list[tuple[str, int]]:
+    """Stop what such a workflow worked on; what was queued behind goes on. Return (run id, event number) of each."""
+    news = []
+    for run in await runs.open_of_thread(conn, thread_id):
+        if not run.begun:
+            continue
+        async with conn.transaction():
+            await runs.lock(conn, run.run_id)
+            await threads.fill_interrupted(conn, thread_id, run.run_id)
+            await decisions.void(conn, run.run_id)
+            if await runs.end(conn, run.run_id, RunState.STOPPED, error=why, answer_seq=None, steps=run.steps):
+                seq = await events.emit(
+                    conn,
+                    run.run_id,
+                    "ended",
+                    state=RunState.STOPPED.value,
+                    error=why,
+                    answer_seq=None,
+                    tokens=run.tokens,
+                    cost_usd=run.cost_usd,
+                    rounds=run.rounds,
+                    steps=run.steps,
+                )
+                news.append((run.run_id, seq))
+    return news
