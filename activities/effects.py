@@ -16,13 +16,14 @@ import structlog
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from holdfast.activities.claims import TryAgain, emit_doubt, settled_by, take
 from holdfast.activities.deps import Deps, Here
-from holdfast.activities.outcome import Outcome, commit_outcome, fill, recorded_outcome
-from holdfast.contracts import RunState, ToolDefinition, ToolOutcome, ToolStep
+from holdfast.activities.outcome import Outcome, fill
+from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
-from holdfast.memory import events, ledger, runs
+from holdfast.memory import ledger, runs
 from holdfast.memory.database import UNAVAILABLE, Connection
-from holdfast.memory.ledger import Claim, Step
+from holdfast.memory.ledger import Step
 from holdfast.tools.context import ToolContext
 from holdfast.tools.outcomes import classify
 from holdfast.tools.runner import ToolRunner, invoke
@@ -33,13 +34,6 @@ __all__ = ["EffectCall"]
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
-
-
-class _Again(ApplicationError):
-    """Temporal shall try this call again; the ledger knows how it stands."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why, type="TryAgain")
 
 
 class EffectCall:
@@ -77,6 +71,7 @@ class EffectCall:
         self._lease = deps.settings.scaled(deps.settings.lease)
         self._fence = 0
         self._sends = 0
+        self._unproven = False  # a request of a lost owner may have landed: that this one failed proves nothing
         self._started = time.monotonic()
 
     @property
@@ -87,58 +82,23 @@ class EffectCall:
 
     async def run(self) -> ToolOutcome:
         """Carry the call as far as it goes."""
-        claim = await self._claim()
-        if claim.kind == "done":
-            return await recorded_outcome(self._deps, self._at, self._inp, self._step.key, claim.result or {})
-        if claim.kind == "abandoned":
-            text = "abandoned: nobody can tell whether this call took effect; a person gave it up. Do not repeat it."
-            return await commit_outcome(self._deps, self._at, self._inp, Outcome(text, status="abandoned"))
-        if claim.kind in ("in_doubt", "conflict"):
-            return ToolOutcome(status="in_doubt" if claim.kind == "in_doubt" else "conflict", preview=self._tool.name)
-        self._fence, self._sends = claim.fence, claim.sends
+        claim = await take(self._deps, self._at, self._inp, self._step)
+        settled = await settled_by(self._deps, self._at, self._inp, self._step, claim)
+        if settled is not None:
+            return settled
+        self._fence, self._sends, self._unproven = claim.fence, claim.sends, claim.unproven
         renewal = asyncio.create_task(self._renew())
         try:
             if claim.kind == "look":
                 found = await self._look()
                 if found is not None:
                     return found
+                self._unproven = False
             if self._step.effect == "local_tx":
                 return await self._local()
             return await self._send()
         finally:
             renewal.cancel()
-
-    # ------------------------------------------------------------------------------------ claim
-
-    async def _claim(self) -> Claim:
-        while True:
-            if self._deps.draining.is_set():
-                raise _Again("the worker is stopping and claims nothing more")
-            async with self._deps.pool.acquire() as conn, conn.transaction():
-                claim = await ledger.claim(conn, self._step, self._at.owner, self._lease)
-                if claim.kind == "conflict" and self._inp.reuse:
-                    stored = await ledger.stored(conn, self._step.key)
-                    if stored is not None:
-                        return Claim("done", result=stored[0])
-                seq = None
-                if claim.newly:
-                    seq = await self._emit_doubt(conn, "its worker was lost after the request was sent")
-                elif claim.kind == "conflict":
-                    why = "the ledger holds this step with other arguments"
-                    seq = await events.emit(
-                        conn, self._step.run_id, "conflict", step=self._step.step_no, tool=self._step.tool, why=why
-                    )
-            if seq is not None:
-                self._deps.notifier.poke(self._step.run_id, seq)
-            if claim.kind != "wait":
-                return claim
-            await asyncio.sleep(min(max(claim.seconds, 0.05), self._lease))
-
-    async def _emit_doubt(self, conn: Connection, why: str) -> int:
-        await runs.set_state(conn, self._step.run_id, RunState.WAITING)
-        return await events.emit(
-            conn, self._step.run_id, "in_doubt", step=self._step.step_no, tool=self._step.tool, why=why
-        )
 
     def _start_clock(self) -> None:
         """Give the tool its whole time from now on: waiting for a lost owner's lease to end is none of it."""
@@ -163,7 +123,7 @@ class EffectCall:
         except Exception as exc:
             if self._at.attempt < self._declared.attempts + 2:
                 await self._release()
-                raise _Again(f"the look-up failed: {exc!r}") from exc
+                raise TryAgain(f"the look-up failed: {exc!r}") from exc
             return await self._doubt(f"the look-up failed again and again: {exc!r}")
         if found is not None:
             return await self._complete(await self._outcome(found))
@@ -176,17 +136,18 @@ class EffectCall:
 
     async def _send(self) -> ToolOutcome:
         timeout = self._declared.timeout
+        self._start_clock()  # before the row's, so that a process that was frozen sends nothing after its deadline there
         try:
             async with self._deps.pool.acquire() as conn:
                 held = await ledger.guard(conn, self._step.key, self._fence, timeout)
         except UNAVAILABLE as exc:
             # Whether or not it was written down, nothing was sent, and the row shall not say otherwise.
-            await self._insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, "not sent: no database"))
-            raise _Again(f"the database did not answer before anything was sent: {exc!r}") from exc
+            if not self._unproven:
+                await self._insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, "not sent: no database"))
+            raise TryAgain(f"the database did not answer before anything was sent: {exc!r}") from exc
         if not held:
-            raise _Again("the lease ran out before anything was sent")
+            raise TryAgain("the lease ran out before anything was sent")
         self._sends += 1
-        self._start_clock()
         ctx = self._ctx
         try:
             value = await self._runner.run(self._tool, self._args, ctx, deadline=ctx.deadline, late=self._late)
@@ -211,35 +172,35 @@ class EffectCall:
     async def _failed(self, exc: Exception) -> ToolOutcome:
         """Settle a call whose tool raised, by what the exception proves."""
         said = f"{type(exc).__name__}: {exc}"
-        proof = classify(exc, self._step.effect)
-        if isinstance(exc, ToolError):
+        proof = "unknown" if self._unproven else classify(exc, self._step.effect)
+        if proof == "refused":
             return await self._fail(Outcome(f"error: {exc}", status="error"))
-        if proof in ("not_sent", "refused"):
+        if proof == "not_sent":
             if self._sends < self._declared.attempts:
                 await self._insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, said))
-                raise _Again(f"not sent: {said}") from exc
+                raise TryAgain(f"not sent: {said}") from exc
             text = f"error: {self._tool.name} could not be sent, {self._sends} tries: {said}"
             return await self._fail(Outcome(text, status="error"))
         if self._step.effect == "once" or (self._step.effect == "keyed" and self._sends >= self._declared.attempts):
             return await self._doubt(said)
         await self._release()
-        raise _Again(f"no telling whether it took effect: {said}") from exc
+        raise TryAgain(f"no telling whether it took effect: {said}") from exc
 
-    async def _release(self) -> None:
+    async def _release(self, *, running: bool = False) -> None:
         async with self._deps.pool.acquire() as conn:
-            await ledger.release(conn, self._step.key, self._fence)
+            await ledger.release(conn, self._step.key, self._fence, running=running)
 
     async def _given_up(self) -> None:
         if self._step.effect == "once":
             await self._doubt("the call was cut off after the request was sent")
         else:
-            await self._release()
+            await self._release(running=not self._tool.is_async)  # a thread cannot be stopped: it may still send
 
     def _late(self, value: Any, error: BaseException | None) -> None:
         """A call that was given up has ended after all: proof for its row."""
         if error is None:
             self._deps.spawn(self._complete_late(value))
-        elif isinstance(error, Exception) and classify(error, self._step.effect) != "unknown":
+        elif isinstance(error, Exception) and not self._unproven and classify(error, self._step.effect) != "unknown":
             self._deps.spawn(self._fail(Outcome(f"error: {error}", status="error")))
 
     async def _complete_late(self, value: Any) -> None:
@@ -305,7 +266,7 @@ class EffectCall:
 
         held, seq = await self._insist(settle)
         if not held:
-            raise _Again("another attempt has taken this call over")
+            raise TryAgain("another attempt has taken this call over")
         if seq is not None:
             self._deps.notifier.poke(self._step.run_id, seq)
         return outcome.contract()
@@ -313,11 +274,11 @@ class EffectCall:
     async def _doubt(self, why: str) -> ToolOutcome:
         async def settle(conn: Connection) -> tuple[bool, int | None]:
             held = await ledger.doubt(conn, self._step.key, self._fence, why)
-            return held, await self._emit_doubt(conn, why) if held else None
+            return held, await emit_doubt(conn, self._step, why) if held else None
 
         held, seq = await self._insist(settle)
         if not held:
-            raise _Again("another attempt has taken this call over")
+            raise TryAgain("another attempt has taken this call over")
         if seq is not None:
             self._deps.notifier.poke(self._step.run_id, seq)
         log.warning("a call is in doubt", tool=self._tool.name, why=why)
@@ -364,7 +325,7 @@ class EffectCall:
         except UNAVAILABLE as exc:
             if in_tool and isinstance(exc, OSError):  # a file not found, or too slow: the tool's own, not the database
                 return await self._failed_local(exc)
-            raise _Again(f"the database did not answer: {exc!r}") from exc
+            raise TryAgain(f"the database did not answer: {exc!r}") from exc
         except Exception as exc:  # noqa: BLE001  # whatever a tool raises is its outcome
             return await self._failed_local(exc)
         if fenced or outcome is None:
@@ -378,4 +339,4 @@ class EffectCall:
         if isinstance(exc, ToolError | ToolResultInvalid) or self._at.attempt >= self._declared.attempts:
             said = str(exc) or f"not done within {self._declared.timeout:g} s"
             return await self._fail(Outcome(f"error: {type(exc).__name__}: {said}", status="error"))
-        raise _Again(f"rolled back: {exc!r}") from exc
+        raise TryAgain(f"rolled back: {exc!r}") from exc

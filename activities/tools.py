@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from holdfast.activities.claims import TryAgain, settled_by, take
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
-from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure, recorded_outcome
+from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure, fill, recorded_outcome
 from holdfast.contracts import Activity, ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import ToolArgumentsInvalid, ToolError, ToolResultInvalid
 from holdfast.ids import effect_key
@@ -53,7 +55,6 @@ class ToolActivities:
         declared = next((tool for tool in definition.tools if tool.name == inp.tool), None)
         tool = self._deps.tool(definition.name, inp.tool)
         if declared is None or tool is None:
-            # Nothing was sent under this worker; what an earlier one sent is in the ledger and is honoured there.
             return await self._gone(at, inp, step, f"error: the tool {inp.tool} is no longer there. Go on without it.")
         try:
             args = tool.validate(await self._args(at, inp))
@@ -91,15 +92,30 @@ class ToolActivities:
         return found
 
     async def _gone(self, at: Here, inp: ToolStep, step: Step, text: str) -> ToolOutcome:
-        """Answer for a call that this code cannot make: by the ledger, or if it has no such row with an error."""
-        async with self._deps.pool.acquire() as conn:
-            row = await ledger.find(conn, inp.run_id, inp.step_no)
-            done = await ledger.stored(conn, step.key)
-        if done is not None:
-            return await recorded_outcome(self._deps, at, inp, step.key, done[0])
-        if row is not None and row["state"] == "in_doubt":
-            return ToolOutcome(status="in_doubt", preview=inp.tool)
-        return await commit_outcome(self._deps, at, inp, Outcome(text, status="error"))
+        """Answer for a call that this code cannot make.
+
+        It may have been sent by code that could: without the tool nobody can look it up or repeat it, so it is claimed
+        like a `once` call. Only if it is this attempt's to make does the model read that it cannot be made.
+        """
+        if inp.effect == "pure":
+            async with self._deps.pool.acquire() as conn:
+                done = await ledger.stored(conn, step.key)
+            if done is not None:
+                return await recorded_outcome(self._deps, at, inp, step.key, done[0])
+            return await commit_outcome(self._deps, at, inp, Outcome(text, status="error"))
+        step = replace(step, effect="once")
+        claim = await take(self._deps, at, inp, step)
+        settled = await settled_by(self._deps, at, inp, step, claim)
+        if settled is not None:
+            return settled
+        outcome = Outcome(text, status="error")
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            if not await ledger.fail(conn, step.key, claim.fence, text, outcome.contract().model_dump(mode="json")):
+                raise TryAgain("another attempt has taken this call over")
+            seq = await fill(conn, self._deps, at, inp, outcome)
+        if seq is not None:
+            self._deps.notifier.poke(inp.run_id, seq)
+        return outcome.contract()
 
     async def _pure(
         self,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from holdfast.contracts import Decision, Receipt, Resolution, Resolved, StopRequest
 from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, StackError, UnknownRun
 from holdfast.link import NotRunning
-from holdfast.memory import decisions
+from holdfast.memory import decisions, ledger
 from holdfast.memory.database import Connection
 from holdfast.reading import RunReader
 from holdfast.views import RunStatus
@@ -160,7 +160,9 @@ class RunHandle(RunReader):
                 status = await self.status()
                 if status.ended and name != "resolve":
                     raise self._too_late(name, status) from exc
-                settling = status.state in ("accepted", "queued") or isinstance(exc, NotRunning)
+                settling = (
+                    status.state in ("accepted", "queued") or isinstance(exc, NotRunning) or await self._in_doubt(word)
+                )
                 if not settling or loop.time() > deadline:
                     if isinstance(exc, NotRunning) and name != "resolve":
                         raise StackError(
@@ -170,6 +172,13 @@ class RunHandle(RunReader):
                         ) from exc
                     raise
             await asyncio.sleep(0.2)
+
+    async def _in_doubt(self, word: Decision | Resolution | StopRequest) -> bool:
+        """Say whether the ledger has this step in doubt: its workflow hears of it a moment later."""
+        if not isinstance(word, Resolution):
+            return False
+        row = await self._link.read(lambda conn: ledger.find(conn, self.run_id, word.step_no))
+        return row is not None and row["state"] == "in_doubt"
 
     def _too_late(self, name: str, status: RunStatus) -> HoldfastError:
         if name == "stop":

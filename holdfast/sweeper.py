@@ -92,7 +92,7 @@ class Sweeper:
         for row in await ledger.left_behind(conn, self._settings.scaled(self._settings.lease)):
             async with conn.transaction():
                 if not row["sent"]:
-                    await ledger.fail(conn, row["key"], row["fence"], "its run ended before it was sent")
+                    await ledger.fail_unsent(conn, row["key"], row["fence"], "its run ended before it was sent")
                 elif await ledger.doubt(conn, row["key"], row["fence"], "its run ended while it was under way"):
                     await events.emit(
                         conn,

@@ -191,3 +191,19 @@ async def test_a_rolling_restart_under_load_leaves_nothing_in_doubt(make_shared_
         keys = (world.folder / "slow").read_text().split()
         assert len(keys) == len(set(keys)) == 24
         assert await world.rows("select * from events where kind = 'in_doubt'") == []
+
+
+async def test_a_sent_call_whose_tool_is_gone_is_in_doubt_not_denied(make_shared_world: MakeWorld) -> None:
+    """Its worker killed and its code removed, a call that was sent is put before a person; an unsent one is an error."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_shared_world(AGENTS, api_base=models.base_url)
+        worker = await world.worker()
+        client = await world.client()
+        run = await client.start("one", "late")
+        await until((world.folder / "late").exists, "the call is sent")
+        worker.kill()
+        world.agents.write_text(AGENTS.replace("flaky, late]", "flaky]"), encoding="utf-8")
+        await world.worker()
+        row = (await until(lambda: in_doubt(world, "late"), "the call is in doubt"))[0]
+        await run.resolve(int(str(row["step_no"])), not_done=True)
+        assert "no longer there" in (await run.result(timeout=60)).output
