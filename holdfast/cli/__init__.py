@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
+from typing import NoReturn
 
 __all__ = ["main"]
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 it failed, 2 the input is wrong, 130 interrupted."""
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0 done, 1 it failed, 2 the input is wrong, 130 interrupted.
+
+    Without *argv* this is the whole process, and it ends at once: threads of the libraries that still wait for a server
+    have crashed the interpreter on its way out, after the command had done its work.
+    """
+    code = _run(argv)
+    if argv is not None:
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # whoever read it may be gone
+            stream.flush()
+    os._exit(code)
+
+
+def _run(argv: list[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -21,5 +38,11 @@ def main(argv: list[str] | None = None) -> None:
 
     try:
         app(args=argv, prog_name="holdfast")
+    except SystemExit as exc:
+        if isinstance(exc.code, int) or exc.code is None:
+            return exc.code or 0
+        sys.stderr.write(f"{exc.code}\n")
+        return 1
     except Exception as exc:  # noqa: BLE001  # the last place where an error can become a message
-        sys.exit(report(exc))
+        return report(exc)
+    return 0
