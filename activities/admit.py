@@ -12,7 +12,7 @@ from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.endings import ended_by_a_person, stop_begun
 from holdfast.contracts import OPEN_STATES, Activity, Admit, Admitted, Limits, Message, Run
 from holdfast.ids import run_id_for
-from holdfast.memory import decisions, events, ledger, runs, threads
+from holdfast.memory import decisions, events, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.threads import ThreadRow
 
@@ -38,8 +38,7 @@ class AdmitActivities:
             if thread.taken_over:
                 news += await self._take_over(conn, at, thread)
             if inp.open:
-                out.step_no = await ledger.last_step(conn, thread.id, at.scope(inp.writer))
-                out.runs.extend(await runs.open_of_thread(conn, thread.id))
+                out.runs.extend(_anew(run) for run in await runs.open_of_thread(conn, thread.id))
             for message in inp.messages:
                 await self._admit_one(conn, at, thread, message, out, news)
         for run_id, seq in news:
@@ -81,7 +80,7 @@ class AdmitActivities:
             run, state = known
             if state in OPEN_STATES:
                 if all(run.run_id != other.run_id for other in out.runs):
-                    out.runs.append(run)
+                    out.runs.append(_anew(run))
             elif message.notify is not None:
                 out.ended.append(run.model_copy(update={"notify": message.notify}))
             return
@@ -141,3 +140,8 @@ class AdmitActivities:
             memory_queue=settings.memory_queue,
             task_timeout=settings.scaled(settings.task_timeout),
         )
+
+
+def _anew(run: Run) -> Run:
+    """Return an open run as a chain gets it that has not begun it: what it has used, `begin_run` tells."""
+    return run.model_copy(update={"begun": False, "rounds": 0, "steps": 0, "tokens": 0, "cost_usd": 0.0})

@@ -136,7 +136,7 @@ class EffectCall:
 
     async def _send(self) -> ToolOutcome:
         timeout = self._declared.timeout
-        self._start_clock()  # before the row's, so that a process that was frozen sends nothing after its deadline there
+        self._start_clock()  # before the row's: a process that was frozen shall send nothing after its deadline there
         try:
             async with self._deps.pool.acquire() as conn:
                 held = await ledger.guard(conn, self._step.key, self._fence, timeout)

@@ -70,12 +70,12 @@ class ModelActivities:
         limit = window_limit(definition, settings)
         size = sum(entry.tokens for entry in entries) + tokens_besides(definition)
         if size > limit:
-            return ModelReply(status="too_long")
+            return await self._too_long(step, at)
         request = build_request(definition, settings, entries, hits)
         try:
             reply = await self._call(request, inp)
         except ContextTooLong:
-            return ModelReply(status="too_long")
+            return await self._too_long(step, at)
         try:
             return await self._commit(at, inp, step, definition, request, ranges, reply, size, limit)
         except _Lost:
@@ -234,6 +234,15 @@ class ModelActivities:
         found = self._deps.tool(agent, tool)
         if found is not None:
             found.validate(dict(args))
+
+    async def _too_long(self, step: Step, at: Here) -> ModelReply:
+        """Record that nothing was sent: after a Reset the window has moved, and steps must be numbered as they were."""
+        out = ModelReply(status="too_long")
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            if await ledger.record_pure(conn, step, at.owner, out.model_dump(mode="json")):
+                return out
+            done = await ledger.stored(conn, step.key)
+        return out if done is None else ModelReply.model_validate(done[0])
 
     async def _lost(self, step: Step, at: Here, reply: llm.ModelReply) -> ModelReply:
         """Another attempt recorded its reply first: return that one, and count what this one cost."""

@@ -10,6 +10,7 @@ from holdfast.contracts import (
     OPEN_STATES,
     Activity,
     BeginRun,
+    Begun,
     Compact,
     Compacted,
     Ended,
@@ -36,16 +37,22 @@ class RunActivities:
         self._deps = deps
 
     @activity.defn(name=Activity.BEGIN_RUN)
-    async def begin_run(self, inp: BeginRun) -> None:
-        """Give the message its place in the thread; twice is once."""
+    async def begin_run(self, inp: BeginRun) -> Begun:
+        """Give the message its place in the thread; twice is once.
+
+        The run's steps are numbered from the number returned: the same again after a Reset, so that recorded steps are
+        found, and above all that the ledger has where the run is new to this chain, so that no other run's are.
+        """
         at = here()
+        scope = at.scope(inp.writer)
+        base = Begun(step_no=inp.step_no)
         async with self._deps.pool.acquire() as conn, conn.transaction():
             thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
             row = await runs.lock(conn, inp.run_id)
             if row is None:
                 raise UnknownRun(f"run {inp.run_id} is not in the database")
             if row["state"] not in OPEN_STATES:
-                return
+                return base
             if row["seq"] is None:
                 await threads.place(conn, thread, row["message"])
             if inp.into is not None:
@@ -53,12 +60,22 @@ class RunActivities:
                 seq = await events.emit(conn, inp.run_id, "merged", into=inp.into)
                 joined = await events.emit(conn, inp.into, "joined", run_id=inp.run_id, message_id=row["message_id"])
                 self._deps.notifier.poke(inp.into, joined)
+            elif row["base"] is not None and row["scope"] == scope:
+                return Begun.model_validate_json(row["base"])
             else:
-                await runs.begin(conn, inp.run_id, at.scope(inp.writer))
+                base = Begun(
+                    step_no=max(inp.step_no, 1 + await ledger.last_step(conn, thread.id, scope)),
+                    rounds=row["rounds"],
+                    steps=row["steps"],
+                    tokens=row["tokens"],
+                    cost_usd=float(row["cost_usd"]),
+                )
+                await runs.begin(conn, inp.run_id, scope, base)
                 if row["started_at"] is not None:
-                    return
+                    return base
                 seq = await events.emit(conn, inp.run_id, "started")
         self._deps.notifier.poke(inp.run_id, seq)
+        return base
 
     @activity.defn(name=Activity.COMPACT)
     async def compact(self, inp: Compact) -> Compacted:

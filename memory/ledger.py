@@ -25,6 +25,7 @@ __all__ = [
     "complete",
     "doubt",
     "fail",
+    "fail_unsent",
     "find",
     "guard",
     "last_step",
@@ -70,6 +71,7 @@ class Claim:
     result: dict[str, Any] | None = None
     newly: bool = False  # this very claim found the call in doubt
     sends: int = 0
+    unproven: bool = False  # an earlier owner's request may have landed: this one's failure proves nothing
 
 
 async def claim(conn: Connection, step: Step, owner: str, lease: float) -> Claim:
@@ -108,7 +110,7 @@ async def claim(conn: Connection, step: Step, owner: str, lease: float) -> Claim
 
 async def _claim_in_flight(conn: Connection, step: Step, owner: str, lease: float, row: asyncpg.Record) -> Claim:
     if step.effect in ("keyed", "local_tx"):
-        return await _take_over(conn, step, owner, lease, row, keep_sent=False)
+        return await _take_over(conn, step, owner, lease, row, keep_sent=row["sent_at"] is not None)
     if row["lease_left"] > 0:
         return Claim("wait", seconds=row["lease_left"])
     if row["sent_at"] is None:
@@ -125,7 +127,8 @@ async def _take_over(
     conn: Connection, step: Step, owner: str, lease: float, row: asyncpg.Record, *, keep_sent: bool
 ) -> Claim:
     fence = await conn.fetchval(_Q["take_over"], step.key, owner, step.args_hash, lease, keep_sent)
-    return Claim("look" if keep_sent else "go", fence=fence, sends=row["sends"])
+    kind: Literal["look", "go"] = "look" if keep_sent and step.effect == "verifiable" else "go"
+    return Claim(kind, fence=fence, sends=row["sends"], unproven=keep_sent)
 
 
 async def renew(conn: Connection, key: str, fence: int, lease: float) -> bool:
@@ -134,9 +137,9 @@ async def renew(conn: Connection, key: str, fence: int, lease: float) -> bool:
     return status.endswith(" 1")
 
 
-async def release(conn: Connection, key: str, fence: int) -> None:
-    """Give the lease up at once: this attempt is over and the next need not wait for it."""
-    await conn.execute(_Q["release"], key, fence)
+async def release(conn: Connection, key: str, fence: int, *, running: bool = False) -> None:
+    """Give the lease up: this attempt is over. The next need not wait, except for the deadline of what is *running*."""
+    await conn.execute(_Q["release"], key, fence, running)
 
 
 async def guard(conn: Connection, key: str, fence: int, deadline: float) -> bool:
@@ -159,6 +162,12 @@ async def fail(conn: Connection, key: str, fence: int, error: str, result: dict[
     """Mark the step failed: proved that nothing took effect. With a *result* the failure is final."""
     text = None if result is None else json.dumps(result)
     status: str = await conn.execute(_Q["fail"], key, fence, storable(error[:2000]), text)
+    return status.endswith(" 1")
+
+
+async def fail_unsent(conn: Connection, key: str, fence: int, error: str) -> bool:
+    """Mark as failed what a lost owner never sent; False when it woke and sent it, or goes on with it."""
+    status: str = await conn.execute(_Q["fail_unsent"], key, fence, storable(error[:2000]))
     return status.endswith(" 1")
 
 

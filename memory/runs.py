@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from holdfast.contracts import AgentDefinition, Message, Run, RunState
+from holdfast.contracts import AgentDefinition, Begun, Message, Run, RunState
 from holdfast.ids import storable
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
@@ -106,9 +106,9 @@ async def lock(conn: Connection, run_id: str) -> asyncpg.Record | None:
     return await conn.fetchrow(_Q["lock"], run_id)
 
 
-async def begin(conn: Connection, run_id: str, scope: str) -> None:
-    """Mark a run as running under an effect scope."""
-    await conn.execute(_Q["begin"], run_id, scope)
+async def begin(conn: Connection, run_id: str, scope: str, base: Begun) -> None:
+    """Mark a run as running under an effect scope, with what it begins from there."""
+    await conn.execute(_Q["begin"], run_id, scope, base.model_dump_json())
 
 
 async def merge(conn: Connection, run_id: str, into: str) -> None:

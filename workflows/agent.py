@@ -146,7 +146,6 @@ class AgentWorkflow:
                 summary=f"admit {len(batch)} message{'s' if len(batch) != 1 else ''}",
             )
             del carry.inbox[: len(batch)]
-            carry.step_no = max(carry.step_no, admitted.step_no)
             if admitted.limits is not None:
                 carry.limits = admitted.limits
             held = {run.run_id for run in carry.queue} | ({carry.current.run_id} if carry.current else set())

@@ -15,6 +15,7 @@ from holdfast.contracts import (
     PREVIEW,
     Activity,
     BeginRun,
+    Begun,
     Carry,
     Compact,
     Compacted,
@@ -86,8 +87,10 @@ class RunLoop:
     async def _begin(self, run: Run) -> None:
         self._check_stop(run)
         if not run.begun:
-            await self._do(Activity.BEGIN_RUN, BeginRun(**self._step(run)), type(None), "begin")
-            run.begun = True
+            base: Begun = await self._do(Activity.BEGIN_RUN, BeginRun(**self._step(run)), Begun, "begin")
+            self._carry.step_no = base.step_no
+            run.begun, run.rounds, run.steps = True, base.rounds, base.steps + 1
+            run.tokens, run.cost_usd = base.tokens, base.cost_usd
             tenant = workflow.info().workflow_id.partition(":")[0]
             workflow.upsert_search_attributes(
                 [AGENT.value_set(run.agent), TENANT.value_set(tenant), STATE.value_set(RunState.RUNNING.value)]
@@ -165,8 +168,9 @@ class RunLoop:
             self._carry.queue.remove(steer)
             await self._do(
                 Activity.BEGIN_RUN,
-                BeginRun(**{**self._step(run), "run_id": steer.run_id}, into=run.run_id),
-                type(None),
+                # No step of its own: after a Reset it has joined already, and numbers must not shift.
+                BeginRun(writer=self._carry.writer, run_id=steer.run_id, step_no=self._carry.step_no, into=run.run_id),
+                Begun,
                 "steer",
             )
             self._tell(steer)

@@ -28,7 +28,6 @@ class Admitted(Contract):
     refused: list[str] = []
     ended: list[Run] = Field([], description="known runs that ended already, to notify whoever asked again")
     limits: Limits | None = Field(None, description="with the first admission of an execution chain")
-    step_no: int = Field(0, description="steps of this chain so far, where a Reset made it begin anew")
 
 
 class StepRef(Contract):
@@ -43,6 +42,16 @@ class BeginRun(StepRef):
     """Give the message its place in the thread; with `into`, as steering of that run."""
 
     into: str | None = None
+
+
+class Begun(Contract):
+    """Where a run began under this chain: its step number, and what it had used before. The same after a Reset."""
+
+    step_no: int = 0
+    rounds: int = 0
+    steps: int = 0
+    tokens: int = 0
+    cost_usd: float = 0.0
 
 
 class ModelStep(StepRef):

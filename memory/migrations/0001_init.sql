@@ -69,6 +69,7 @@ create table runs (
     merged_into uuid,
     notify      text,
     scope       text,                         -- effect scope of the chain that works on it
+    base        json,                         -- where it began under that scope: step number, and what was used before
     answer_seq  bigint,
     error       text,
     rounds      int not null default 0,

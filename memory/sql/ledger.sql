@@ -12,7 +12,8 @@ select *,
 from effects where key = $1 for update
 
 -- name: take_over
--- A call that may have been sent keeps sent_at while it is looked up, so that a second crash looks again.
+-- A call that may have been sent keeps sent_at, so that it is not forgotten when this owner is lost before its guard:
+-- it is looked up again, or, where it may be repeated, not taken for failed.
 update effects set state = 'in_flight', fence = fence + 1, owner = $2, args_hash = $3,
                    lease_until = clock_timestamp() + make_interval(secs => $4),
                    sent_at = case when $5 then sent_at end, deadline = case when $5 then deadline end,
@@ -20,16 +21,22 @@ update effects set state = 'in_flight', fence = fence + 1, owner = $2, args_hash
 where key = $1 returning fence
 
 -- name: renew
-update effects set lease_until = clock_timestamp() + make_interval(secs => $3)
+update effects set lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => $3))
 where key = $1 and fence = $2 and state = 'in_flight'
 
 -- name: release
-update effects set lease_until = clock_timestamp() where key = $1 and fence = $2 and state = 'in_flight'
+-- A tool that was given up while it runs may send until its deadline, and lands within its settle time after that.
+update effects set lease_until = case when $3 then greatest(clock_timestamp(), deadline) else clock_timestamp() end
+where key = $1 and fence = $2 and state = 'in_flight'
 
 -- name: guard
-update effects set sent_at = clock_timestamp(), deadline = clock_timestamp() + make_interval(secs => $3),
-                   sends = sends + 1
-where key = $1 and fence = $2 and state = 'in_flight' and lease_until > clock_timestamp()
+-- Locked before it is judged: the clock is read when the row is ours, however long that took.
+with held as materialized (
+    select key, lease_until from effects where key = $1 and fence = $2 and state = 'in_flight' for update
+)
+update effects e set sent_at = clock_timestamp(), deadline = clock_timestamp() + make_interval(secs => $3),
+                     sends = sends + 1
+from held where e.key = held.key and held.lease_until > clock_timestamp()
 
 -- name: complete
 with before as (
@@ -43,6 +50,10 @@ from before where e.key = before.key returning before.state
 -- name: fail
 update effects set state = 'failed', error = $3, result = $4, ended_at = clock_timestamp()
 where key = $1 and fence = $2 and state = 'in_flight'
+
+-- name: fail_unsent
+update effects set state = 'failed', error = $3, ended_at = clock_timestamp()
+where key = $1 and fence = $2 and state = 'in_flight' and sent_at is null and lease_until < clock_timestamp()
 
 -- name: doubt
 update effects set state = 'in_doubt', error = $3

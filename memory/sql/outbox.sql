@@ -14,7 +14,7 @@ select count(*) from outbox
 
 -- name: put_recall
 insert into recalls (run_id, step_no, hits) values ($1, $2, $3)
-on conflict (run_id, step_no) do update set hits = excluded.hits
+on conflict (run_id, step_no) do nothing
 
 -- name: get_recall
 select hits from recalls where run_id = $1 and step_no = $2

@@ -6,7 +6,8 @@ select r.run_id from runs r join threads t on t.id = r.thread_id
 where t.tenant = $2 and r.run_id::text like $1 || '%' order by r.created_at desc limit 2
 
 -- name: lock
-select r.run_id, r.state, r.message, r.message_id, r.started_at, r.agent, m.seq from runs r
+select r.run_id, r.state, r.message, r.message_id, r.started_at, r.agent, r.scope, r.base, r.rounds, r.steps,
+       r.tokens_in + r.tokens_out as tokens, r.cost_usd, m.seq from runs r
 left join messages m on m.id = r.message where r.run_id = $1 for update of r
 
 -- name: insert_message
@@ -31,7 +32,8 @@ from runs r left join definitions d on d.hash = r.definition
 where r.run_id = $1
 
 -- name: begin
-update runs set state = 'running', started_at = coalesce(started_at, clock_timestamp()), scope = $2 where run_id = $1
+update runs set state = 'running', started_at = coalesce(started_at, clock_timestamp()), scope = $2, base = $3
+where run_id = $1
 
 -- name: merge
 update runs set state = 'merged', merged_into = $2, started_at = clock_timestamp(), ended_at = clock_timestamp()

@@ -194,7 +194,7 @@ async def test_a_rolling_restart_under_load_leaves_nothing_in_doubt(make_shared_
 
 
 async def test_a_sent_call_whose_tool_is_gone_is_in_doubt_not_denied(make_shared_world: MakeWorld) -> None:
-    """Its worker killed and its code removed, a call that was sent is put before a person; an unsent one is an error."""
+    """Its worker killed and its code removed, a call that was sent is put before a person; unsent it is an error."""
     async with ModelServer(SCRIPT) as models:
         world = await make_shared_world(AGENTS, api_base=models.base_url)
         worker = await world.worker()

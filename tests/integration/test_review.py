@@ -226,14 +226,8 @@ async def test_words_that_no_database_holds_are_refused_or_stored_without_them(w
     assert (await waiting.result(timeout=60)).output == "paid 7.0"
 
 
-async def test_a_reset_to_the_first_task_takes_no_step_of_another_run(world: World) -> None:
-    """Begun anew, a chain numbers its steps on from what the ledger has: no run is given another one's reply."""
-    client = await world.client()
-    first = await client.start("one", "first of two", thread="anew")
-    assert (await first.result(timeout=60)).output == "the first answer"
-    second = await client.start("one", "second of two", thread="anew")
-    await until(second.approvals, "the approval is pending")
-    handle = await _thread(world, "anew")
+async def _reset_to_the_first_task(world: World, handle: WorkflowHandle[Any, Any]) -> None:
+    """Reset a thread's workflow to before anything was admitted."""
     described = await handle.describe()
     history = await handle.fetch_history()
     temporal = await Temporal.connect(world.settings.temporal_address or "")
@@ -248,9 +242,44 @@ async def test_a_reset_to_the_first_task_takes_no_step_of_another_run(world: Wor
             request_id=uuid.uuid4().hex,
         )
     )
+
+
+async def test_a_reset_to_the_first_task_takes_no_step_of_another_run(world: World) -> None:
+    """Begun anew, each run has the step numbers it had: it finds its own recorded steps, and no other run's."""
+    client = await world.client()
+    first = await client.start("one", "first of two", thread="anew")
+    assert (await first.result(timeout=60)).output == "the first answer"
+    second = await client.start("one", "second of two", thread="anew")
+    await until(second.approvals, "the approval is pending")
+    handle = await _thread(world, "anew")
+    await _reset_to_the_first_task(world, handle)
+
+    async def asks_again() -> bool:
+        current = (await handle.query("state")).get("current") or {}
+        return any(call.get("state") == "approval" for call in current.get("calls", []))
+
+    await until(asks_again, "the reset execution has come to the approval")
+    await second.approve()
     assert (await second.result(timeout=60)).output == "the second answer"
-    steps = await world.rows("select step_no from effects where run_id = $1 order by step_no", second.run_id)
-    assert len(steps) == len({step["step_no"] for step in steps})
+    steps = await world.rows("select step_no, tool from effects where run_id = $1 order by step_no", second.run_id)
+    assert [step["tool"] for step in steps] == ["model", "pay", "model", "look", "look", "look", "model"]
+
+
+async def test_a_reset_before_the_first_admission_finds_every_recorded_step(world: World) -> None:
+    """Reset amid a round, the run goes through its recorded steps again: nothing is bought or counted twice."""
+    client = await world.client()
+    run = await client.start("one", "gate-reset", thread="reset")
+    await until((world.folder / "gate-reset.waiting").exists, "the tool is under way")
+    handle = await _thread(world, "reset")
+    await _reset_to_the_first_task(world, handle)
+    (world.folder / "gate-reset.open").touch()
+    answer = await run.result(timeout=60)
+    assert (answer.output, answer.rounds) == ("you said gate-reset", 2)
+    steps = await world.rows("select step_no, tool from effects where run_id = $1 order by step_no", run.run_id)
+    assert [step["tool"] for step in steps] == ["model", "gate", "model"]
+    assert "interrupted" not in json.dumps([message.body for message in await run.messages()])
+    late = "select 1 from late_outcomes join effects using (key) where effects.run_id = $1 and tool = 'model'"
+    assert await world.rows(late, run.run_id) == [], "no model call was bought again"
 
 
 async def test_an_outcome_known_when_the_run_is_stopped_is_recorded_all_the_same(world: World) -> None:

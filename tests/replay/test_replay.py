@@ -13,7 +13,7 @@ from temporalio import workflow
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, WorkflowRunner
 
-from holdfast.contracts import Activity, BeginRun, Run
+from holdfast.contracts import Activity, BeginRun, Begun, Run
 from holdfast.convert import data_converter
 from holdfast.runtime import MEMORY_WORKFLOWS, WORKFLOWS, workflow_runner
 from holdfast.workflows.run import RunLoop
@@ -102,7 +102,7 @@ async def _skips(self: RunLoop, run: Run) -> None:
 
 async def _adds(self: RunLoop, run: Run) -> None:
     """Begin a run twice."""
-    await self._do(Activity.BEGIN_RUN, BeginRun(**self._step(run)), type(None), "begin")
+    await self._do(Activity.BEGIN_RUN, BeginRun(**self._step(run)), Begun, "begin")
     await _begin(self, run)
 
 
