@@ -1,0 +1,43 @@
+-- What a campaign writes down for its auditor, in the same database, beside what the product writes.
+create schema evidence;
+
+-- The effects of the `local_tx` tool. No constraint: it would take the same row twice.
+create table public.notes (id bigint generated always as identity, key text, run text, n text);
+
+create table evidence.faults (
+    id bigint generated always as identity primary key, kind text not null,
+    at timestamptz not null, until timestamptz not null, -- equal for a kill
+    pids int[] not null default '{}',                     -- workers it hit
+    threads text[] not null default '{}',                 -- threads whose workflow it hit
+    note text not null default ''
+);
+-- Every message as it was sent; one that was sent again is here again. name is text and message id in one.
+create table evidence.sent (
+    id bigint generated always as identity primary key, name text not null, thread text not null, kind text not null,
+    run_id uuid not null, expected text not null, remembers boolean not null
+);
+create table evidence.asked (run text not null, tool text not null, n text not null);
+create table evidence.model_calls (
+    at timestamptz not null, run text not null, round int not null, fault boolean not null
+);
+-- Events as clients saw them who broke off and came back: each position of each watcher.
+create table evidence.watched (run_id uuid not null, watcher int not null, position int not null, seq bigint not null);
+create table evidence.memories (id text not null, run_id text, text text not null);
+create table evidence.replays (workflow_id text not null, run_id text not null, error text);
+
+-- The ledger as it changes, written by the database itself; renewals of a lease alone are left out.
+create table evidence.ledger (
+    id bigint generated always as identity primary key, at timestamptz not null default clock_timestamp(),
+    key text, run_id uuid, step_no int, tool text, class text, state text, fence int, owner text, sent_at timestamptz,
+    error text
+);
+create function evidence.log_ledger() returns trigger language plpgsql as $$
+begin
+    insert into evidence.ledger (key, run_id, step_no, tool, class, state, fence, owner, sent_at, error)
+    values (new.key, new.run_id, new.step_no, new.tool, new.class, new.state, new.fence, new.owner, new.sent_at, new.error);
+    return null;
+end $$;
+create trigger log_insert after insert on holdfast.effects for each row execute function evidence.log_ledger();
+create trigger log_update after update on holdfast.effects for each row
+when ((old.state, old.fence, old.owner, old.sent_at) is distinct from (new.state, new.fence, new.owner, new.sent_at))
+execute function evidence.log_ledger();

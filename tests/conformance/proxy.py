@@ -1,0 +1,64 @@
+"""A fault proxy before a server: it cuts connections, delays bytes, drops a connection after so many of them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from tests.crash.gate import Gate
+
+__all__ = ["FaultProxy"]
+
+
+class FaultProxy(Gate):
+    """A gate that also can be slow or stingy. What is set holds for connections that are open already, too."""
+
+    latency = 0.0  # seconds before each piece of data is passed on
+    allowance: int | None = None  # bytes that may still pass; at 0 the connection in hand is dropped, and it ends
+
+    @property
+    def address(self) -> str:
+        """host:port of this side."""
+        return f"127.0.0.1:{self._port}"
+
+    def cut(self) -> None:
+        """Drop every connection; new ones are welcome."""
+        for pipe in self._pipes:
+            pipe.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there_reader, there_writer = await asyncio.open_connection(self._to.hostname, self._to.port)
+        except OSError:  # the server is away: so are we
+            writer.transport.abort()
+            return
+        pipes = {
+            asyncio.create_task(self._pass(reader, there_writer)),
+            asyncio.create_task(self._pass(there_reader, writer)),
+        }
+        self._pipes |= pipes
+        await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+        for pipe in pipes:
+            pipe.cancel()
+        await asyncio.wait(pipes)
+        self._pipes -= pipes
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                if self.latency:
+                    await asyncio.sleep(self.latency)
+                if self.allowance is not None:
+                    self.allowance -= len(data)
+                    if self.allowance < 0:
+                        writer.write(data[: self.allowance])
+                        self.allowance = None
+                        break
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.transport.abort()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
