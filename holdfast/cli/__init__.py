@@ -14,8 +14,8 @@ __all__ = ["main"]
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 done, 1 it failed, 2 the input is wrong, 130 interrupted.
 
-    Without *argv* this is the whole process, and it ends at once: threads of the libraries that still wait for a server
-    have crashed the interpreter on its way out, after the command had done its work.
+    Without *argv* this is the whole process, and it ends at once, whatever threads the libraries keep: a command that
+    had done its work was once seen to end with SIGSEGV, in the interpreter's own shutdown.
     """
     code = _run(argv)
     if argv is not None:
