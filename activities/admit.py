@@ -95,7 +95,6 @@ class AdmitActivities:
             )
         if why is not None:
             await runs.insert(conn, thread.id, run_id, message, text=text, order=None, definition=None, refused=why)
-            out.refused.append(run_id)
             out.ended.append(
                 Run(run_id=run_id, message_id=message.message_id, agent=message.agent, notify=message.notify)
             )

@@ -53,17 +53,7 @@ class EffectCall:
         self._deps = deps
         self._at = at
         self._inp = inp
-        self._step = Step(
-            step.key,
-            step.run_id,
-            step.scope,
-            step.step_no,
-            step.tool,
-            step.effect,
-            step.args_hash,
-            step.epoch,
-            deps.settings.scaled(declared.settle),
-        )
+        self._step = replace(step, settle=deps.settings.scaled(declared.settle))
         self._declared = declared
         self._tool = tool
         self._args = args

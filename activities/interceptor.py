@@ -12,7 +12,6 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from holdfast.errors import (
-    ArgumentsChanged,
     ConfigurationError,
     HoldfastError,
     InvalidInput,
@@ -24,7 +23,7 @@ from holdfast.settings import Settings
 
 __all__ = ["BeatInterceptor"]
 
-_FINAL = (ArgumentsChanged, ConfigurationError, InvalidInput, ModelRefused, StaleWriter)
+_FINAL = (ConfigurationError, InvalidInput, ModelRefused, StaleWriter)
 
 
 class BeatInterceptor(Interceptor):

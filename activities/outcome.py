@@ -28,9 +28,7 @@ class Outcome:
 
     def contract(self) -> ToolOutcome:
         """Return it as the workflow gets it: a preview and a size."""
-        return ToolOutcome(
-            status=self.status, preview=self.text[:PREVIEW].replace("\x00", ""), bytes=len(self.text.encode())
-        )
+        return ToolOutcome(status=self.status, preview=self.text[:PREVIEW], bytes=len(self.text.encode()))
 
 
 def _trimmed(text: str, limit: int, blob: str) -> str:
@@ -67,7 +65,7 @@ async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: O
         call_id=inp.call_id,
         tool=inp.tool,
         status=outcome.status,
-        preview=outcome.text[:200].replace("\x00", ""),
+        preview=outcome.text[:200],
         bytes=len(outcome.text.encode()),
         seconds=round(outcome.seconds, 3),
     )

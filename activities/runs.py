@@ -156,7 +156,7 @@ class RunActivities:
             run_id=run_id,
             thread=thread,
             kind="answer",
-            text=f"Asked: {asked}\nAnswered: {answer}".replace("\x00", ""),  # no PostgreSQL text can hold it
+            text=f"Asked: {asked}\nAnswered: {answer}",
         )
 
 

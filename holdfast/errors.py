@@ -17,9 +17,7 @@ HoldfastError
 ├── StorageError
 │   └── StaleWriter             another workflow execution owns the thread now
 ├── EffectError
-│   ├── InDoubt                 nobody can tell whether the effect took place
 │   ├── FencedOut               a newer owner has taken this call over
-│   ├── ArgumentsChanged        the same ledger key with other arguments
 │   ├── ToolNotStarted          the tool's code never began to run: nothing took effect
 │   └── ToolResultInvalid       the tool ran, its effect stands, but its result cannot be kept
 ├── ModelError
@@ -34,14 +32,12 @@ from __future__ import annotations
 
 __all__ = [
     "AgentsFileError",
-    "ArgumentsChanged",
     "ConfigurationError",
     "ContextTooLong",
     "DecisionRefused",
     "EffectError",
     "FencedOut",
     "HoldfastError",
-    "InDoubt",
     "InvalidInput",
     "MissingModelKey",
     "ModelError",
@@ -142,16 +138,8 @@ class EffectError(HoldfastError):
     """The ledger refused a step."""
 
 
-class InDoubt(EffectError):
-    """The request was sent and nobody can tell whether it took effect."""
-
-
 class FencedOut(EffectError):
     """A newer owner has taken this call over; its outcome was set aside."""
-
-
-class ArgumentsChanged(EffectError):
-    """The ledger holds this step with other arguments: a person must decide."""
 
 
 class ToolNotStarted(EffectError):

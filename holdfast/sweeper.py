@@ -69,10 +69,13 @@ class Sweeper:
             status = await status_of(self._client, workflow_id)
             if status == WorkflowExecutionStatus.RUNNING:
                 continue
+            row = await threads.find(conn, tenant, thread)
+            if row is None:
+                continue
             why = ended_by_a_person(status)
-            if why is not None and (row := await threads.find(conn, tenant, thread)) is not None:
+            if why is not None:
                 await stop_begun(conn, row.id, why)
-            if any(run for run in await self._open(conn, tenant, thread)):
+            if await runs.open_of_thread(conn, row.id):
                 log.warning("a thread has work and no workflow: starting it", thread=workflow_id, writer=writer)
                 await self._client.start_workflow(
                     AGENT_WORKFLOW,
@@ -82,10 +85,6 @@ class Sweeper:
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     task_timeout=timedelta(seconds=self._settings.scaled(self._settings.task_timeout)),
                 )
-
-    async def _open(self, conn: Connection, tenant: str, thread: str) -> list[str]:
-        row = await threads.find(conn, tenant, thread)
-        return [] if row is None else [run.run_id for run in await runs.open_of_thread(conn, row.id)]
 
     async def _calls(self, conn: Connection) -> None:
         """Settle calls in flight of runs that have ended: what was never sent failed, what was sent is in doubt."""

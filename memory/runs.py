@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import asyncpg
 
@@ -198,12 +197,3 @@ async def publish_agent(conn: Connection, body: AgentDefinition, digest: str) ->
 async def threads_with_open_runs(conn: Connection) -> list[tuple[str, str, str | None]]:
     """Return (tenant, thread, writer) of every thread with a run that has not ended."""
     return [(row["tenant"], row["thread"], row["writer"]) for row in await conn.fetch(_Q["abandoned"])]
-
-
-def as_dict(row: asyncpg.Record) -> dict[str, Any]:
-    """Return a row as a plain dict with JSON-friendly values."""
-    return {
-        key: (str(value) if key.endswith("_id") or key == "merged_into" else value)
-        for key, value in row.items()
-        if value is not None
-    }

@@ -38,8 +38,6 @@ def check_message(message: Message) -> None:
     if message.text is not None:
         if not message.text.strip():
             raise InvalidInput("the message is empty: send some text")
-        if "\x00" in message.text:
-            raise InvalidInput("the message has a NUL character, which no text may have: remove it")
         size = len(message.text.encode())
         if size > TEXT_INLINE:
             raise InvalidInput(

@@ -25,7 +25,6 @@ class Admitted(Contract):
     """Runs to queue, in order of acceptance. Known and refused messages are not among them."""
 
     runs: list[Run] = []
-    refused: list[str] = []
     ended: list[Run] = Field([], description="known runs that ended already, to notify whoever asked again")
     limits: Limits | None = Field(None, description="with the first admission of an execution chain")
 
