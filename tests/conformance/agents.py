@@ -1,26 +1,130 @@
-"""The agents file of the suite: the crash tests' tools of every class, two more, and three agents."""
+"""The agents file of the suite: tools of every effect class, async and sync, whose effects a recorder counts; agents.
+
+It is loaded by workers as a user's file would be. Every call is slow before it is sent, before it takes effect and
+after it, so that a kill hits calls at each of these points; how slow follows from the call's key and is the same at
+every try.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import time
 from typing import Any
 
 import aiohttp
+import httpx
 
 from holdfast import Agent, Budget, ToolContext, tool
-from tests.crash.agents import (
-    RECORDER,
-    TIMEOUT,
-    keyed_async,
-    keyed_sync,
-    local_note,
-    once_async,
-    once_sync,
-    pure_look,
-    request,
-    send,
-    verifiable_async,
-    verifiable_sync,
-)
+
+RECORDER = os.environ["CONFORMANCE_RECORDER"]
+SPAN = 0.7  # seconds of each of the three parts of a call, at most; SETTLE leaves a loaded machine time to spare
+SETTLE = 3.0
+# Seconds. Long for `once`: there a time-out is a doubt, and this test wants doubts from kills alone. Shorter than
+# SETTLE for `verifiable`: waiting for a lost request to settle must not use up the time of the call itself.
+TIMEOUT, TIMEOUT_VERIFIABLE = 6.0, 2.8
+
+
+def delays(ctx: ToolContext) -> tuple[float, float, float]:
+    """Return the seconds before this call is sent, before its effect, and after it."""
+    spread = int(ctx.idempotency_key[:12], 16)
+    unsent, before, after = (0.05 + spread % prime / prime * (SPAN - 0.05) for prime in (997, 991, 983))
+    return unsent, before, after
+
+
+def request(name: str, ctx: ToolContext, run: str, n: str) -> dict[str, Any]:
+    """Return what both HTTP clients are told."""
+    _, before, after = delays(ctx)
+    return {
+        "url": f"{RECORDER}/effect/{name}",
+        "params": {"delay_before": f"{before * 1000:.0f}", "delay_after": f"{after * 1000:.0f}"},
+        "headers": {"Idempotency-Key": ctx.idempotency_key, "X-Pid": str(os.getpid())},
+        "json": {"run": run, "n": n},
+    }
+
+
+async def send(name: str, ctx: ToolContext, run: str, n: str) -> str:
+    """Take one effect, as an async tool would."""
+    await asyncio.sleep(delays(ctx)[0])
+    timeout = aiohttp.ClientTimeout(total=ctx.remaining)
+    async with aiohttp.request("POST", **request(name, ctx, run, n), timeout=timeout) as answer:
+        return str((await answer.json())["result"])
+
+
+def send_blocking(name: str, ctx: ToolContext, run: str, n: str) -> str:
+    """Take one effect, as a sync tool would."""
+    time.sleep(delays(ctx)[0])
+    with httpx.Client(timeout=ctx.remaining, verify=False, trust_env=False) as client:
+        return str(client.post(**request(name, ctx, run, n)).json()["result"])
+
+
+async def look_up(ctx: ToolContext, run: str, n: str) -> str | None:
+    """Ask whether the call took effect."""
+    timeout = aiohttp.ClientTimeout(total=ctx.remaining)
+    url = f"{RECORDER}/lookup/verifiable_async/{ctx.idempotency_key}"
+    async with aiohttp.request("GET", url, timeout=timeout) as answer:
+        return str((await answer.json())["result"]) if answer.status == 200 else None
+
+
+def look_up_blocking(ctx: ToolContext, run: str, n: str) -> str | None:
+    """Ask whether the call took effect."""
+    with httpx.Client(timeout=ctx.remaining, verify=False, trust_env=False) as client:
+        answer = client.get(f"{RECORDER}/lookup/verifiable_sync/{ctx.idempotency_key}")
+        return str(answer.json()["result"]) if answer.status_code == 200 else None
+
+
+@tool(effect="once", timeout=TIMEOUT)
+async def once_async(ctx: ToolContext, run: str, n: str) -> str:
+    """Each arrival is an effect, and nobody can look."""
+    return await send("once_async", ctx, run, n)
+
+
+@tool(effect="once", timeout=TIMEOUT)
+def once_sync(ctx: ToolContext, run: str, n: str) -> str:
+    """Each arrival is an effect, and nobody can look."""
+    return send_blocking("once_sync", ctx, run, n)
+
+
+@tool(effect="keyed", timeout=TIMEOUT)
+async def keyed_async(ctx: ToolContext, run: str, n: str) -> str:
+    """Arrivals with the same key are one effect."""
+    return await send("keyed_async", ctx, run, n)
+
+
+@tool(effect="keyed", timeout=TIMEOUT)
+def keyed_sync(ctx: ToolContext, run: str, n: str) -> str:
+    """Arrivals with the same key are one effect."""
+    return send_blocking("keyed_sync", ctx, run, n)
+
+
+@tool(effect="verifiable", timeout=TIMEOUT_VERIFIABLE, settle=SETTLE, lookup=look_up)
+async def verifiable_async(ctx: ToolContext, run: str, n: str) -> str:
+    """Each arrival is an effect, and one can look."""
+    return await send("verifiable_async", ctx, run, n)
+
+
+@tool(effect="verifiable", timeout=TIMEOUT_VERIFIABLE, settle=SETTLE, lookup=look_up_blocking)
+def verifiable_sync(ctx: ToolContext, run: str, n: str) -> str:
+    """Each arrival is an effect, and one can look."""
+    return send_blocking("verifiable_sync", ctx, run, n)
+
+
+@tool(effect="local_tx", timeout=TIMEOUT)
+async def local_note(ctx: ToolContext, run: str, n: str) -> str:
+    """Write a row; the table would take the same row twice."""
+    unsent, before, after = delays(ctx)
+    await asyncio.sleep(unsent + before)
+    row = await ctx.connection.fetchval(
+        "insert into public.notes (key, run, n) values ($1, $2, $3) returning id", ctx.idempotency_key, run, n
+    )
+    await asyncio.sleep(after)
+    return f"local_note #{row}"
+
+
+@tool(effect="pure", timeout=TIMEOUT)
+async def pure_look(ctx: ToolContext, run: str, n: str) -> str:
+    """May run again; the recorder tells how often it did."""
+    return await send("pure_look", ctx, run, n)
 
 
 @tool(effect="once", timeout=TIMEOUT, approval="always")

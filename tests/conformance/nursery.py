@@ -1,6 +1,8 @@
-"""Bears agent workers and memory processes by fork, also with a guard switched off; a program told by `stage`.
+"""Bears processes of the product by fork, ready within a second, also with a guard switched off; told by `stage`.
 
-As `tests.crash.nursery`, which explains why it forks; here every child may have a role and an environment of its own.
+A worker needs about six CPU-seconds to import LiteLLM. Thirty of them would turn a test of two minutes into one of ten,
+so the nursery imports once what `python -m holdfast.runtime` imports and forks. A child runs that very `main`; nothing
+but imports happens before the fork, and no thread, connection or event loop of the parent is alive then.
 
     python -m tests.conformance.nursery
     {"bear": READY_FILE, "log": FILE, "role": agents | memory, "env": {…}, "switches": […]}   out: {"pid"}
@@ -16,10 +18,11 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from typing import Any
 
-from tests.crash.nursery import PR_SET_PDEATHSIG, kill
+PR_SET_PDEATHSIG = 1
 
 
 def bear(told: dict[str, Any]) -> int:
@@ -47,6 +50,13 @@ def bear(told: dict[str, Any]) -> int:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def kill(pid: int) -> dict[str, float]:
+    """Kill a child that was not reaped yet, so its id is still its own."""
+    at = time.time()
+    os.kill(pid, signal.SIGKILL)
+    return {"at": at, "status": os.waitpid(pid, 0)[1]}
 
 
 def serve() -> None:

@@ -1,20 +1,46 @@
-"""A fault proxy before a server: it cuts connections, delays bytes, drops a connection after so many of them."""
+"""A fault proxy before a server: it refuses or cuts connections, delays bytes, drops one after so many of them."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-
-from tests.crash.gate import Gate
+from urllib.parse import urlsplit, urlunsplit
 
 __all__ = ["FaultProxy"]
 
 
-class FaultProxy(Gate):
-    """A gate that also can be slow or stingy. What is set holds for connections that are open already, too."""
+class FaultProxy:
+    """Forwards a free local port to a server. What is set holds for connections that are open already, too."""
 
     latency = 0.0  # seconds before each piece of data is passed on
     allowance: int | None = None  # bytes that may still pass; at 0 the connection in hand is dropped, and it ends
+
+    def __init__(self, url: str) -> None:
+        """Take the URL that the product would use; `url` is the one to give it instead."""
+        self._to = urlsplit(url)
+        self._port = 0
+        self._server: asyncio.Server | None = None
+        self._pipes: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """The URL that leads through the gate."""
+        login, _, _ = self._to.netloc.rpartition("@")
+        return urlunsplit(self._to._replace(netloc=f"{login}@127.0.0.1:{self._port}"))
+
+    async def open(self) -> None:
+        """Listen, always on the same port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def shut(self) -> None:
+        """Refuse and drop everything."""
+        if self._server is not None:
+            self._server.close()
+        for pipe in self._pipes:
+            pipe.cancel()
+        if self._pipes:
+            await asyncio.wait(self._pipes)
 
     @property
     def address(self) -> str:

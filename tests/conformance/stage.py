@@ -150,7 +150,7 @@ class Stage:
         self._born += 1
         ready, log = (self.world.folder / f"{role}-{self._born}.{kind}" for kind in ("ready", "log"))
         env = self.world.environment(
-            CRASH_RECORDER=self.url,
+            CONFORMANCE_RECORDER=self.url,
             HOLDFAST_DATABASE_URL=self.database.url,
             HOLDFAST_TEMPORAL_ADDRESS=self.temporal.address,
             CONFORMANCE_MARK=str(self.world.folder / "mark"),

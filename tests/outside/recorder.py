@@ -1,4 +1,4 @@
-"""The outside world of the crash tests: an HTTP service that takes effects and keeps count; a process of its own.
+"""The outside world of the conformance suite: an HTTP service that takes effects and keeps count; a process of its own.
 
 It shares no code with what is tested. Each arrival is an effect, on disk before it is answered. Only tools whose name
 starts with `keyed` honour the idempotency key: a key seen before gets its first answer again and has no effect.

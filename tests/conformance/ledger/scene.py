@@ -15,9 +15,9 @@ from holdfast.memory import ledger
 from holdfast.memory.database import Connection, connect, migrate
 from holdfast.memory.ledger import Step
 from holdfast.memory.resolve import resolve_step
-from tests.conformance.ledger_judge import Row, demand, standing, transition
-from tests.conformance.ledger_owner import FINE, Fate, Owner
-from tests.conformance.ledger_remote import LEASE, SETTLE, Effect, Remote
+from tests.conformance.ledger.judge import Row, demand, standing, transition
+from tests.conformance.ledger.owner import FINE, Fate, Owner
+from tests.conformance.ledger.remote import LEASE, SETTLE, Effect, Remote
 
 __all__ = ["OWNERS", "Lab", "Scene"]
 

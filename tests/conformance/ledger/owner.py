@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from holdfast.memory import ledger
 from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Step
-from tests.conformance.ledger_remote import LEASE, SETTLE, TIMEOUT, Remote, Request
+from tests.conformance.ledger.remote import LEASE, SETTLE, TIMEOUT, Remote, Request
 
 __all__ = ["ATTEMPTS", "FINE", "Fate", "Owner", "Phase", "Place"]
 

@@ -20,10 +20,10 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from holdfast.contracts import EffectClass
 from holdfast.memory import ledger
 from holdfast.memory.ledger import Step
-from tests.conformance.ledger_controls import CONTROLS, FOUND, Control, Schedule
-from tests.conformance.ledger_owner import Fate, Owner
-from tests.conformance.ledger_remote import Violation
-from tests.conformance.ledger_scene import OWNERS, Lab, Scene
+from tests.conformance.ledger.controls import CONTROLS, FOUND, Control, Schedule
+from tests.conformance.ledger.owner import Fate, Owner
+from tests.conformance.ledger.remote import Violation
+from tests.conformance.ledger.scene import OWNERS, Lab, Scene
 from tests.kit import until
 
 EXAMPLES = int(os.environ.get("HOLDFAST_EXAMPLES", "0"))

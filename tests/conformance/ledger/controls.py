@@ -15,8 +15,8 @@ from holdfast.contracts import EffectClass
 from holdfast.memory import ledger
 from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Claim, Step
-from tests.conformance.ledger_owner import ATTEMPTS, FINE, Fate, Owner, Phase
-from tests.conformance.ledger_scene import Scene
+from tests.conformance.ledger.owner import ATTEMPTS, FINE, Fate, Owner, Phase
+from tests.conformance.ledger.scene import Scene
 
 __all__ = ["CONTROLS", "FOUND", "Control", "Schedule"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tests.conformance.ledger_remote import Remote, Violation
+from tests.conformance.ledger.remote import Remote, Violation
 
 __all__ = ["Row", "demand", "standing", "transition"]
 
