@@ -31,15 +31,18 @@ class Outcome:
         return ToolOutcome(status=self.status, preview=self.text[:PREVIEW], bytes=len(self.text.encode()))
 
 
-def _trimmed(text: str, limit: int, blob: str) -> str:
-    """Return head and tail of a long text, with a note that says where the whole of it is."""
+_READERS = ("result_page", "result_search", "result_select")
+
+
+def _trimmed(text: str, limit: int, blob: str, readers: list[str]) -> str:
+    """Return head and tail of a long text, with a note that says where the whole of it is, and what reads it."""
     raw = text.encode()
     half = limit // 2
     head = raw[:half].decode("utf-8", "ignore")
     tail = raw[-half:].decode("utf-8", "ignore")
-    return (
-        f"{head}\n\n[… {len(raw) - 2 * half:,} of {len(raw):,} bytes left out here; stored whole as {blob} …]\n\n{tail}"
-    )
+    how = f", for {', '.join(readers)}" if readers else ""
+    note = f"[… {len(raw) - 2 * half:,} of {len(raw):,} bytes left out here; stored whole as {blob}{how} …]"
+    return f"{head}\n\n{note}\n\n{tail}"
 
 
 async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: Outcome) -> int | None:
@@ -54,7 +57,9 @@ async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: O
     if len(content.encode()) > deps.settings.result_inline:
         blob = f"result-{inp.run_id}-{inp.step_no}-{inp.epoch}"
         await threads.put_blob(conn, at.tenant, outcome.text.encode(), blob_id=blob)
-        content = _trimmed(outcome.text, deps.settings.result_inline, blob)
+        agent = deps.definitions.get(inp.definition)  # read before the call; not here, amid a transaction
+        readers = [tool.name for tool in agent.tools if tool.name in _READERS] if agent is not None else []
+        content = _trimmed(outcome.text, deps.settings.result_inline, blob, readers)
     if not await threads.fill_slot(conn, thread.id, inp.seq, inp.call_id, content, blob=blob):
         return None
     return await events.emit(

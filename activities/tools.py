@@ -15,6 +15,7 @@ from holdfast.activities.claims import TryAgain, settled_by, take
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
 from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure, fill, recorded_outcome
+from holdfast.activities.stored import Stored
 from holdfast.contracts import Activity, ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import ToolArgumentsInvalid, ToolError, ToolResultInvalid
 from holdfast.ids import effect_key
@@ -71,6 +72,7 @@ class ToolActivities:
             log=structlog.get_logger("holdfast.tool").bind(
                 thread=at.workflow_id, run_id=inp.run_id, step_no=inp.step_no, tool=inp.tool
             ),
+            _stored=Stored(self._deps.tool_pool, at.tenant, at.thread) if self._deps.tool_pool is not None else None,
         )
         if inp.effect == "pure":
             return await self._pure(at, inp, step, declared, tool, args, ctx)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from holdfast.client import Client, RunHandle
     from holdfast.contracts import Budget, Event
     from holdfast.errors import HoldfastError, InvalidInput, RunEnded, ToolError
+    from holdfast.mcp import MCPServer
     from holdfast.settings import Settings
     from holdfast.tools import Tool, ToolContext, files, tool
 
@@ -26,6 +27,7 @@ __all__ = [
     "Event",
     "HoldfastError",
     "InvalidInput",
+    "MCPServer",
     "RunEnded",
     "RunHandle",
     "Settings",
@@ -44,6 +46,7 @@ _HOMES = {
     "Event": "holdfast.contracts",
     "HoldfastError": "holdfast.errors",
     "InvalidInput": "holdfast.errors",
+    "MCPServer": "holdfast.mcp",
     "RunEnded": "holdfast.errors",
     "RunHandle": "holdfast.client",
     "Settings": "holdfast.settings",

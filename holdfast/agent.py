@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from holdfast.contracts import AgentDefinition, Budget
 from holdfast.errors import ConfigurationError, ToolError
 from holdfast.ids import canonical_json
+from holdfast.tools.source import ToolSource
 from holdfast.tools.tool import AnyTool
 from holdfast.tools.toolset import Toolset
 
@@ -35,7 +36,7 @@ class Agent:
         name: str,
         model: str,
         instructions: str = "",
-        tools: Iterable[AnyTool | Callable[..., Any] | Iterable[Any]] = (),
+        tools: Iterable[AnyTool | ToolSource | Callable[..., Any] | Iterable[Any]] = (),
         budget: Budget | None = None,
         memory: bool = False,
         window: int | None = None,
@@ -51,7 +52,8 @@ class Agent:
             name: how it is called in commands and messages.
             model: `provider/model`, anything LiteLLM knows, or `offline/extractive`.
             instructions: the system prompt.
-            tools: what `@tool` made; plain functions become `once` tools, lists of tools are opened.
+            tools: what `@tool` made; plain functions become `once` tools, lists of tools are opened. An MCPServer
+                stands for the tools of that server.
             budget: what one run may spend; unset, 50 rounds.
             memory: recall before a run and remember after it, and add the tools `remember` and `recall`.
             window: tokens of conversation sent to the model; None: what it takes.
@@ -68,6 +70,8 @@ class Agent:
         label = f"agent {name!r}"
         try:
             self._tools = Toolset(tools)
+            self._sources = tuple(self._tools.sources)
+            self._equipped: list[AnyTool] = []
             if memory:
                 from holdfast.tools.builtin.longterm import recall, remember
 
@@ -128,6 +132,27 @@ class Agent:
     def tools(self) -> Toolset:
         """Its tools by name."""
         return self._tools
+
+    @property
+    def sources(self) -> tuple[ToolSource, ...]:
+        """What of its tools is known only where a worker runs, such as MCP servers."""
+        return self._sources
+
+    def equip(self, tools: Iterable[AnyTool]) -> None:
+        """Have *tools* from now on for those of its sources, in place of any it was equipped with before.
+
+        Raises:
+            ConfigurationError: one has the name of another tool. Nothing was changed.
+
+        """
+        given = list(tools)
+        own = [tool for tool in self._tools.values() if not any(tool is old for old in self._equipped)]
+        try:
+            together = Toolset([*own, *given])
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"agent {self.name!r}: {exc}") from None
+        self._definition = self._definition.model_copy(update={"tools": together.definitions})
+        self._tools, self._equipped = together, given
 
     def tool(self, name: str) -> AnyTool:
         """Return the tool called *name*.

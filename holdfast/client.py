@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import uuid
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.contracts import Accepted, AgentDefinition, Message, Mode, RunState
 from holdfast.errors import InvalidInput, StackNotRunning, ThreadOwned, UnknownAgent, UnknownRun
@@ -16,6 +16,9 @@ from holdfast.memory import runs, threads
 from holdfast.memory.database import Connection
 from holdfast.settings import Settings, load_settings
 from holdfast.views import RunSummary
+
+if TYPE_CHECKING:
+    from holdfast.mcp.desk import ServerDesk
 
 __all__ = ["Client", "RunHandle"]
 
@@ -49,6 +52,13 @@ class Client:
     def settings(self) -> Settings:
         """The settings in use, with the addresses that were found."""
         return self._link.settings
+
+    @property
+    def mcp(self) -> ServerDesk:
+        """The MCP servers that workers have met: `servers()`, `tools(server)`, `accept(tools)`."""
+        from holdfast.mcp.desk import ServerDesk
+
+        return ServerDesk(self._link.read)
 
     async def close(self) -> None:
         """Close the connections. Runs go on."""

@@ -11,6 +11,7 @@ HoldfastError
 ├── InvalidInput                a caller's input was refused; nothing was stored
 │   ├── UnknownAgent
 │   ├── UnknownRun
+│   ├── UnknownServer           no worker has seen an MCP server or tool of that name
 │   ├── ThreadOwned             the thread belongs to another agent
 │   └── DecisionRefused         a decision does not fit what is pending
 ├── RunEnded                    the run ended without an answer
@@ -19,7 +20,9 @@ HoldfastError
 ├── EffectError
 │   ├── FencedOut               a newer owner has taken this call over
 │   ├── ToolNotStarted          the tool's code never began to run: nothing took effect
+│   ├── ServerLost              a tool's server was lost before it answered: nobody knows whether it took effect
 │   └── ToolResultInvalid       the tool ran, its effect stands, but its result cannot be kept
+│       └── ToolAnsweredError   the call was made and ended with an error of the remote's own
 ├── ModelError
 │   ├── ModelUnavailable        worth another try (429, 5xx, cut stream, time-out)
 │   ├── ModelRefused            the provider refused the request: another try will not help
@@ -44,6 +47,7 @@ __all__ = [
     "ModelRefused",
     "ModelUnavailable",
     "RunEnded",
+    "ServerLost",
     "StackBusy",
     "StackError",
     "StackNotRunning",
@@ -51,12 +55,14 @@ __all__ = [
     "StorageError",
     "TemporalBinaryNotFound",
     "ThreadOwned",
+    "ToolAnsweredError",
     "ToolArgumentsInvalid",
     "ToolError",
     "ToolNotStarted",
     "ToolResultInvalid",
     "UnknownAgent",
     "UnknownRun",
+    "UnknownServer",
 ]
 
 
@@ -109,6 +115,10 @@ class UnknownRun(InvalidInput):
     """No such run. `holdfast runs` lists the runs there are."""
 
 
+class UnknownServer(InvalidInput):
+    """No worker has seen such an MCP server or tool. `holdfast mcp list` shows those there are."""
+
+
 class ThreadOwned(InvalidInput):
     """The thread belongs to another agent."""
 
@@ -148,6 +158,14 @@ class ToolNotStarted(EffectError):
 
 class ToolResultInvalid(EffectError):
     """The tool ran and its effect stands, but what it returned cannot be kept."""
+
+
+class ToolAnsweredError(ToolResultInvalid):
+    """The call was made, once, and ended with an error that the remote told. It may have taken effect in part."""
+
+
+class ServerLost(EffectError):
+    """A tool's server was lost before it answered. Whether the call took effect is not known."""
 
 
 class ModelError(HoldfastError):

@@ -20,7 +20,8 @@ __all__ = ["configure_logging", "log_context"]
 log_context = bound_contextvars
 """Context manager that puts ids on every line logged inside it: `with log_context(thread=…, run=…, step=…)`."""
 
-_CHATTY = ("LiteLLM", "asyncio", "httpcore", "httpx", "urllib3")  # their info lines say nothing about our work
+# Their info lines say nothing about our work.
+_CHATTY = ("LiteLLM", "asyncio", "httpcore", "httpcore2", "httpx", "httpx2", "mcp", "urllib3")
 
 
 def _temporal_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -39,6 +39,7 @@ from holdfast.contracts import OUTBOX_WORKFLOW
 from holdfast.convert import data_converter
 from holdfast.errors import ConfigurationError, HoldfastError, StackError
 from holdfast.log import configure_logging
+from holdfast.mcp.serve import Equipment, open_servers
 from holdfast.memory import outbox, runs
 from holdfast.memory.database import UNAVAILABLE, open_pool
 from holdfast.memory.longterm import LongTermMemory
@@ -190,6 +191,27 @@ async def _publish(deps: Deps) -> None:
             await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition))
 
 
+async def _equip_again(deps: Deps, equipment: Equipment) -> None:
+    """Publish the agents again when the tools of their servers change: one came late, or a person accepted a tool."""
+    published = {agent.name: definition_hash(agent.definition) for agent in deps.agents.values()}
+    while not deps.draining.is_set():
+        await asyncio.sleep(deps.settings.scaled(deps.settings.sweep_every))
+        try:
+            await equipment.equip()
+            now = {agent.name: definition_hash(agent.definition) for agent in deps.agents.values()}
+            for name in [name for name in now if now[name] != published[name]]:
+                async with deps.pool.acquire() as conn, conn.transaction():
+                    known = await runs.agent(conn, name)
+                    if known is not None and known[0] == published[name]:  # else a worker with newer code speaks for it
+                        await runs.publish_agent(conn, deps.agents[name].definition, now[name])
+                published[name] = now[name]
+                log.info("an agent has other tools of its servers", agent=name)
+        except ConfigurationError as exc:
+            log.error("the new tools of a server cannot be used", error=str(exc))
+        except (*UNAVAILABLE, HoldfastError) as exc:
+            log.info("tools of servers not looked at", error=str(exc))
+
+
 async def _drain_outbox(deps: Deps) -> None:
     """Start the workflow that carries outbox rows over, whenever some are left."""
     while True:
@@ -232,7 +254,13 @@ async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | No
         workers = []
         if role == "agents":
             stack.push_async_callback(llm.close)
+            assert deps.runner is not None
+            assert deps.tool_pool is not None
+            servers = open_servers(settings, deps.agents, deps.runner, deps.tool_pool)
+            equipment = await stack.enter_async_context(servers)
             await _publish(deps)
+            if equipment is not None:
+                await _serve_beside(stack, _equip_again(deps, equipment))
             workers.append(_worker(deps, settings.task_queue, WORKFLOWS, _agent_activities(deps)))
             await _serve_beside(stack, Sweeper(settings, deps.pool, client).serve())
         if deps.memory is not None:

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
     answer_inline: int = Field(16 * KiB, ge=256, description="Longer answers come by reference in AskWorkflow.")
     roll_after_events: int = Field(4000, ge=50, description="Continue-as-new before this many history events.")
 
+    # MCP servers
+    mcp_tools_max: int = Field(512, ge=1, description="A server that lists more tools is refused.")
+    mcp_definition_max: int = Field(64 * KiB, ge=256, description="A tool whose text and schema take more is left out.")
+    mcp_message_max: int = Field(128 * KiB * KiB, ge=KiB, description="A longer message of a server ends its session.")
+    mcp_log_max: int = Field(1 * KiB * KiB, ge=KiB, description="What a server writes to standard error, kept twice.")
+
     # Models
     model: str | None = Field(None, description="Overrides the model of every agent (`provider/model`).")
     api_base: str | None = Field(None, description="Base URL of an OpenAI-compatible server for every model.")

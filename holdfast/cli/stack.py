@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,12 @@ def inspect_agents(settings: Settings) -> list[AgentLine]:
     """
     from holdfast.tools.registry import load_agents
 
-    return [_agent_line(agent.definition, settings) for agent in load_agents(settings.agents).values()]
+    lines = []
+    for agent in load_agents(settings.agents).values():
+        line = _agent_line(agent.definition, settings)
+        come = tuple((f"{source.name}__*", source.kind) for source in agent.sources)  # known once a worker runs
+        lines.append(replace(line, tools=line.tools + come))
+    return lines
 
 
 def _agent_line(agent: AgentDefinition, settings: Settings) -> AgentLine:

@@ -13,9 +13,50 @@ from holdfast.tools.context import ToolContext
 from holdfast.tools.tool import Tool, tool
 
 if TYPE_CHECKING:
-    from holdfast.tools.builtin import calculator, current_time, files, recall, remember
+    from holdfast.tools.builtin import (
+        Command,
+        calculator,
+        csv_query,
+        current_time,
+        files,
+        http_request,
+        json_query,
+        queries,
+        recall,
+        remember,
+        result_page,
+        result_search,
+        result_select,
+        result_tools,
+        run_state,
+        shell,
+        sql_query,
+        web_page,
+    )
 
-__all__ = ["Tool", "ToolContext", "calculator", "current_time", "files", "recall", "remember", "tool"]
+__all__ = [
+    "Command",
+    "Tool",
+    "ToolContext",
+    "calculator",
+    "csv_query",
+    "current_time",
+    "files",
+    "http_request",
+    "json_query",
+    "queries",
+    "recall",
+    "remember",
+    "result_page",
+    "result_search",
+    "result_select",
+    "result_tools",
+    "run_state",
+    "shell",
+    "sql_query",
+    "tool",
+    "web_page",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.errors import ConfigurationError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     ToolConnection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
-__all__ = ["ToolContext"]
+__all__ = ["StoredReads", "StoredResult", "ToolContext"]
 
 
 def _logger() -> FilteringBoundLogger:
@@ -25,6 +25,30 @@ def _logger() -> FilteringBoundLogger:
 
     logger: FilteringBoundLogger = structlog.get_logger("holdfast.tool")
     return logger
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """Bytes of a large result: those from `start` on, out of `size`."""
+
+    data: bytes
+    start: int
+    size: int
+
+
+class StoredReads(Protocol):
+    """What a tool may read of the Holdfast database: its own thread's results, and how its tenant's runs stand.
+
+    Only for async tools. It takes names and returns values, never a connection: so no tool sees another tenant's rows.
+    """
+
+    async def result(self, handle: str, start: int = 0, length: int | None = None) -> StoredResult | None:
+        """Return bytes of a large result of this thread; None: it has none of that handle."""
+        ...
+
+    async def runs(self, prefix: str) -> list[dict[str, Any]]:
+        """Return how those of the tenant's runs stand whose id begins with *prefix*: two at most, no texts."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +77,7 @@ class ToolContext:
     attempt: int = 1
     log: FilteringBoundLogger = field(default_factory=_logger, repr=False, compare=False)
     _connection: Any = field(default=None, repr=False, compare=False)
+    _stored: StoredReads | None = field(default=None, repr=False, compare=False)
 
     @property
     def remaining(self) -> float:
@@ -74,6 +99,20 @@ class ToolContext:
             )
         connection: ToolConnection = self._connection
         return connection
+
+    @property
+    def stored(self) -> StoredReads:
+        """Reads of what this thread has stored, for async tools that change nothing.
+
+        Raises:
+            ConfigurationError: this context was made without a database, as in a test.
+
+        """
+        if self._stored is None:
+            raise ConfigurationError(
+                "ctx.stored is there only where a worker runs the tool: there is no database behind this context."
+            )
+        return self._stored
 
     def with_connection(self, connection: ToolConnection) -> ToolContext:
         """Return a copy whose `connection` is *connection*, for a `local_tx` tool inside its transaction."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 from urllib.error import URLError
 
 from holdfast.contracts import EffectClass
@@ -31,6 +31,7 @@ _CONNECTING = {
 }
 _CONNECT_TIMEOUTS = ("ConnectTimeout", "ConnectionTimeoutError", "ConnectTimeoutError")
 _CLIENTS = ("aiohttp", "http", "httpcore", "httpx", "requests", "urllib", "urllib3")
+_AIOHTTP_REPEATS = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")  # its IDEMPOTENT_METHODS
 _LINKS = 20
 
 
@@ -103,11 +104,17 @@ def _followed_up(exc: BaseException) -> bool:
             return True
         if module == "httpx._client" and function == "_send_handling_redirects" and frame.f_locals.get("history"):
             return True
-        if module == "aiohttp.client" and function == "_request" and frame.f_locals.get("history"):
+        if module == "aiohttp.client" and function == "_request" and _aiohttp_sent_before(frame.f_locals):
             return True
         if module == "urllib3.connectionpool" and function == "urlopen":
             urllib3_tries += 1
     return urllib3_tries > 1
+
+
+def _aiohttp_sent_before(local: Mapping[str, Any]) -> bool:
+    """Tell whether aiohttp followed a redirect, or sent again by itself after a connection was lost amid a request."""
+    again = local.get("retry_persistent_connection") is False and local.get("method") in _AIOHTTP_REPEATS
+    return again or bool(local.get("history"))
 
 
 def _after_another(exc: BaseException) -> bool:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from holdfast.errors import ToolResultInvalid
+from holdfast.errors import ToolAnsweredError, ToolResultInvalid
 
-__all__ = ["result_text"]
+__all__ = ["ErrorResult", "result_text"]
+
+
+@dataclass(frozen=True)
+class ErrorResult:
+    """Returned by a tool whose call was made and has ended with an error of the remote's own: done, and failed."""
+
+    text: str
 
 
 def _storable(text: str) -> str:
@@ -36,10 +44,13 @@ def result_text(tool: str, value: Any, limit: int) -> str:
     Raises:
         ToolResultInvalid: the value has no text form or is too long. The tool has run all the same: its effect
             stands, so the ledger row is done, with this message as the result.
+        ToolAnsweredError: the value is an ErrorResult. The row is done as well, and the model reads the error.
 
     """
     if value is None:
         return "done"
+    if isinstance(value, ErrorResult):
+        raise ToolAnsweredError(result_text(tool, value.text, limit))
     if isinstance(value, str):
         text = _storable(value)
     elif isinstance(value, bytes | bytearray | memoryview):

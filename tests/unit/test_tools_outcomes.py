@@ -261,3 +261,28 @@ def test_the_tools_own_word_and_the_runners() -> None:
     assert classify(urllib.error.URLError(TimeoutError()), "once") == "unknown"
     assert classify(urllib.error.URLError("text"), "once") == "unknown"
     assert classify(OSError("Multiple exceptions: made up"), "once") == "unknown"
+
+
+async def test_what_aiohttp_sent_twice_by_itself_was_sent() -> None:
+    """It repeats a DELETE when the connection is lost; that the second try is refused proves nothing of the first."""
+    seen = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal seen
+        await reader.readuntil(b"\r\n\r\n")
+        seen += 1
+        server.close()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientConnectorError) as caught:
+            async with session.delete(f"http://127.0.0.1:{port}/"):
+                pass
+        assert seen == 1
+        assert classify(caught.value, "once") == "unknown"
+        with pytest.raises(aiohttp.ClientConnectorError) as caught:
+            async with session.delete(f"http://127.0.0.1:{port}/"):
+                pass
+        assert classify(caught.value, "once") == "not_sent"

@@ -1,4 +1,4 @@
-"""The tools `list_files`, `search_files` and `read_file` for one folder, all pure and confined to it."""
+"""The tools for one folder, confined to it: three that read, all pure, and on demand three that write."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from holdfast.contracts import ApprovalPolicy
 from holdfast.errors import ToolError
 from holdfast.tools.builtin.folder import HUGE, Folder, decode, matcher
 from holdfast.tools.tool import AnyTool, Tool
+from holdfast.tools.toolset import makes_tools
 
 __all__ = ["files"]
 
@@ -32,12 +34,27 @@ _PREFIX = 4  # from so many letters on, a word also finds longer ones that begin
 AnyPattern = Annotated[str, Field(description="which files: **/*.md, docs/*.txt, *.{py,toml} or a folder name")]
 
 
-def files(root: str | os.PathLike[str] = ".", *, prefix: str = "") -> list[AnyTool]:
+@makes_tools
+def files(
+    root: str | os.PathLike[str] = ".",
+    *,
+    write: bool = False,
+    approval: ApprovalPolicy = "never",
+    max_write: int = 1024 * 1024,
+    prefix: str = "",
+) -> list[AnyTool]:
     """Return the tools `list_files`, `search_files` and `read_file` for the folder *root*; none of them writes.
 
     They show nothing outside the root, wherever `..`, absolute paths or links lead, and neither `.env` files nor
-    what lies in .git, .holdfast, .venv, node_modules and __pycache__. *prefix* goes before their names, so that an
-    agent may have two folders.
+    what lies in .git, .holdfast, .venv, node_modules and __pycache__.
+
+    Args:
+        root: the folder; relative to where the worker runs.
+        write: add `write_file`, `patch_file` and `delete_file`, all `keyed`: each call takes effect once, by a journal
+            in the folder's `.holdfast/writes`. They follow no link and write nothing that the others do not show.
+        approval: of those three.
+        max_write: bytes of a file that they leave.
+        prefix: goes before the tools' names, so that an agent may have two folders.
 
     Raises:
         ConfigurationError: there is no such folder.
@@ -70,7 +87,14 @@ def files(root: str | os.PathLike[str] = ".", *, prefix: str = "") -> list[AnyTo
         """Read lines of a text file; the first line of the answer says which."""
         return _read(folder, path, start, lines)
 
-    return [Tool(each, effect="pure", name=prefix + each.__name__) for each in (list_files, search_files, read_file)]
+    reading: list[AnyTool] = [
+        Tool(each, effect="pure", name=prefix + each.__name__) for each in (list_files, search_files, read_file)
+    ]
+    if not write:
+        return reading
+    from holdfast.tools.builtin.writing import writing_tools
+
+    return [*reading, *writing_tools(folder.root, approval=approval, most=max_write, prefix=prefix)]
 
 
 def _read(folder: Folder, path: str, start: int, count: int) -> str:

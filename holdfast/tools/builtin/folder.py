@@ -14,7 +14,7 @@ from re import compile as compile_pattern
 
 from holdfast.errors import ConfigurationError, ToolError
 
-__all__ = ["HUGE", "Folder", "decode", "matcher"]
+__all__ = ["HUGE", "Folder", "decode", "matcher", "never_shown"]
 
 HUGE = 2 * 1024 * 1024  # bytes; a larger file is not searched
 _READABLE = 16 * 1024 * 1024  # bytes; a larger file is not read
@@ -34,6 +34,12 @@ def _secret(name: str) -> bool:
     return name == ".env" or name.startswith(".env.")
 
 
+def never_shown(parts: tuple[str, ...]) -> bool:
+    """Tell whether a path has a part that models get to see and write under no spelling of it."""
+    folded = [part.casefold() for part in parts]  # some file systems take .GIT for .git
+    return any(part in _SKIPPED or _secret(part) for part in folded)
+
+
 def decode(data: bytes) -> str | None:
     """Return the text of a file, odd bytes replaced; None if it is binary."""
     for mark, encoding in _BOMS:
@@ -45,8 +51,8 @@ def decode(data: bytes) -> str | None:
 class Folder:
     """Regular files under one root, by path relative to it, always with forward slashes."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        """Take the *root*, which must be a folder.
+    def __init__(self, root: str | os.PathLike[str], owner: str = "files") -> None:
+        """Take the *root*, which must be a folder; *owner* is the function that a message names.
 
         Raises:
             ConfigurationError: it is not.
@@ -55,7 +61,7 @@ class Folder:
         self.root = Path(root).expanduser().resolve()
         if not self.root.is_dir():
             raise ConfigurationError(
-                f"files({os.fspath(root)!r}): there is no folder {self.root}. Create it or name another."
+                f"{owner}({os.fspath(root)!r}): there is no folder {self.root}. Create it or name another."
             )
 
     def walk(self) -> Iterator[str]:
@@ -85,11 +91,11 @@ class Folder:
 
     def _linked(self, path: str) -> bool:
         try:
-            return self._inside(path).is_file()
+            return self.locate(path).is_file()
         except (ToolError, OSError, ValueError, RuntimeError):
             return False
 
-    def _inside(self, path: str) -> Path:
+    def locate(self, path: str) -> Path:
         """Return where *path* really is.
 
         Raises:
@@ -118,7 +124,7 @@ class Folder:
             ToolError: it is not there, not allowed, no regular file, or larger than *most* bytes.
 
         """
-        real = self._inside(path)
+        real = self.locate(path)
         try:
             # Neither a link put there since nor a pipe that nobody writes to shall be opened.
             handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -130,7 +136,7 @@ class Folder:
                 raise ToolError(f"{path!r} is a folder or device, not a file")
             if about.st_size > most:
                 raise ToolError(f"{path!r} has {about.st_size:,} bytes, more than the {most:,} that are read")
-            if self._inside(path) != real:
+            if self.locate(path) != real:
                 raise ToolError(f"{path!r} changed while it was opened")
             with os.fdopen(handle, "rb", closefd=False) as file:
                 return file.read(most)

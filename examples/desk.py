@@ -1,0 +1,25 @@
+"""A desk with many drawers: files it may write, tables, a database, the web, one program. Each drawer has its lock."""
+
+import os
+
+from holdfast import Agent, Budget, files
+from holdfast.tools import Command, calculator, queries, result_tools, run_state, shell, sql_query, web_page
+
+ROOT = os.environ.get("DESK", ".")
+
+desk = Agent(
+    name="desk",
+    model="openai/gpt-5-mini",
+    instructions="Answer from the tables, the database and the web. Write what you find into notes/, with its source.",
+    tools=[
+        files(ROOT, write=True),  # list, search, read; write, patch, delete: keyed, never outside, never twice
+        queries(ROOT),  # csv_query by SQL, json_query by JMESPath: over files, text, or a large result
+        sql_query(env="DESK_DATABASE"),  # reads only, with a role that may not do more; sql_schema comes along
+        web_page(),  # any public page as text; nothing on this machine or a private network
+        shell({"lines": Command(["wc", "-l", "{path:path}"], "Count the lines of a file.", effect="pure")}, root=ROOT),
+        result_tools,  # result_page, result_search, result_select: the rest of what was trimmed
+        run_state,  # how another run stands
+        calculator,
+    ],
+    budget=Budget(usd=0.50, rounds=40),
+)

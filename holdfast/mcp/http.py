@@ -1,0 +1,114 @@
+"""A server that speaks streamable HTTP: a client that marks what happened to each call. Only `link.py` uses it.
+
+The library turns a refused connection, amid a session, into the end of the session and of every other call on it. Here
+such a failure becomes an answer of its own, so that it concerns one call, and the call's mark keeps what it proves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+
+from holdfast.errors import ConfigurationError
+from holdfast.mcp.answers import MARK, Mark
+from holdfast.mcp.server import Endpoint, expand
+from holdfast.settings import Settings
+
+__all__ = ["Caller", "open_client"]
+
+_READABLE = ("application/json", "text/event-stream")
+_NO_ANSWER = (202, 301, 302, 303, 307, 308)
+_IDLE = 300.0  # seconds without a byte after which a stream is taken for dead, at least
+_CONNECTING = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+
+
+def open_client(endpoint: Endpoint, settings: Settings, *, timeout: float) -> Caller:
+    """Return a client that sends the endpoint's headers. *timeout* is the longest call, in seconds.
+
+    Raises:
+        ConfigurationError: a variable is not set, or a header has characters that HTTP does not allow.
+
+    """
+    what = f"MCP server {endpoint.name!r}, headers"
+    headers = expand(endpoint.headers, what)
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigurationError(f"{what}: the value of {name} has characters that HTTP does not allow.")
+    return Caller(
+        settings.mcp_message_max,
+        headers={**headers, "accept-encoding": "identity"},
+        timeout=httpx2.Timeout(endpoint.connect_timeout, read=max(_IDLE, timeout + 10)),
+    )
+
+
+class Caller(httpx2.AsyncClient):
+    """An HTTP client whose failures, once a call is under way, are told by the call's mark."""
+
+    def __init__(self, limit: int, **options: Any) -> None:
+        """Take what httpx2 takes, and the longest answer in bytes."""
+        super().__init__(**options)
+        self._limit = limit
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send one request; a failure of a marked one is a made-up answer of status 502 or 503."""
+        mark = MARK.get() if request.method == "POST" else None
+        if mark is not None and mark.taken:
+            mark = None
+        elif mark is not None:
+            mark.taken = True
+        try:
+            response = await super().send(request, **options)
+        except _CONNECTING as exc:
+            if mark is None:
+                raise
+            mark.refused = _words(exc)
+            return httpx2.Response(503, request=request)
+        except httpx2.TransportError as exc:
+            if mark is None:
+                raise
+            mark.lost = _words(exc)
+            return httpx2.Response(502, request=request)
+        if mark is not None:
+            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            mark.status = response.status_code
+            mark.readable = kind in _READABLE and response.status_code not in _NO_ANSWER
+        if response.headers.get("content-encoding", "identity") != "identity":
+            await response.aclose()  # unasked for; unpacking it could fill our memory
+            if mark is not None:
+                mark.lost = "its answer is compressed, which was not asked for"
+            return httpx2.Response(502, request=request)
+        if options.get("stream"):
+            assert isinstance(response.stream, httpx2.AsyncByteStream)
+            response.stream = _Bounded(response.stream, self._limit, mark)
+        return response
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A body that may not grow over a limit, and whose loss is marked."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, limit: int, mark: Mark | None) -> None:
+        self._inner = inner
+        self._left = limit
+        self._mark = mark
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._inner:
+                self._left -= len(chunk)
+                if self._left < 0:
+                    raise httpx2.ReadError("the answer is longer than HOLDFAST_MCP_MESSAGE_MAX")
+                yield chunk
+        except httpx2.TransportError as exc:
+            if self._mark is None:
+                raise
+            self._mark.lost = _words(exc)
+            raise httpx2.StreamError(self._mark.lost) from exc
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _words(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__

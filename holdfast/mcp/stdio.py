@@ -1,0 +1,201 @@
+"""A server as a child process that speaks MCP on its standard input and output. Only `link.py` uses it.
+
+The library's own transport would do, but for three things: it hands down more of our environment, a message without end
+would fill our memory, and a worker that is killed leaves servers behind that were started through a launcher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import anyio
+import structlog
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.shared.message import SessionMessage
+from mcp_types import jsonrpc_message_adapter
+
+from holdfast.mcp.server import Endpoint, expand, inherited
+from holdfast.settings import Settings
+
+__all__ = ["Child", "Streams"]
+
+log = structlog.get_logger(__name__)
+
+Incoming: TypeAlias = SessionMessage | Exception
+Streams: TypeAlias = tuple[MemoryObjectReceiveStream[Incoming], MemoryObjectSendStream[SessionMessage]]
+
+_GUARD = Path(__file__).with_name("guard.py")
+_GRACE = 1.0  # seconds a server may take to end by itself when its input closes, and again after SIGTERM
+_CHUNK = 64 * 1024
+_TAIL = 2000  # characters of its last words that an error quotes
+
+
+class Child:
+    """A server's process, and what it wrote to standard error."""
+
+    def __init__(self, endpoint: Endpoint, settings: Settings, hide: Callable[[str], str]) -> None:
+        """Start nothing yet. *hide* takes secrets out of a text."""
+        self._endpoint = endpoint
+        self._limit = settings.mcp_message_max
+        self._hide = hide
+        self._log = _BoundedLog(settings.home / "logs" / f"mcp-{endpoint.name}.log", settings.mcp_log_max)
+        self._last_words = ""
+        self.gone = asyncio.Event()
+        """Set when it ends, or can no longer be talked to."""
+
+    @property
+    def last_words(self) -> str:
+        """The end of what it wrote to standard error, on one line."""
+        return " | ".join(self._hide(self._last_words).strip().splitlines()[-4:])
+
+    @contextlib.asynccontextmanager
+    async def streams(self) -> AsyncIterator[Streams]:
+        """Start the process and yield its messages; end it, and all it started, on the way out.
+
+        Raises:
+            ConfigurationError: an environment variable that its declaration needs is not set.
+            OSError: nothing can be started at all.
+
+        """
+        environment = inherited() | expand(self._endpoint.env, f"MCP server {self._endpoint.name!r}, env")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", str(_GUARD), str(_GRACE), *self._endpoint.command),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            cwd=self._endpoint.cwd,
+            start_new_session=True,
+        )
+        to_session, from_server = anyio.create_memory_object_stream[Incoming](0)
+        to_server, from_session = anyio.create_memory_object_stream[SessionMessage](0)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read, process, to_session)
+                tasks.start_soon(self._write, process, from_session, to_session)
+                tasks.start_soon(self._listen, process)
+                try:
+                    yield from_server, to_server
+                finally:
+                    from_server.close()  # a reader that is stuck on delivering goes on to the end
+                    with anyio.CancelScope(shield=True):
+                        await _end(process)
+                    tasks.cancel_scope.cancel()
+        finally:
+            for stream in (to_session, from_server, to_server, from_session):
+                stream.close()
+            self._log.close()
+            transport = getattr(process, "_transport", None)
+            if transport is not None:
+                transport.close()
+
+    async def _read(self, process: asyncio.subprocess.Process, out: MemoryObjectSendStream[Incoming]) -> None:
+        assert process.stdout is not None
+        buffer, scanned, whole = bytearray(), 0, True
+        with out:
+            while whole and (chunk := await process.stdout.read(_CHUNK)):
+                buffer += chunk
+                while (end := buffer.find(b"\n", scanned)) >= 0:
+                    line = bytes(buffer[:end])
+                    del buffer[: end + 1]
+                    scanned = 0
+                    if not await self._deliver(line, out):
+                        whole = False
+                        break
+                scanned = len(buffer)
+                if len(buffer) > self._limit:
+                    log.warning("an MCP server's message is too long", server=self._endpoint.name, limit=self._limit)
+                    break
+        self.gone.set()
+        while await process.stdout.read(_CHUNK):  # so that it is not stuck on writing when it should end
+            pass
+
+    async def _deliver(self, line: bytes, out: MemoryObjectSendStream[Incoming]) -> bool:
+        if not line.strip():
+            return True
+        try:
+            message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+        except ValueError:
+            text = self._hide(line[:200].decode(errors="replace"))
+            log.debug("an MCP server wrote something else than messages", server=self._endpoint.name, text=text)
+            return True
+        try:
+            await out.send(SessionMessage(message))
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return False
+        return True
+
+    async def _write(
+        self,
+        process: asyncio.subprocess.Process,
+        messages: MemoryObjectReceiveStream[SessionMessage],
+        out: MemoryObjectSendStream[Incoming],
+    ) -> None:
+        assert process.stdin is not None
+        try:
+            async for message in messages:
+                text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+                process.stdin.write(text.encode() + b"\n")
+                await process.stdin.drain()
+        except (OSError, RuntimeError, anyio.ClosedResourceError):
+            self.gone.set()
+            out.close()  # whoever waits for an answer learns that none will come
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        """Keep what it says on standard error."""
+        assert process.stderr is not None
+        while chunk := await process.stderr.read(_CHUNK):
+            text = chunk.decode(errors="replace")
+            self._last_words = (self._last_words + text)[-_TAIL:]
+            self._log.write(self._hide(text))
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Close its input; the guard then ends the group. Should the guard fail, end the group from here."""
+    assert process.stdin is not None
+    with contextlib.suppress(OSError, RuntimeError):
+        process.stdin.close()
+    deadline = asyncio.get_running_loop().time() + 2 * _GRACE + 1.0
+    while process.returncode is None:  # not wait(): that also waits for pipes which a child of its may hold open
+        if asyncio.get_running_loop().time() > deadline:
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            break
+        await asyncio.sleep(0.01)
+
+
+class _BoundedLog:
+    """A file that several workers append to, set aside when it is full. Where there is no place for it, nothing."""
+
+    def __init__(self, path: Path, most: int) -> None:
+        self._path = path
+        self._most = most
+        self._file: int | None = None
+        self._usable = True
+
+    def write(self, text: str) -> None:
+        if not self._usable:
+            return
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            os.write(self._file, text.encode(errors="replace")[: self._most])
+            if os.fstat(self._file).st_size > self._most:
+                self.close()
+                self._path.replace(self._path.with_suffix(".log.1"))
+        except OSError:
+            self._usable = False
+            self.close()
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

@@ -1,0 +1,219 @@
+"""Tools that run programs, one for each command a user declares; `shell` makes them. No shell is ever between.
+
+A command is a list of arguments with typed placeholders. A model fills in the placeholders and nothing else: one
+placeholder is one argument, or part of one, and never becomes an option.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from holdfast.contracts import ApprovalPolicy
+from holdfast.errors import ConfigurationError, ToolError
+from holdfast.tools.builtin.folder import Folder
+from holdfast.tools.builtin.processes import Finished, run_process
+from holdfast.tools.context import ToolContext
+from holdfast.tools.tool import AnyTool, Tool
+from holdfast.tools.toolset import makes_tools
+
+__all__ = ["Command", "shell"]
+
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z_][a-z0-9_]*)(?::([^{}]+))?\}")  # two braces stand for one, as in format
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
+_WORD = 1000  # characters of a filled-in text
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its arguments, and what differs from `shell`'s own settings.
+
+    Attributes:
+        argv: program and arguments; `{name}` or `{name:text}` takes a text, `{name:int}` a number, `{name:path}` a path
+            below the root, `{name:a|b|c}` one of these words. A brace itself is written twice.
+        description: what the model is told it does; unset, the command itself.
+        effect: `pure` if it changes nothing and may run again, else `once`.
+        timeout: seconds, then it is killed with all it started.
+        approval: `always` asks a person before each call.
+
+    """
+
+    argv: Sequence[str]
+    description: str = ""
+    effect: Literal["pure", "once"] = "once"
+    timeout: float | None = None
+    approval: ApprovalPolicy | None = None
+
+
+@makes_tools
+def shell(
+    commands: Mapping[str, Sequence[str] | Command],
+    *,
+    root: str | os.PathLike[str] = ".",
+    env: Iterable[str] | Mapping[str, str] = (),
+    timeout: float = 60.0,
+    max_output: int = 64 * 1024,
+    approval: ApprovalPolicy = "never",
+) -> list[AnyTool]:
+    """Return one tool for each command, by its name.
+
+    Args:
+        commands: name to argument list, or to a `Command`: `{"log": ["git", "log", "-n", "{count:int}"]}`.
+        root: where they run; paths that a model fills in lie below it.
+        env: variables they get beside PATH, LANG, TMPDIR and HOME (which is the root): names to pass on from the
+            worker, or names with values.
+        timeout: seconds, then a command is killed with all it started.
+        max_output: bytes that are kept of each of its two outputs; the rest is read and dropped.
+        approval: `always` asks a person before each call.
+
+    Raises:
+        ConfigurationError: a command is not a list, or a placeholder is of no known kind.
+
+    """
+    if isinstance(commands, str) or not isinstance(commands, Mapping) or not commands:
+        raise ConfigurationError('shell: give commands by name, such as {"tests": ["pytest", "-q", "{path:path}"]}.')
+    if not (timeout > 0 and max_output > 0):
+        raise ConfigurationError("shell: timeout and max_output must be above 0.")
+    if isinstance(env, str):
+        raise ConfigurationError(f"shell(env={env!r}): give a list of names, or a dict of names and values.")
+    place = _Place(Folder(root, "shell"), env, max_output)
+    made = []
+    for name, given in commands.items():
+        command = given if isinstance(given, Command) else Command(given)
+        made.append(_tool(name, command, place, command.timeout or timeout, command.approval or approval))
+    return made
+
+
+class _Place:
+    """Where commands run, and with what."""
+
+    def __init__(self, folder: Folder, env: Iterable[str] | Mapping[str, str], most: int) -> None:
+        self.folder = folder
+        self.most = most
+        self._given = dict(env) if isinstance(env, Mapping) else dict.fromkeys(env)
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables: few, so that no key of the worker's gets out by way of a program's output."""
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ") if name in os.environ}
+        kept.setdefault("PATH", os.defpath)
+        kept.setdefault("LANG", "C.UTF-8")
+        kept["HOME"] = str(self.folder.root)
+        for name, value in self._given.items():
+            found = os.environ.get(name) if value is None else value
+            if found is not None:
+                kept[name] = found
+        return kept
+
+
+def _tool(name: str, command: Command, place: _Place, timeout: float, approval: ApprovalPolicy) -> AnyTool:
+    argv = command.argv
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"shell: {name!r} is no name for a tool: use letters, digits, _ and -.")
+    if isinstance(argv, str) or not argv or not all(isinstance(part, str) and "\x00" not in part for part in argv):
+        raise ConfigurationError(f'shell: {name} must be a list of arguments, such as ["git", "status"], not {argv!r}.')
+    if command.effect not in ("pure", "once"):
+        raise ConfigurationError(
+            f"shell: {name} is {command.effect!r}; a command is 'once', or 'pure' if it only reads."
+        )
+    if _placeholders(argv[0]):
+        raise ConfigurationError(f"shell: {name} lets the model choose the program. Write the program's name.")
+    types: dict[str, Any] = {}
+    for part in argv:
+        if "{" in _PLACEHOLDER.sub("", part):
+            raise ConfigurationError(f"shell: {name} has {part!r}: a placeholder is {{name}} or {{name:kind}}.")
+        for parameter, kind in _placeholders(part):
+            if parameter == "ctx" or (parameter in types and kind and types[parameter] != _type(name, kind)):
+                raise ConfigurationError(f"shell: {name} cannot have {parameter!r} in this way: choose another name.")
+            types.setdefault(parameter, _type(name, kind))
+    paths = {parameter for part in argv for parameter, kind in _placeholders(part) if kind == "path"}
+
+    async def run(**values: Any) -> str:
+        ctx: ToolContext = values.pop("ctx")
+        filled = _filled(argv, {each: _checked(place, each, value, paths) for each, value in values.items()})
+        program = shutil.which(filled[0], path=place.environment()["PATH"]) if "/" not in filled[0] else filled[0]
+        if program is None:
+            raise ToolError(f"there is no program {filled[0]!r} on this machine. Nothing was run.")
+        until = min(timeout, ctx.deadline - time.monotonic() - 1.0)
+        try:
+            done = await run_process(
+                [program, *filled[1:]], cwd=place.folder.root, env=place.environment(), timeout=until, most=place.most
+            )
+        except (OSError, ValueError) as exc:
+            raise ToolError(f"{filled[0]!r} could not be started: {exc}. Nothing was run.") from None
+        return _told(done, until)
+
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=ToolContext)]
+    parameters += [
+        inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for each, kind in types.items()
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__name__ = run.__qualname__ = name
+    run.__doc__ = command.description or "Run: " + " ".join(_put(part, lambda name: f"{{{name}}}") for part in argv)
+    return Tool(run, name=name, effect=command.effect, approval=approval, timeout=timeout + 5.0)
+
+
+def _placeholders(part: str) -> list[tuple[str, str]]:
+    """Return (name, kind) of each placeholder of an argument."""
+    return [(match[1], match[2] or "") for match in _PLACEHOLDER.finditer(part) if match[1]]
+
+
+def _put(part: str, value: Callable[[str], str]) -> str:
+    """Return an argument with its placeholders filled in."""
+    return _PLACEHOLDER.sub(lambda match: value(match[1]) if match[1] else match[0][0], part)
+
+
+def _type(owner: str, kind: str) -> Any:
+    if kind in ("", "text"):
+        return Annotated[str, Field(min_length=1, max_length=_WORD)]
+    if kind == "int":
+        return Annotated[int, Field(ge=-(10**15), le=10**15)]
+    if kind == "path":
+        return Annotated[str, Field(min_length=1, max_length=_WORD, description="path below the root")]
+    if "|" in kind:
+        return Literal[tuple(kind.split("|"))]
+    raise ConfigurationError(f"shell: {owner} has a placeholder of kind {kind!r}: use text, int, path or a|b|c.")
+
+
+def _checked(place: _Place, name: str, value: Any, paths: set[str]) -> str:
+    text = str(value)
+    if "\x00" in text:
+        raise ToolError(f"{name} has a NUL character. Nothing was run.")
+    if name in paths:
+        place.folder.locate(text)
+    return text
+
+
+def _filled(argv: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Put values into the arguments; none of them may turn into an option."""
+    filled: list[str] = []
+    for part in argv:
+        done = _put(part, lambda name: values[name])
+        begins = _PLACEHOLDER.match(part)
+        number = begins is not None and begins[2] == "int"
+        if begins and begins[1] and done.startswith("-") and "--" not in argv[: len(filled)] and not number:
+            raise ToolError(f"{done[:100]!r} would be taken for an option: it may not begin with `-`. Nothing was run.")
+        filled.append(done)
+    return filled
+
+
+def _told(done: Finished, timeout: float) -> str:
+    head = f"exit code {done.code}" if done.code >= 0 else f"ended by signal {-done.code}"
+    if done.timed_out:
+        head = f"killed after {timeout:g} s, with all it had started; what it did until then stands"
+    parts = [f"{head} ({done.seconds:.1f} s)"]
+    for label, data, size in (("", done.out, done.sizes[0]), ("standard error:", done.err, done.sizes[1])):
+        text = data.decode("utf-8", "replace").rstrip("\n")
+        if text:
+            parts += [label] if label else []
+            parts.append(text)
+        if size > len(data):
+            parts.append(f"[… {size - len(data):,} of {size:,} bytes left out here …]")
+    return "\n".join(parts)

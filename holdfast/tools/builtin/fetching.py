@@ -1,0 +1,219 @@
+"""One HTTP exchange under guard: checked before each hop, connected to what was checked, capped in bytes and time.
+
+The tools `http_get`, `http_send` and `web_page` stand on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from holdfast.errors import ToolError
+from holdfast.tools.builtin.urls import Target, UrlGuard
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["Exchange", "Fetcher"]
+
+_CONNECT = 10.0  # seconds until a connection stands; a time-out there proves that nothing was sent
+_REDIRECTS = (301, 302, 303, 307, 308)
+_WIRE_SLACK = 64 * 1024  # bytes of a compressed body beyond the cap that may come in without any output
+_ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What came back. `body` is decompressed and at most as long as allowed; `cut` says that there was more."""
+
+    status: int
+    reason: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    cut: bool = False
+    hops: list[str] = field(default_factory=list)
+
+    @property
+    def content_type(self) -> str:
+        """The media type without parameters, in lower case."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def text(self) -> str | None:
+        """Return the body as text, or None if it is binary."""
+        if b"\x00" in self.body[:4096] and "utf-16" not in self.headers.get("content-type", "").lower():
+            return None
+        _, mark, rest = self.headers.get("content-type", "").lower().partition("charset=")
+        name = rest.partition(";")[0].strip(" \"'") if mark else "utf-8"
+        try:
+            return self.body.decode(name, "replace")
+        except LookupError:
+            return self.body.decode("utf-8", "replace")
+
+
+class Fetcher:
+    """Sends requests that its guard lets through.
+
+    *headers* go along with each request, as long as it stays at the first one's scheme, host and port. *timeout* is for
+    the whole exchange, redirects and body included, in seconds; *most* caps the decompressed body, in bytes.
+    """
+
+    def __init__(
+        self, guard: UrlGuard, *, headers: Mapping[str, str], timeout: float, most: int, redirects: int
+    ) -> None:
+        self._guard = guard
+        self._headers = dict(headers)
+        self._timeout = timeout
+        self._most = most
+        self._redirects = redirects
+
+    async def get(self, url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Exchange:
+        """Ask, and follow redirects, each checked like the first URL.
+
+        Raises:
+            ToolError: a URL may not be asked, there were too many redirects, or no answer in time.
+            OSError, aiohttp.ClientError: the server could not be asked; another try may do.
+
+        """
+        hops: list[str] = []
+        try:
+            async with asyncio.timeout(self._timeout):
+                target = await self._guard.check(url)
+                first = target.origin
+                while True:
+                    mine = {**(headers or {}), **self._headers} if target.origin == first else {}
+                    done = await self._once(method, target, mine, None, hops)
+                    onward = done.headers.get("location")
+                    if done.status not in _REDIRECTS or not onward:
+                        return done
+                    if len(hops) >= self._redirects:
+                        raise ToolError(f"{url} was redirected more than {self._redirects} times")
+                    hops.append(done.url)
+                    target = await self._guard.check(self._joined(target, onward))
+        except TimeoutError:
+            raise ToolError(f"{url} did not answer within {self._timeout:g} s") from None
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Exchange:
+        """Send one request; a redirect is returned, not followed: following it would be a second effect.
+
+        Raises:
+            ToolError: it may not be asked; nothing was sent.
+            OSError, aiohttp.ClientError, TimeoutError: what `holdfast.tools.outcomes` makes of them.
+
+        """
+        async with asyncio.timeout(self._timeout):
+            target = await self._found(url)
+            if target is None:
+                raise socket.gaierror(socket.EAI_AGAIN, "the name was not looked up in time")
+            return await self._once(method, target, {**headers, **self._headers}, body, [])
+
+    async def _found(self, url: str) -> Target | None:
+        """Check a URL; None when the look-up takes too long: nothing was sent by then, unlike with other time-outs."""
+        try:
+            async with asyncio.timeout(self._timeout / 2):
+                return await self._guard.check(url)
+        except TimeoutError:
+            return None
+
+    @staticmethod
+    def _joined(target: Target, location: str) -> str:
+        from yarl import URL
+
+        try:
+            return str(target.url.join(URL(location)))
+        except ValueError as exc:
+            raise ToolError(f"{target.host} redirects to what is no URL: {exc}") from None
+
+    async def _once(
+        self, method: str, target: Target, headers: Mapping[str, str], body: bytes | None, hops: list[str]
+    ) -> Exchange:
+        import aiohttp
+
+        def connection(info: Any) -> socket.socket:  # Any: (family, type, protocol, name, address)
+            self._guard.check_connection(target, str(info[4][0]))
+            return socket.socket(info[0], info[1], info[2])
+
+        made = 0
+
+        async def only_one(*_: object) -> None:
+            # aiohttp sends PUT and DELETE (and what reads) again by itself when a connection is lost amid them.
+            nonlocal made
+            made += 1
+            if made > 1:
+                raise aiohttp.ServerDisconnectedError("the connection was lost after the request was sent")
+
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_start.append(only_one)
+        connector = aiohttp.TCPConnector(
+            resolver=_pinned(target), use_dns_cache=False, force_close=True, limit=1, socket_factory=connection
+        )
+        async with (
+            aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,  # decompressed here, with a cap
+                trace_configs=[trace],
+                trust_env=False,  # a proxy would do the look-up again, elsewhere
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT, self._timeout)),
+                headers={"User-Agent": "holdfast", "Accept-Encoding": "gzip, deflate"},
+            ) as session,
+            session.request(method, target.url, headers=headers, data=body, allow_redirects=False) as response,
+        ):
+            told = {name.lower(): value for name, value in response.headers.items()}
+            data, cut = (b"", False) if method == "HEAD" else await self._body(response, told)
+            shown = response.reason or ""
+            return Exchange(response.status, shown, str(target.url), told, data, cut, list(hops))
+
+    async def _body(self, response: aiohttp.ClientResponse, headers: Mapping[str, str]) -> tuple[bytes, bool]:
+        """Read up to the cap, never holding more than a chunk beyond it, however small the body came in."""
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding not in _ENCODINGS:
+            return b"", True  # we did not offer it
+        unzip = None if encoding in ("", "identity") else zlib.decompressobj(wbits=47)  # gzip or zlib
+        out, wire = bytearray(), 0
+        async for chunk in response.content.iter_any():
+            wire += len(chunk)
+            if unzip is None:
+                out += chunk
+            else:
+                try:
+                    out += unzip.decompress(chunk, self._most + 1 - len(out))
+                except zlib.error:
+                    return bytes(out), True
+                if unzip.eof:
+                    break
+            if len(out) > self._most or wire > self._most + _WIRE_SLACK:
+                return bytes(out[: self._most]), True
+        return bytes(out[: self._most]), len(out) > self._most
+
+
+def _pinned(target: Target) -> Any:
+    """Return a resolver that knows one name and what was found for it: nothing is looked up a second time."""
+    from aiohttp.abc import AbstractResolver, ResolveResult
+
+    class Pinned(AbstractResolver):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            if host.lower() != target.host:
+                raise OSError(f"{host} was not checked")
+            return [
+                ResolveResult(
+                    hostname=host,
+                    host=str(address),
+                    port=port,
+                    family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
+                    proto=0,
+                    flags=socket.AI_NUMERICHOST,
+                )
+                for address in target.addresses
+            ]
+
+        async def close(self) -> None:
+            """Nothing is open."""
+
+    return Pinned()

@@ -1,0 +1,252 @@
+"""`sql_query` against a real PostgreSQL: it reads, within limits, and whatever it is given it does not write."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from holdfast.errors import ToolError
+from holdfast.memory.database import connect
+from holdfast.tools import ToolContext, sql_query
+from holdfast.tools.tool import AnyTool
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Shop:
+    """A database with a table, and two roles: one that may only read, one that owns it."""
+
+    def __init__(self, admin: str, name: str) -> None:
+        self.admin = admin
+        parts = urlsplit(admin)
+        place = f"{parts.hostname}:{parts.port}" if parts.hostname else ""
+        self.reader = f"postgresql://{name}_reader:pass-word@{place}/{name}?{parts.query}"
+        self.owner = f"postgresql://{name}_owner:pass-word@{place}/{name}?{parts.query}"
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Ask as the administrator."""
+        conn = await asyncpg.connect(self.admin)
+        try:
+            return await conn.fetch(query, *args)
+        finally:
+            await conn.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shop(servers: dict[str, str]) -> AsyncIterator[Shop]:
+    """Make the database."""
+    name = f"s{uuid.uuid4().hex[:12]}"
+    admin = await connect(servers["database_url"])
+    await admin.execute(f"create database {name}")
+    for role in ("reader", "owner"):
+        await admin.execute(f"create role {name}_{role} login password 'pass-word'")
+    await admin.close()
+    base, _, rest = servers["database_url"].partition("?")
+    url = base.rpartition("/")[0] + f"/{name}" + (f"?{rest}" if rest else "")
+    conn = await asyncpg.connect(url)
+    await conn.execute(
+        f"""
+        grant create, usage on schema public to {name}_owner;
+        create table orders (id int primary key, city text not null, total numeric(10, 2), at timestamptz, extra jsonb);
+        insert into orders select n, 'city ' || n, n * 1.5, '2026-01-01Z', jsonb_build_object('n', n)
+        from generate_series(1, 500) n;
+        comment on table orders is 'What was ordered';
+        create table hidden (secret text); insert into hidden values ('launch code');
+        create sequence numbers;
+        alter table orders owner to {name}_owner; alter sequence numbers owner to {name}_owner;
+        grant select on orders to {name}_reader; grant usage on sequence numbers to {name}_reader;
+        create procedure wipe() language sql as 'delete from orders';
+        create function wiped() returns int language sql as 'delete from orders; select 1';
+        """
+    )
+    await conn.close()
+    yield Shop(url, name)
+
+
+async def _call(tool: AnyTool, **args: Any) -> Any:
+    ctx = ToolContext(
+        idempotency_key="k", tenant="t", thread="c", run_id="r", step_no=1, deadline=time.monotonic() + 60
+    )
+    return await tool(**tool.bind(tool.validate(args), ctx))
+
+
+async def test_it_reads(shop: Shop) -> None:
+    """Rows in order with every type as JSON, two columns of one name too."""
+    query, _ = sql_query(shop.reader)
+    answer = await _call(
+        query,
+        sql="select id, total, extra, extra, at, null, array[1,2], 'x'::bytea from orders order by id limit 2 -- x",
+    )
+    assert answer["columns"] == ["id", "total", "extra", "extra", "at", "?column?", "array", "bytea"]
+    assert [row[:4] for row in answer["rows"]] == [[1, 1.5, {"n": 1}, {"n": 1}], [2, 3.0, {"n": 2}, {"n": 2}]]
+    assert answer["rows"][0][4].startswith("2026-01-01T")
+    assert answer["rows"][0][5:] == [None, [1, 2], "\\x78"]
+    assert (await _call(query, sql="with a as (select 1 as x) select x from a"))["rows"] == [[1]]
+    assert (await _call(query, sql="select id from orders order by id desc"))["rows"][0] == [500]
+    exact = await _call(query, sql="select 12345678901234567890.123456789::numeric")
+    assert exact["rows"] == [["12345678901234567890.123456789"]]
+
+
+async def test_it_lists_what_may_be_read(shop: Shop) -> None:
+    """Tables with columns, types and comments; none that the role may not read."""
+    _, schema = sql_query(shop.reader)
+    [table] = await _call(schema)
+    assert (table["table"], table["kind"], table["comment"]) == ("orders", "table", "What was ordered")
+    assert table["columns"][:3] == ["id integer not null", "city text not null", "total numeric(10,2)"]
+    assert await _call(schema, pattern="nothing%") == []
+
+
+WRITES = """
+delete from orders
+update orders set total = 0 returning id
+insert into orders values (999, 'x', 1, now(), null) returning id
+truncate orders
+drop table orders
+create table stolen as select * from orders
+select * into stolen from orders
+with gone as (delete from orders returning id) select * from gone
+select * from orders for update
+select 1; delete from orders
+commit; delete from orders
+select 1) q; delete from orders; select * from (select 1
+select 1) q; commit; delete from orders; --
+rollback
+begin
+set transaction read write
+set default_transaction_read_only = off
+set session characteristics as transaction read write
+reset all
+select set_config('transaction_read_only', 'off', false), wiped()
+select wiped()
+call wipe()
+do $$ begin delete from orders; end $$
+do $$ begin commit; delete from orders; end $$
+select nextval('numbers')
+select setval('numbers', 100)
+select lo_create(4711)
+select lo_from_bytea(0, 'x')
+copy orders to '/tmp/holdfast-stolen.csv'
+copy orders to program 'cat > /tmp/holdfast-stolen.csv'
+copy (select 1) to stdout
+copy orders from '/etc/passwd'
+select pg_read_file('/etc/passwd')
+select pg_ls_dir('/')
+select lo_import('/etc/passwd')
+lock table orders
+listen x
+notify x
+prepare x as delete from orders
+execute x
+declare c cursor for select 1
+explain analyze delete from orders
+vacuum orders
+refresh materialized view x
+alter system set work_mem = '1GB'
+create extension dblink
+create role evil superuser
+grant all on orders to public
+""".strip().splitlines()
+
+
+# Reading the server's files is what allow_superuser=True allows; a read-only transaction does not stop it.
+TRIES = [
+    (role, sql)
+    for role in ("reader", "owner", "superuser")
+    for sql in WRITES
+    if role != "superuser" or ("pg_read_file" not in sql and "pg_ls_dir" not in sql)
+]
+
+
+@pytest.mark.parametrize(("role", "sql"), TRIES)
+async def test_it_never_writes(shop: Shop, role: str, sql: str) -> None:
+    """Not as the tables' owner either; and as a superuser, on purpose, nothing but what only reads."""
+    dsn = {"reader": shop.reader, "owner": shop.owner, "superuser": shop.admin}[role]
+    query, _ = sql_query(dsn, allow_superuser=role == "superuser")
+    before = await shop.fetch(STATE)
+    with pytest.raises(ToolError):
+        await _call(query, sql=sql)
+    assert await shop.fetch(STATE) == before
+
+
+STATE = """
+select (select count(*) from orders), (select sum(total) from orders), (select last_value from numbers),
+       (select is_called from numbers), (select count(*) from pg_largeobject_metadata), to_regclass('stolen')::text,
+       (select count(*) from pg_roles), (select relacl::text from pg_class where relname = 'orders')
+"""
+
+
+async def test_a_superuser_is_refused(shop: Shop) -> None:
+    """And a role that may run programs on the server: unless the user says so, nothing is asked."""
+    query, schema = sql_query(shop.admin)
+    for call in (_call(query, sql="select 1"), _call(schema)):
+        with pytest.raises(ToolError, match="allow_superuser"):
+            await call
+    name = urlsplit(shop.reader).username
+    await shop.fetch(f"grant pg_read_server_files to {name}")
+    try:
+        with pytest.raises(ToolError, match="pg_read_server_files"):
+            await _call(sql_query(shop.reader)[0], sql="select 1")
+    finally:
+        await shop.fetch(f"revoke pg_read_server_files from {name}")
+    assert (await _call(sql_query(shop.admin, allow_superuser=True)[0], sql="select 1"))["rows"] == [[1]]
+
+
+async def test_rows_and_bytes_are_capped(shop: Shop) -> None:
+    """The model is told what is missing; a single huge row is cut on the server."""
+    query, _ = sql_query(shop.reader, max_rows=10, max_bytes=2000)
+    answer = await _call(query, sql="select id from orders order by id")
+    assert [row[0] for row in answer["rows"]] == list(range(1, 11))
+    assert "first 10 rows" in answer["cut"]
+    answer = await _call(query, sql="select repeat('x', 900) from generate_series(1, 9)")
+    assert (len(answer["rows"]), "cut" in answer) == (2, True)
+    with pytest.raises(ToolError, match="one row alone"):
+        await _call(query, sql="select repeat('x', 100000000)")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select pg_sleep(600)",
+        "select count(*) from generate_series(1, 100000000000)",
+        "select set_config('statement_timeout', '0', false), pg_sleep(600)",
+    ],
+)
+async def test_time_is_capped_on_the_server(shop: Shop, sql: str) -> None:
+    """It is stopped there too, not left running."""
+    query, _ = sql_query(shop.reader, timeout=0.5)
+    began = time.monotonic()
+    with pytest.raises(ToolError, match="stopped after"):
+        await _call(query, sql=sql)
+    assert time.monotonic() - began < 20
+    busy = "select 1 from pg_stat_activity where application_name = 'holdfast-sql-query' and state = 'active'"
+    assert await shop.fetch(busy) == []
+
+
+async def test_errors_help_and_hide_the_password(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL's own words and hint; never the address."""
+    query, _ = sql_query(shop.reader)
+    with pytest.raises(ToolError, match="Perhaps you meant to reference the column"):
+        await _call(query, sql="select totl from orders")
+    with pytest.raises(ToolError, match="permission denied"):
+        await _call(query, sql="select * from hidden")
+    monkeypatch.delenv("SHOP_URL", raising=False)
+    query, _ = sql_query(env="SHOP_URL")
+    with pytest.raises(ToolError, match="SHOP_URL"):
+        await _call(query, sql="select 1")
+    monkeypatch.setenv("SHOP_URL", shop.reader)
+    assert (await _call(query, sql="select 1"))["rows"] == [[1]]
+    for wrong in (shop.reader.replace("pass-word", "wrong-word"), "postgresql://u:pass-word@127.0.0.1:1/x"):
+        monkeypatch.setenv("SHOP_URL", wrong)
+        with contextlib.suppress(ToolError):  # the test's own server lets anyone in
+            await _call(query, sql="select 1")
+    with pytest.raises(ToolError, match="cannot be reached") as caught:
+        await _call(query, sql="select 1")
+    assert "pass-word" not in str(caught.value)
