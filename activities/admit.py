@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 from temporalio import activity
 from temporalio.client import WorkflowExecutionStatus
@@ -10,9 +12,9 @@ from temporalio.service import RPCError
 
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.endings import ended_by_a_person, stop_begun
-from holdfast.contracts import OPEN_STATES, Activity, Admit, Admitted, Limits, Message, Run
-from holdfast.ids import run_id_for
-from holdfast.memory import decisions, events, runs, threads
+from holdfast.contracts import OPEN_STATES, Activity, Admit, Admitted, ChildStart, Limits, Message, Run
+from holdfast.ids import child_thread, run_id_for
+from holdfast.memory import decisions, events, family, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.threads import ThreadRow
 
@@ -35,27 +37,41 @@ class AdmitActivities:
             thread = await threads.claim(conn, at.tenant, at.thread, inp.writer, inp.started, create=bool(inp.messages))
             if thread is None:
                 return out
+            asked = await _who_asks(conn, at, inp.child) if inp.child is not None else None
+            if inp.open and asked is not None and asked.why is None and not thread.scope:
+                await family.give_scope(conn, thread.id, asked.child.scope)
+                thread.scope = asked.child.scope
+            out.scope = thread.scope
+            if out.limits is not None and thread.scope:
+                out.limits.linger = 0.0  # whoever asked has the answer; nobody else is expected here
             if thread.taken_over:
-                news += await self._take_over(conn, at, thread)
+                news += await self._take_over(conn, at, thread, out, asked_again=asked is not None)
             if inp.open:
                 out.runs.extend(_anew(run) for run in await runs.open_of_thread(conn, thread.id))
             for message in inp.messages:
-                await self._admit_one(conn, at, thread, message, out, news)
+                await self._admit_one(conn, at, thread, message, asked, out, news)
         for run_id, seq in news:
             self._deps.notifier.poke(run_id, seq)
         return out
 
-    async def _take_over(self, conn: Connection, at: Here, thread: ThreadRow) -> list[tuple[str, int]]:
+    async def _take_over(
+        self, conn: Connection, at: Here, thread: ThreadRow, out: Admitted, *, asked_again: bool
+    ) -> list[tuple[str, int]]:
         """Tidy up after an execution that is no more: its open calls are interrupted, its approvals void.
 
-        If a person ended it, that ends the run it worked on, whether a sweep or the next message finds it.
+        If a person ended it, that ends the run it worked on, whether a sweep or the next message finds it; not if the
+        run that asked for it asks again, as after its Reset. On a thread with a scope the same calls come again under
+        the same keys: they find their slots, and what is recorded.
         """
-        await threads.fill_interrupted(conn, thread.id)
         left = await runs.open_of_thread(conn, thread.id)
-        for run in left:
-            await decisions.void(conn, run.run_id)
-        why = await self._ended_before(at) if any(run.begun for run in left) else None
-        return await stop_begun(conn, thread.id, why) if why is not None else []
+        if not thread.scope:
+            await threads.fill_interrupted(conn, thread.id)
+            for run in left:
+                await decisions.void(conn, run.run_id)
+        why = await self._ended_before(at) if not asked_again and any(run.begun for run in left) else None
+        stopped = await stop_begun(conn, thread.id, why) if why is not None else []
+        out.ended += [run for run in left if run.notify is not None and run.run_id in dict(stopped)]
+        return stopped
 
     async def _ended_before(self, at: Here) -> str | None:
         """Say whether a person ended the execution before this one; None also when Temporal cannot tell just now."""
@@ -71,13 +87,18 @@ class AdmitActivities:
         at: Here,
         thread: ThreadRow,
         message: Message,
+        asked: _Asked | None,
         out: Admitted,
         news: list[tuple[str, int]],
     ) -> None:
         run_id = run_id_for(at.tenant, at.thread, message.message_id)
+        if asked is not None and asked.child.message.message_id != message.message_id:
+            asked = None
         known = await runs.of_message(conn, run_id)
         if known is not None:
             run, state = known
+            if message.text_ref is not None:
+                await threads.drop_blob(conn, at.tenant, message.text_ref)
             if state in OPEN_STATES:
                 if all(run.run_id != other.run_id for other in out.runs):
                     out.runs.append(_anew(run))
@@ -93,8 +114,22 @@ class AdmitActivities:
             why = why or (
                 f"thread {at.thread} belongs to agent {thread.agent!r}: ask that one, or choose another thread"
             )
+        if asked is not None and asked.why is not None:
+            why, asked = why or asked.why, None
+        parent, parent_step = (asked.parent, asked.child.step_no) if asked is not None else (None, None)
         if why is not None:
-            await runs.insert(conn, thread.id, run_id, message, text=text, order=None, definition=None, refused=why)
+            await runs.insert(
+                conn,
+                thread.id,
+                run_id,
+                message,
+                text=text,
+                order=None,
+                definition=None,
+                refused=why,
+                parent=parent,
+                parent_step=parent_step,
+            )
             out.ended.append(
                 Run(run_id=run_id, message_id=message.message_id, agent=message.agent, notify=message.notify)
             )
@@ -104,7 +139,18 @@ class AdmitActivities:
             await threads.own(conn, thread, message.agent)
         digest = found[0] if found else None
         order = await threads.take_order(conn, thread.id)
-        await runs.insert(conn, thread.id, run_id, message, text=text, order=order, definition=digest)
+        await runs.insert(
+            conn,
+            thread.id,
+            run_id,
+            message,
+            text=text,
+            order=order,
+            definition=digest,
+            budget=found[1].budget if found else None,
+            parent=parent,
+            parent_step=parent_step,
+        )
         stored = await runs.of_message(conn, run_id)
         if stored is not None:
             out.runs.append(stored[0])
@@ -116,6 +162,17 @@ class AdmitActivities:
                 ),
             )
         )
+        if asked is not None:  # once, with the run's row: the record of the run that asks says so
+            seq = await events.emit(
+                conn,
+                asked.child.parent,
+                "child_started",
+                step=parent_step,
+                run_id=run_id,
+                agent=message.agent,
+                thread=at.thread,
+            )
+            news.append((asked.child.parent, seq))
 
     async def _text(self, conn: Connection, at: Here, message: Message) -> tuple[str | None, str | None]:
         """Return (text, why it cannot be had); a text that was stored first moves to its place in the thread."""
@@ -139,6 +196,24 @@ class AdmitActivities:
             memory_queue=settings.memory_queue,
             task_timeout=settings.scaled(settings.task_timeout),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Which run asks for a message, and if that cannot be, why."""
+
+    child: ChildStart
+    parent: Any = None  # its row
+    why: str | None = None
+
+
+async def _who_asks(conn: Connection, at: Here, child: ChildStart) -> _Asked:
+    """Look up who asks. Anyone with access to Temporal can start a workflow and say that some run asked for it."""
+    parent = await runs.by_id(conn, child.parent)
+    if parent is None or parent["tenant"] != at.tenant:
+        return _Asked(child, why=f"run {child.parent}, which is said to ask, is not known here")
+    fits = child.message.message_id == child.scope and at.thread == child_thread(child.message.agent, child.scope)
+    return _Asked(child, parent, None if fits else f"thread {at.thread} is not the one on which that step asks")
 
 
 def _anew(run: Run) -> Run:

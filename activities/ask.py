@@ -16,6 +16,7 @@ from holdfast.contracts import (
     AGENT_WORKFLOW,
     Accepted,
     Activity,
+    AgentDefinition,
     AskResult,
     Message,
     ReadAnswer,
@@ -24,8 +25,10 @@ from holdfast.contracts import (
     ThreadStart,
 )
 from holdfast.errors import InvalidInput
-from holdfast.ids import workflow_id_for
+from holdfast.ids import occurrence_thread, workflow_id_for
 from holdfast.memory import runs, threads
+from holdfast.template import fill
+from holdfast.typed import NotOneJson, answer_value
 
 __all__ = ["AskActivities"]
 
@@ -41,29 +44,30 @@ class AskActivities:
         """Send the message by update-with-start; the same message id is one run, however often this runs."""
         settings = self._deps.settings
         info = activity.info()
-        size = len(inp.ask.text.encode())
-        if not inp.ask.text.strip():
+        text, tenant, named = _occurrence(inp, settings.tenant)
+        size = len(text.encode())
+        if not text.strip():
             raise InvalidInput("the text is empty: ask something")
-        if "\x00" in inp.ask.text:
+        if "\x00" in text:
             raise InvalidInput("the text has a NUL character, which no text may have: remove it")
         if size > settings.text_max:
             raise InvalidInput(f"the text has {size} bytes, {settings.text_max} are allowed: shorten it")
-        thread = inp.thread or _as_thread(info.workflow_id or "ask")
+        thread = inp.thread or named or _as_thread(info.workflow_id or "ask")
         message = Message(
             message_id=inp.message_id,
             agent=inp.ask.agent,
-            text=inp.ask.text if size <= settings.text_inline else None,
+            text=text if size <= settings.text_inline else None,
             text_ref=None if size <= settings.text_inline else f"ask-{info.workflow_id}-{info.workflow_run_id}",
             mode=inp.ask.mode,
             notify=info.workflow_id if inp.ask.wait else None,
         )
         if message.text_ref is not None:
             async with self._deps.pool.acquire() as conn:
-                await threads.put_blob(conn, settings.tenant, inp.ask.text.encode(), blob_id=message.text_ref)
+                await threads.put_blob(conn, tenant, text.encode(), blob_id=message.text_ref)
         start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
             AGENT_WORKFLOW,
             ThreadStart(),
-            id=workflow_id_for(settings.tenant, thread),
+            id=workflow_id_for(tenant, thread),
             task_queue=settings.task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             task_timeout=timedelta(seconds=settings.scaled(settings.task_timeout)),
@@ -89,18 +93,41 @@ class AskActivities:
             if row is None:
                 return AskResult(run_id=inp.run_id, thread=inp.thread, state=RunState.QUEUED)
             answer = await runs.answer_text(conn, str(row["run_id"]))
+            definition = await runs.definition(conn, row["definition"]) if row["definition"] else None
         long = answer is not None and len(answer.encode()) > self._deps.settings.answer_inline
         return AskResult(
             run_id=str(row["run_id"]),
             thread=inp.thread,
             state=row["state"],
             answer=None if long else answer,
+            output=None if long else _output(definition, answer),
             answer_ref=f"{row['tenant']}:{row['thread']}/{row['answer_seq']}" if long else None,
             error=row["error"],
-            tokens=row["tokens_in"] + row["tokens_out"],
-            cost_usd=float(row["cost_usd"]),
+            tokens=row["tokens_in"] + row["tokens_out"] + row["tokens_below"],
+            cost_usd=float(row["cost_usd"] + row["cost_usd_below"]),
             steps=row["steps"],
         )
+
+
+def _occurrence(inp: SendMessage, tenant: str) -> tuple[str, str, str | None]:
+    """Return (text, tenant, thread if it names none) of a question; a Schedule's is filled with its time."""
+    recurring = inp.ask.recurring
+    if recurring is None:
+        return inp.ask.text, tenant, None
+    if inp.scheduled_at is None:
+        raise InvalidInput("a recurring question comes from a Schedule, and this one does not say for which time")
+    text = fill(inp.ask.text, schedule=recurring.schedule, at=inp.scheduled_at, time_zone=recurring.time_zone)
+    return text, recurring.tenant, occurrence_thread(recurring.schedule, inp.scheduled_at)
+
+
+def _output(definition: AgentDefinition | None, answer: str | None) -> Any:
+    """Return the answer as JSON, where the agent gives typed ones."""
+    if definition is None or definition.output is None or answer is None:
+        return None
+    try:
+        return answer_value(definition.output, answer)
+    except NotOneJson:  # it was checked when it was given: never, but an asker must not wait for ever
+        return None
 
 
 def _as_thread(workflow_id: str) -> str:

@@ -44,7 +44,7 @@ class DecisionActivities:
         async with self._deps.pool.acquire() as conn, conn.transaction():
             await runs.lock(conn, inp.run_id)  # before its approvals and events, as whoever ends a run does
             for call in inp.calls:
-                key = effect_key(at.scope(inp.writer), call.epoch, call.step_no, call.tool)
+                key = effect_key(at.scope(inp), call.epoch, call.step_no, call.tool)
                 if await ledger.stored(conn, key) is not None:
                     out.settled.append(call.step_no)
                     continue

@@ -14,7 +14,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from holdfast import llm
-from holdfast.contracts import AgentDefinition
+from holdfast.contracts import AgentDefinition, StepRef
 from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.ids import effect_scope, split_workflow_id
 from holdfast.memory import runs
@@ -108,9 +108,9 @@ class Here:
     owner: str
     attempt: int
 
-    def scope(self, writer: str) -> str:
-        """Return the scope of this thread's effects."""
-        return effect_scope(self.workflow_id, writer)
+    def scope(self, step: StepRef) -> str:
+        """Return the scope of this thread's effects: by what another run gave it, or by the chain that writes it."""
+        return effect_scope(self.workflow_id, step.scope or step.writer)
 
 
 def here() -> Here:

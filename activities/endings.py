@@ -1,15 +1,21 @@
-"""Ends the runs of a workflow that a person ended in Temporal. Admission and the sweeper call it: the first to look."""
+"""Ends the runs of a workflow that a person ended in Temporal, and those that nobody waits for any more.
+
+Admission and the sweeper call it: the first to look.
+"""
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from holdfast.contracts import RunState
-from holdfast.memory import decisions, events, runs, threads
+from holdfast.contracts import RunState, StopRequest
+from holdfast.ids import workflow_id_for
+from holdfast.memory import decisions, events, family, runs, threads
 from holdfast.memory.database import Connection
 
-__all__ = ["ended_by_a_person", "status_of", "stop_begun"]
+__all__ = ["ended_by_a_person", "status_of", "stop_begun", "stop_orphans", "tell_parents"]
 
 _BY_A_PERSON = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.CANCELED)
 
@@ -54,3 +60,20 @@ async def stop_begun(conn: Connection, thread_id: int, why: str) -> list[tuple[s
                 )
                 news.append((run.run_id, seq))
     return news
+
+
+async def tell_parents(client: Client, conn: Connection, run_ids: list[str]) -> None:
+    """Tell whoever waits for runs that were ended here: their own workflows, which would have, are no more."""
+    for run_id in run_ids:
+        row = await runs.by_id(conn, run_id)
+        if row is not None and row["notify"] is not None:
+            with suppress(RPCError):  # who asked may be gone, and looks by itself
+                await client.get_workflow_handle(row["notify"]).signal("ended", run_id)
+
+
+async def stop_orphans(client: Client, conn: Connection) -> None:
+    """Stop runs whose asker has ended: it was terminated, or its own word to them got lost."""
+    for orphan in await family.orphans(conn):
+        word = StopRequest(run_id=orphan.run_id, reason=f"run {orphan.parent[:8]}, which asked for it, has ended")
+        with suppress(RPCError):  # it has no workflow: a later sweep starts one, and its next model step says so
+            await client.get_workflow_handle(workflow_id_for(orphan.tenant, orphan.thread)).signal("stop", word)

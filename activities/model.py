@@ -9,6 +9,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from holdfast import llm
+from holdfast.activities.answers import CORRECTION, check_model, correction, gave_up, problem_of
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.requests import build_request, model_of, request_hash, tokens_besides, window_limit
@@ -16,8 +17,10 @@ from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, 
 from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.llm import ModelRequest, ToolCallRequest
-from holdfast.memory import events, ledger, outbox, requests, runs, threads
+from holdfast.memory import events, family, ledger, outbox, requests, runs, threads
+from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Step
+from holdfast.memory.threads import ThreadRow
 
 __all__ = ["ModelActivities"]
 
@@ -42,9 +45,9 @@ class ModelActivities:
         """Return what the model decided, in ids and counts."""
         at = here()
         step = Step(
-            key=effect_key(at.scope(inp.writer), 0, inp.step_no, MODEL),
+            key=effect_key(at.scope(inp), 0, inp.step_no, MODEL),
             run_id=inp.run_id,
-            scope=at.scope(inp.writer),
+            scope=at.scope(inp),
             step_no=inp.step_no,
             tool=MODEL,
             effect="pure",
@@ -52,6 +55,7 @@ class ModelActivities:
         )
         definition = await self._deps.definition(inp.definition)
         settings = self._deps.settings
+        check_model(definition, model_of(definition, settings))
         await self._deps.warm(model_of(definition, settings))
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
@@ -64,9 +68,17 @@ class ModelActivities:
             hits = []
             if inp.recall_step is not None:
                 hits = await outbox.get_recall(conn, inp.run_id, inp.recall_step)
+            objection = await family.objection(conn, inp.run_id)
         last = entries[-1] if entries else None
         if last and last.run_id == inp.run_id and last.role == "assistant" and not (last.body or {}).get("tool_calls"):
-            return ModelReply(seq=last.seq)  # an earlier execution was cut off between the answer and the run's end
+            # An earlier execution was cut off between the answer and the run's end.
+            said = (last.body or {}).get("content")
+            wrong = await problem_of(self._deps, definition, said, "stop")
+            if definition.output is None or wrong is None:
+                return ModelReply(seq=last.seq)
+            return ModelReply(status="invalid", seq=last.seq, error=gave_up(definition.output, wrong, said))
+        if objection is not None:  # not recorded: what is spent stays spent, and who has ended stays ended
+            return ModelReply(status="over_budget" if objection[0] else "stopped", error=objection[1])
         limit = window_limit(definition, settings)
         size = sum(entry.tokens for entry in entries) + tokens_besides(definition)
         if size > limit:
@@ -128,6 +140,7 @@ class ModelActivities:
             preview=(reply.text or "")[:PREVIEW],
             compact=max(size, usage.input_tokens) + usage.output_tokens > _NEARLY_FULL * limit,
         )
+        wrong = None if calls else await problem_of(self._deps, definition, reply.text, reply.finish_reason)
         async with self._deps.pool.acquire() as conn, conn.transaction():
             thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
             run = await runs.lock(conn, inp.run_id)
@@ -154,6 +167,7 @@ class ModelActivities:
                     body=body,
                 )
             out.calls = [call for call, _ in calls]
+            made = await self._correct(conn, thread, inp, definition, out, wrong, reply.text)
             if not await ledger.record_pure(conn, step, at.owner, out.model_dump(mode="json")):
                 raise _Lost
             await requests.put(
@@ -163,7 +177,7 @@ class ModelActivities:
                 definition=inp.definition,
                 ranges=ranges,
                 recall_step=inp.recall_step,
-                params={"model": request.model},
+                params={"model": request.model} | ({"native": True} if request.response_format else {}),
                 digest=request_hash(request),
             )
             await runs.add_usage(conn, inp.run_id, usage.input_tokens, usage.output_tokens, reply.cost_usd, rounds=1)
@@ -185,8 +199,41 @@ class ModelActivities:
                 model=reply.model,
                 seq=out.seq,
             )
+            if wrong is not None and definition.output is not None:
+                seq = await events.emit(
+                    conn,
+                    inp.run_id,
+                    "invalid",
+                    step=inp.step_no,
+                    why=wrong[:500],
+                    correction=made,
+                    corrections=definition.output.corrections,
+                )
         self._deps.notifier.poke(inp.run_id, seq)
         return out
+
+    async def _correct(
+        self,
+        conn: Connection,
+        thread: ThreadRow,
+        inp: ModelStep,
+        definition: AgentDefinition,
+        out: ModelReply,
+        wrong: str | None,
+        text: str | None,
+    ) -> int:
+        """Ask again, in the transaction that has the reply, or say that this was the last time; return which it is."""
+        if wrong is None or definition.output is None:
+            return 0
+        out.status = "invalid"
+        # Counted in the thread, not by the workflow: the same after a Reset, and for who takes the run over.
+        made = await threads.count_of_run(conn, inp.run_id, CORRECTION)
+        if made >= definition.output.corrections:
+            out.error = gave_up(definition.output, wrong, text)
+            return 0
+        body = correction(definition.output, wrong)
+        await threads.append(conn, thread, run_id=inp.run_id, step_no=inp.step_no, role=CORRECTION, body=body)
+        return made + 1
 
     def _read_call(
         self, definition: AgentDefinition, inp: ModelStep, number: int, asked: ToolCallRequest
@@ -225,6 +272,7 @@ class ModelActivities:
             call.timeout = declared.timeout
             call.settle = declared.settle
             call.memory_queue = declared.queue == "memory"
+            call.agent, call.handoff = declared.agent, declared.handoff
             if declared.approval == "always":
                 call.state = "approval"
         return call, None

@@ -50,7 +50,7 @@ async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: O
 
     None: another workflow execution owns the thread now, or the slot was filled before; nothing was written.
     """
-    thread = await threads.hold_for_writer(conn, at.tenant, at.thread, inp.writer)
+    thread = await threads.hold_for_writer(conn, at.tenant, at.thread, inp.writer, inp.scope)
     if thread is None:
         return None
     content, blob = outcome.text, None
@@ -93,7 +93,7 @@ async def recorded_outcome(deps: Deps, at: Here, inp: ToolStep, key: str, result
     outcome = ToolOutcome.model_validate(result)
     seq = None
     async with deps.pool.acquire() as conn, conn.transaction():
-        thread = await threads.hold_for_writer(conn, at.tenant, at.thread, inp.writer)
+        thread = await threads.hold_for_writer(conn, at.tenant, at.thread, inp.writer, inp.scope)
         if thread is not None and await threads.message_at(conn, thread.id, inp.seq) is None:
             content, blob = await threads.recorded_result(conn, key) or (outcome.preview, None)
             if await threads.fill_slot(conn, thread.id, inp.seq, inp.call_id, content, blob=blob):

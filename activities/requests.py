@@ -13,9 +13,23 @@ from holdfast.memory import outbox, requests, runs
 from holdfast.memory.database import Connection
 from holdfast.memory.threads import INTERRUPTED, Entry
 from holdfast.settings import Settings
+from holdfast.typed import response_format
 
-__all__ = ["build_request", "model_of", "rebuild_request", "request_hash", "tokens_besides", "window_limit"]
+__all__ = [
+    "asks_natively",
+    "build_request",
+    "model_of",
+    "rebuild_request",
+    "request_hash",
+    "tokens_besides",
+    "window_limit",
+]
 
+_FINAL = (
+    "Your final answer, when you call no more tools, must be one JSON value that fits the JSON schema below. Write "
+    "this JSON and nothing else: no words around it, no code fence.\n"
+    "JSON schema of the final answer:"
+)
 _REPLY_SHARE = 8  # an eighth of the window is left for the reply, unless max_tokens says more
 
 
@@ -33,7 +47,15 @@ def window_limit(definition: AgentDefinition, settings: Settings) -> int:
 def tokens_besides(definition: AgentDefinition) -> int:
     """Estimate the tokens sent beside the conversation: instructions and tool schemas, four bytes each."""
     tools = sum(len(tool.description) + len(canonical_json(tool.parameters)) + 40 for tool in definition.tools)
-    return (len(definition.instructions.encode()) + tools) // 4 + 16
+    answer = len(canonical_json(definition.output.shape)) + len(_FINAL) if definition.output is not None else 0
+    return (len(definition.instructions.encode()) + tools + answer) // 4 + 16
+
+
+def asks_natively(definition: AgentDefinition, model: str) -> bool:
+    """Whether the model is held to the answer's schema by the provider; else it is told what to write."""
+    if definition.output is None or definition.output.native is False:
+        return False
+    return definition.output.native or llm.supports_schema(model, tools=bool(definition.tools))
 
 
 def build_request(
@@ -43,12 +65,18 @@ def build_request(
     hits: list[MemoryHit],
     *,
     model: str | None = None,
+    native: bool | None = None,
 ) -> ModelRequest:
     """Return the request over these messages. Open slots, which only an interrupted run leaves, read as such.
 
-    *model* is the one that was called then, when an old request is rebuilt.
+    *model* is the one that was called then, and *native* how it was asked, when an old request is rebuilt.
     """
+    model = model or model_of(definition, settings)
+    if native is None:
+        native = asks_natively(definition, model)
     system = definition.instructions
+    if definition.output is not None and not native:
+        system = f"{system}\n\n{_FINAL}\n{canonical_json(definition.output.shape)}".strip()
     if hits:
         remembered = "\n".join(f"- {hit.text}" for hit in hits)
         system = f"{system}\n\nWhat you remember that may matter here:\n{remembered}".strip()
@@ -57,7 +85,7 @@ def build_request(
         entry.body or {"role": "tool", "tool_call_id": entry.call_id, "content": INTERRUPTED} for entry in entries
     ]
     return ModelRequest(
-        model=model or model_of(definition, settings),
+        model=model,
         messages=messages,
         tools=[
             {
@@ -72,6 +100,7 @@ def build_request(
         api_base=definition.api_base or settings.api_base,
         timeout=settings.model_timeout,
         params=definition.params,
+        response_format=response_format(definition.output) if definition.output is not None and native else None,
     )
 
 
@@ -91,13 +120,17 @@ async def rebuild_request(
         return None
     entries = await requests.read_ranges(conn, run["thread_id"], recorded.ranges)
     hits = await outbox.get_recall(conn, run_id, recorded.recall_step) if recorded.recall_step is not None else []
-    request = build_request(definition, settings, entries, hits, model=recorded.params["model"])
+    request = build_request(definition, settings, entries, hits, **_asked(recorded.params))
     return request, request_hash(request) == recorded.hash
+
+
+def _asked(params: dict[str, Any]) -> dict[str, Any]:
+    return {"model": params["model"], "native": params.get("native", False)}
 
 
 def request_hash(request: ModelRequest) -> str:
     """Return the hash of what is sent: model, messages, tools and parameters."""
-    sent = {
+    sent: dict[str, Any] = {
         "model": request.model,
         "messages": request.messages,
         "tools": request.tools,
@@ -106,4 +139,6 @@ def request_hash(request: ModelRequest) -> str:
         "max_tokens": request.max_tokens,
         "params": request.params,
     }
+    if request.response_format is not None:
+        sent["response_format"] = request.response_format
     return hashlib.sha256(canonical_json(sent).encode()).hexdigest()

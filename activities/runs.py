@@ -20,7 +20,7 @@ from holdfast.contracts import (
 )
 from holdfast.errors import UnknownRun
 from holdfast.ids import effect_key
-from holdfast.memory import decisions, events, ledger, outbox, runs, threads
+from holdfast.memory import decisions, events, family, ledger, outbox, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Step
 
@@ -44,7 +44,7 @@ class RunActivities:
         found, and above all that the ledger has where the run is new to this chain, so that no other run's are.
         """
         at = here()
-        scope = at.scope(inp.writer)
+        scope = at.scope(inp)
         base = Begun(step_no=inp.step_no)
         async with self._deps.pool.acquire() as conn, conn.transaction():
             thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
@@ -53,6 +53,7 @@ class RunActivities:
                 raise UnknownRun(f"run {inp.run_id} is not in the database")
             if row["state"] not in OPEN_STATES:
                 return base
+            moved = bool(inp.definition) and row["definition"] not in (None, inp.definition)  # by a hand-off meanwhile
             if row["seq"] is None:
                 await threads.place(conn, thread, row["message"])
             if inp.into is not None:
@@ -61,7 +62,10 @@ class RunActivities:
                 joined = await events.emit(conn, inp.into, "joined", run_id=inp.run_id, message_id=row["message_id"])
                 self._deps.notifier.poke(inp.into, joined)
             elif row["base"] is not None and row["scope"] == scope:
-                return Begun.model_validate_json(row["base"])
+                base = Begun.model_validate_json(row["base"])
+                if moved:
+                    base.moved = await family.owner(conn, inp.run_id)
+                return base
             else:
                 base = Begun(
                     step_no=max(inp.step_no, 1 + await ledger.last_step(conn, thread.id, scope)),
@@ -71,6 +75,8 @@ class RunActivities:
                     cost_usd=float(row["cost_usd"]),
                 )
                 await runs.begin(conn, inp.run_id, scope, base)
+                if moved:
+                    base.moved = await family.owner(conn, inp.run_id)
                 if row["started_at"] is not None:
                     return base
                 seq = await events.emit(conn, inp.run_id, "started")
@@ -83,7 +89,7 @@ class RunActivities:
         at = here()
         definition = await self._deps.definition(inp.definition)
         await self._deps.warm(model_of(definition, self._deps.settings))
-        scope = at.scope(inp.writer)
+        scope = at.scope(inp)
         key = effect_key(scope, 0, inp.step_no, _COMPACT)
         step = Step(key, inp.run_id, scope, inp.step_no, _COMPACT, "pure", args_hash=inp.definition)
         async with self._deps.pool.acquire() as conn, conn.transaction():
@@ -131,6 +137,7 @@ class RunActivities:
             usage = await runs.by_id(conn, inp.run_id)
             if usage is None:
                 raise UnknownRun(f"run {inp.run_id} vanished")
+            below = {"tokens_below": usage["tokens_below"], "cost_usd_below": float(usage["cost_usd_below"])}
             seq = await events.emit(
                 conn,
                 inp.run_id,
@@ -142,6 +149,7 @@ class RunActivities:
                 cost_usd=float(usage["cost_usd"]),
                 rounds=usage["rounds"],
                 steps=inp.steps,
+                **(below if usage["tokens_below"] else {}),
             )
         self._deps.notifier.poke(inp.run_id, seq)
         return Ended(state=inp.state, outbox=remembers)

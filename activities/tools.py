@@ -16,15 +16,18 @@ from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
 from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure, fill, recorded_outcome
 from holdfast.activities.stored import Stored
+from holdfast.agent import definition_hash
 from holdfast.contracts import Activity, ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import ToolArgumentsInvalid, ToolError, ToolResultInvalid
 from holdfast.ids import effect_key
-from holdfast.memory import decisions, ledger, threads
+from holdfast.memory import decisions, ledger, runs, threads
 from holdfast.memory.ledger import Step
 from holdfast.tools.context import ToolContext
 from holdfast.tools.tool import AnyTool
 
 __all__ = ["ToolActivities"]
+
+_HANDED_BACK = 12  # tries, in about a minute; then the worker with newer code is gone, and the model hears it
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +43,9 @@ class ToolActivities:
         """Return what became of the call."""
         at = here()
         step = Step(
-            key=effect_key(at.scope(inp.writer), inp.epoch, inp.step_no, inp.tool),
+            key=effect_key(at.scope(inp), inp.epoch, inp.step_no, inp.tool),
             run_id=inp.run_id,
-            scope=at.scope(inp.writer),
+            scope=at.scope(inp),
             step_no=inp.step_no,
             tool=inp.tool,
             effect=inp.effect,
@@ -56,10 +59,12 @@ class ToolActivities:
         declared = next((tool for tool in definition.tools if tool.name == inp.tool), None)
         tool = self._deps.tool(definition.name, inp.tool)
         if declared is None or tool is None:
+            await self._leave_to_newer_code(at, definition.name, inp)
             return await self._gone(at, inp, step, f"error: the tool {inp.tool} is no longer there. Go on without it.")
         try:
             args = tool.validate(await self._args(at, inp))
         except ToolArgumentsInvalid as exc:  # the tool's code changed since the call was accepted
+            await self._leave_to_newer_code(at, definition.name, inp)
             return await self._gone(at, inp, step, f"error: {exc}")
         ctx = ToolContext(
             idempotency_key=step.key,
@@ -92,6 +97,21 @@ class ToolActivities:
             raise ToolArgumentsInvalid(f"the arguments of call {inp.call_id} are not in the database")
         found: dict[str, Any] = json.loads(text)
         return found
+
+    async def _leave_to_newer_code(self, at: Here, agent: str, inp: ToolStep) -> None:
+        """Hand the call back, for a while, if other workers have newer code of this agent and the tool is in it.
+
+        While workers are replaced one by one, new definitions meet old code. Nothing has been claimed yet.
+        """
+        if at.attempt > _HANDED_BACK:
+            return
+        own = self._deps.agents.get(agent)
+        async with self._deps.pool.acquire() as conn:
+            known = await runs.agent(conn, agent)
+        if known is None or all(tool.name != inp.tool for tool in known[1].tools):
+            return
+        if own is None or known[0] != definition_hash(own.definition):
+            raise TryAgain(f"this worker's code of {agent} is older than the call: another one has {inp.tool}")
 
     async def _gone(self, at: Here, inp: ToolStep, step: Step, text: str) -> ToolOutcome:
         """Answer for a call that this code cannot make.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from holdfast.mcp import MCPServer
     from holdfast.settings import Settings
     from holdfast.tools import Tool, ToolContext, files, tool
+    from holdfast.typed import Input, Output, Signature
 
 __version__ = "0.1.0"
 
@@ -26,11 +27,14 @@ __all__ = [
     "Client",
     "Event",
     "HoldfastError",
+    "Input",
     "InvalidInput",
     "MCPServer",
+    "Output",
     "RunEnded",
     "RunHandle",
     "Settings",
+    "Signature",
     "Tool",
     "ToolContext",
     "ToolError",
@@ -45,11 +49,14 @@ _HOMES = {
     "Client": "holdfast.client",
     "Event": "holdfast.contracts",
     "HoldfastError": "holdfast.errors",
+    "Input": "holdfast.typed",
     "InvalidInput": "holdfast.errors",
     "MCPServer": "holdfast.mcp",
+    "Output": "holdfast.typed",
     "RunEnded": "holdfast.errors",
     "RunHandle": "holdfast.client",
     "Settings": "holdfast.settings",
+    "Signature": "holdfast.typed",
     "Tool": "holdfast.tools",
     "ToolContext": "holdfast.tools",
     "ToolError": "holdfast.errors",

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from holdfast.contracts import AgentDefinition, Budget
+from holdfast.contracts import AgentDefinition, AnswerDefinition, ApprovalPolicy, Budget
 from holdfast.errors import ConfigurationError, ToolError
 from holdfast.ids import canonical_json
+from holdfast.tools.agents import AgentTool, agent_tool, hand_off_tool
 from holdfast.tools.source import ToolSource
 from holdfast.tools.tool import AnyTool
 from holdfast.tools.toolset import Toolset
+
+if TYPE_CHECKING:
+    from holdfast.typed.answers import AnswerType
 
 __all__ = ["Agent", "definition_hash"]
 
@@ -25,6 +29,8 @@ _HINTS = {
     "window": "use a number of tokens, at least 256, or None for what the model takes",
     "memory": "use True or False",
     "params": "use a dict with text keys and JSON values; it is passed on to the model",
+    "corrections": "use a number from 0 to 10",
+    "native_output": "use True, False, or None for what LiteLLM knows of the model",
 }
 
 
@@ -36,7 +42,7 @@ class Agent:
         name: str,
         model: str,
         instructions: str = "",
-        tools: Iterable[AnyTool | ToolSource | Callable[..., Any] | Iterable[Any]] = (),
+        tools: Iterable[AnyTool | ToolSource | Agent | Callable[..., Any] | Iterable[Any]] = (),
         budget: Budget | None = None,
         memory: bool = False,
         window: int | None = None,
@@ -45,6 +51,11 @@ class Agent:
         max_tokens: int | None = None,
         api_base: str | None = None,
         params: dict[str, Any] | None = None,
+        output: Any = None,
+        corrections: int = 2,
+        native_output: bool | None = None,
+        description: str = "",
+        handoffs: Iterable[Agent | str] = (),
     ) -> None:
         """Check and keep the definition.
 
@@ -53,7 +64,7 @@ class Agent:
             model: `provider/model`, anything LiteLLM knows, or `offline/extractive`.
             instructions: the system prompt.
             tools: what `@tool` made; plain functions become `once` tools, lists of tools are opened. An MCPServer
-                stands for the tools of that server.
+                stands for the tools of that server, another agent for a tool that asks it (see `as_tool`).
             budget: what one run may spend; unset, 50 rounds.
             memory: recall before a run and remember after it, and add the tools `remember` and `recall`.
             window: tokens of conversation sent to the model; None: what it takes.
@@ -62,6 +73,13 @@ class Agent:
             max_tokens: longest reply, in tokens.
             api_base: base URL of an OpenAI-compatible server for this agent.
             params: anything else to pass to the model; JSON values.
+            output: the type of the final answer: a pydantic model, a dataclass, a TypedDict, or a Literal, union or
+                list of such. None: text.
+            corrections: how often the model may correct an answer that is not of that type; each is a round.
+            native_output: whether to ask by the provider's own means; None: where LiteLLM knows that it has them.
+            description: what it can do, for agents that may ask it or hand over to it.
+            handoffs: agents, or names of agents defined later, that may take the conversation over; for each there is a
+                tool `hand_off_to_…`.
 
         Raises:
             ConfigurationError: something does not fit; the message says what and what to write instead.
@@ -70,6 +88,7 @@ class Agent:
         label = f"agent {name!r}"
         try:
             self._tools = Toolset(tools)
+            self._tools = Toolset([*self._tools.values(), *_hand_offs(handoffs)], sources=self._tools.sources)
             self._sources = tuple(self._tools.sources)
             self._equipped: list[AnyTool] = []
             if memory:
@@ -87,8 +106,10 @@ class Agent:
             raise ConfigurationError(f"{label}: api_base is {api_base!r}; it must start with http:// or https://.")
         if not isinstance(memory, bool):
             raise ConfigurationError(f"{label}: memory is {memory!r}; {_HINTS['memory']}.")
+        self._answers = self._typed(label, output, model)
         given: dict[str, Any] = {
             "name": name,
+            "description": description,
             "model": model,
             "instructions": instructions,
             "tools": self._tools.definitions,
@@ -100,6 +121,7 @@ class Agent:
             "max_tokens": max_tokens,
             "api_base": api_base,
             "params": {} if params is None else params,
+            "output": self._answer_definition(label, corrections, native_output),
         }
         try:
             self._definition = AgentDefinition.model_validate(given)
@@ -117,6 +139,37 @@ class Agent:
                 f"{label}: its definition cannot be written as JSON ({exc}). Look for values in params that are not "
                 "JSON, numbers that are not finite, and broken characters."
             ) from None
+
+    @staticmethod
+    def _typed(label: str, output: Any, model: str) -> AnswerType[Any] | None:
+        if output is None:
+            return None
+        from holdfast.typed.answers import AnswerType
+
+        if model.strip().startswith("offline/"):
+            raise ConfigurationError(
+                f"{label}: {model} quotes what tools return and cannot give typed answers. Name a model, or leave out "
+                "output."
+            )
+        try:
+            return AnswerType(output)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"{label}: {exc}") from None
+
+    def _answer_definition(self, label: str, corrections: int, native: bool | None) -> AnswerDefinition | None:
+        fits = isinstance(corrections, int) and not isinstance(corrections, bool) and 0 <= corrections <= 10
+        if not fits:
+            raise ConfigurationError(f"{label}: corrections is {corrections!r}; {_HINTS['corrections']}.")
+        if native not in (None, True, False):
+            raise ConfigurationError(f"{label}: native_output is {native!r}; {_HINTS['native_output']}.")
+        if self._answers is None:
+            return None
+        return self._answers.definition(corrections=corrections, native=native)
+
+    @property
+    def answers(self) -> AnswerType[Any] | None:
+        """The type of its final answers; None: text."""
+        return self._answers
 
     @property
     def name(self) -> str:
@@ -167,8 +220,47 @@ class Agent:
             known = ", ".join(self._tools) or "none"
             raise ToolError(f"there is no tool {name[:128]!r}; there are: {known}") from None
 
+    def as_tool(
+        self,
+        name: str | None = None,
+        description: str | None = None,
+        approval: ApprovalPolicy = "never",
+        input: type[BaseModel] | None = None,  # noqa: A002
+    ) -> AgentTool:
+        """Return a tool by which another agent asks this one; among `tools`, the agent itself stands for `as_tool()`.
+
+        Args:
+            name: name of the tool; unset, the agent's.
+            description: what the asking model is told; unset, the agent's own, else the first line of its instructions.
+            approval: `always` asks a person before each call.
+            input: a pydantic model of what it is asked, passed on as JSON; unset, one text, `message`.
+
+        Raises:
+            ConfigurationError: something does not fit; the message says what.
+
+        """
+        said = description or self._definition.description
+        if not said:
+            first = next(iter(self._definition.instructions.strip().splitlines()), "")[:300]
+            said = f"Ask the agent {self.name}, which works by itself and answers. {first}".strip()
+        return agent_tool(self.name, name=name, description=said, approval=approval, input=input)
+
     def __repr__(self) -> str:
         return f"<Agent {self.name} ({self._definition.model}, {len(self._tools)} tools)>"
+
+
+def _hand_offs(agents: Iterable[Agent | str]) -> list[AgentTool]:
+    if isinstance(agents, str | Agent):
+        raise ConfigurationError(f"handoffs is {agents!r}; write a list: handoffs=[…].")
+    made = []
+    for each in agents:
+        if isinstance(each, Agent):
+            made.append(hand_off_tool(each.name, each.definition.description))
+        elif isinstance(each, str):
+            made.append(hand_off_tool(each))
+        else:
+            raise ConfigurationError(f"handoffs has {each!r}; give agents, or names of agents.")
+    return made
 
 
 def definition_hash(definition: AgentDefinition) -> str:

@@ -5,22 +5,38 @@ from __future__ import annotations
 import difflib
 import uuid
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
+
+from typing_extensions import Unpack
 
 from holdfast.contracts import Accepted, AgentDefinition, Message, Mode, RunState
 from holdfast.errors import InvalidInput, StackNotRunning, ThreadOwned, UnknownAgent, UnknownRun
 from holdfast.handles import RunHandle, check_prefix
-from holdfast.ids import check_part, workflow_id_for
+from holdfast.ids import args_hash, check_part, workflow_id_for
 from holdfast.link import Link
 from holdfast.memory import runs, threads
 from holdfast.memory.database import Connection
 from holdfast.settings import Settings, load_settings
-from holdfast.views import RunSummary
+from holdfast.views import Answer, MessageView, RunSummary
 
 if TYPE_CHECKING:
     from holdfast.mcp.desk import ServerDesk
+    from holdfast.schedules import ScheduleDesk
+    from holdfast.typed import Signature
 
 __all__ = ["Client", "RunHandle"]
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Signature")
+
+
+class Sending(TypedDict, total=False):
+    """What `run` passes on to `start`."""
+
+    thread: str | None
+    message_id: str | None
+    mode: Mode
+
 
 _RESTARTING = 15.0  # seconds in which the supervisor of an embedded stack has a server that died up again
 
@@ -59,6 +75,13 @@ class Client:
         from holdfast.mcp.desk import ServerDesk
 
         return ServerDesk(self._link.read)
+
+    @property
+    def schedules(self) -> ScheduleDesk:
+        """Recurring messages, on Temporal Schedules: `create(name, agent, text, cron=…)`, `list()`, `pause(name)` …."""
+        from holdfast.schedules import ScheduleDesk
+
+        return ScheduleDesk(self._link, self._check_agent)
 
     async def close(self) -> None:
         """Close the connections. Runs go on."""
@@ -101,7 +124,7 @@ class Client:
             raise InvalidInput("a message id has 1 to 256 printable characters")
         if mode not in ("next", "steer"):
             raise InvalidInput(f"mode {mode!r} is not known: use next or steer")
-        await self._link.read(lambda conn: self._check_agent(conn, agent, thread))
+        await self.check_agent(agent, thread)
         inline = len(data) <= self.settings.text_inline
         ref = None
         if not inline:
@@ -116,6 +139,87 @@ class Client:
             result_type=Accepted,
         )
         return RunHandle(self._link, accepted.run_id, thread)
+
+    @overload
+    async def run(
+        self, agent: str, text: str, *, output: None = None, timeout: float | None = None, **more: Unpack[Sending]
+    ) -> Answer[Any]: ...
+
+    @overload
+    async def run(
+        self, agent: str, text: str, *, output: type[T], timeout: float | None = None, **more: Unpack[Sending]
+    ) -> Answer[T]: ...
+
+    @overload
+    async def run(
+        self, agent: str, text: str, *, output: Any, timeout: float | None = None, **more: Unpack[Sending]
+    ) -> Answer[Any]: ...
+
+    async def run(
+        self, agent: str, text: str, *, output: Any = None, timeout: float | None = None, **more: Unpack[Sending]
+    ) -> Answer[Any]:
+        """Send a message as `start` does, with its arguments, and wait for the answer as `RunHandle.result` does.
+
+        With *output*, a type, the answer's `output` is of that type; else it is what the agent gives: text or JSON.
+
+        Raises:
+            RunEnded, OutputInvalid, TimeoutError: as `RunHandle.result`; after *timeout* seconds the run goes on.
+            InvalidInput, UnknownAgent, ThreadOwned, StackError: as `start`.
+
+        """
+        return await (await self.start(agent, text, **more)).result(timeout, output=output)
+
+    async def predict(
+        self,
+        signature: type[S],
+        *,
+        thread: str | None = None,
+        message_id: str | None = None,
+        timeout: float | None = None,
+        **inputs: Any,
+    ) -> S:
+        """Fill a signature: a run of the agent it stands for, on a thread of its own; return it with its outputs.
+
+        The same *message_id* names the same run, also without a thread: what was predicted is not bought again.
+
+        Raises:
+            InvalidInput: an input is missing, unknown or does not fit.
+            UnknownAgent: no worker has loaded the signature: it belongs into the agents file.
+            RunEnded: no valid outputs came of it; `state` says how it ended.
+            OutputInvalid: the outputs do not fit the signature as it is here.
+            TimeoutError: it has not ended within *timeout* seconds. It goes on.
+
+        """
+        from holdfast.typed.signature import agent_name, instance_of, message_of
+
+        given, text = message_of(signature, inputs)
+        name = agent_name(signature)
+        if thread is None and message_id is not None:
+            thread = f"predict-{args_hash({'signature': name, 'message_id': message_id})[:24]}"
+        run = await self.start(name, text, thread=thread, message_id=message_id)
+        return instance_of(signature, given, await run.result(timeout))
+
+    async def check_agent(self, agent: str, thread: str) -> None:
+        """Make sure that this agent may be sent a message on this thread; it need not be there yet.
+
+        Raises:
+            UnknownAgent: no worker has loaded an agent of that name.
+            ThreadOwned: the thread belongs to another agent.
+
+        """
+        check_part("thread", thread)
+        await self._link.read(lambda conn: self._check_agent(conn, agent, thread))
+
+    async def history(self, thread: str, last: int = 20) -> list[MessageView]:
+        """Return the *last* messages of a thread, in order; none if there is no such thread."""
+        tenant = self._link.tenant
+
+        async def look(conn: Connection) -> list[MessageView]:
+            row = await threads.find(conn, tenant, thread)
+            after = max(row.last_seq - last, 0) if row is not None else 0
+            return [MessageView.model_validate(m) for m in await threads.page(conn, tenant, thread, after, last)]
+
+        return await self._link.read(look)
 
     async def _check_agent(self, conn: Connection, agent: str, thread: str) -> None:
         known = await runs.known_agents(conn)
@@ -214,5 +318,5 @@ def _no_such_agent(agent: str, known: list[str]) -> str:
     meant = f" Did you mean {close[0]!r}?" if close else ""
     return (
         f"There is no agent {agent[:140]!r}.{meant} Known: {', '.join(known)}. "
-        "A new agent in the agents file is known once the stack was started again (`holdfast down`)."
+        "One that was just added is known once the workers have loaded the agents file."
     )

@@ -12,9 +12,12 @@ HoldfastError
 │   ├── UnknownAgent
 │   ├── UnknownRun
 │   ├── UnknownServer           no worker has seen an MCP server or tool of that name
+│   ├── UnknownSchedule
+│   ├── ScheduleExists          there is a schedule of that name already
 │   ├── ThreadOwned             the thread belongs to another agent
 │   └── DecisionRefused         a decision does not fit what is pending
 ├── RunEnded                    the run ended without an answer
+├── OutputInvalid               there is an answer, but not of the type it is read as
 ├── StorageError
 │   └── StaleWriter             another workflow execution owns the thread now
 ├── EffectError
@@ -46,7 +49,9 @@ __all__ = [
     "ModelError",
     "ModelRefused",
     "ModelUnavailable",
+    "OutputInvalid",
     "RunEnded",
+    "ScheduleExists",
     "ServerLost",
     "StackBusy",
     "StackError",
@@ -62,6 +67,7 @@ __all__ = [
     "ToolResultInvalid",
     "UnknownAgent",
     "UnknownRun",
+    "UnknownSchedule",
     "UnknownServer",
 ]
 
@@ -119,6 +125,14 @@ class UnknownServer(InvalidInput):
     """No worker has seen such an MCP server or tool. `holdfast mcp list` shows those there are."""
 
 
+class UnknownSchedule(InvalidInput):
+    """No such schedule. `holdfast schedule list` shows those there are."""
+
+
+class ScheduleExists(InvalidInput):
+    """There is a schedule of that name already. Change it, delete it, or choose another name."""
+
+
 class ThreadOwned(InvalidInput):
     """The thread belongs to another agent."""
 
@@ -134,6 +148,10 @@ class RunEnded(HoldfastError):
         """Keep the run's final *state* beside the message."""
         super().__init__(message)
         self.state = state
+
+
+class OutputInvalid(HoldfastError):
+    """The answer is not of the type it is read as. Its text is kept: read it without a type."""
 
 
 class StorageError(HoldfastError):

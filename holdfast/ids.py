@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 from holdfast.errors import InvalidInput
@@ -15,9 +16,12 @@ __all__ = [
     "args_hash",
     "canonical_json",
     "check_part",
+    "child_thread",
     "effect_key",
     "effect_scope",
+    "occurrence_thread",
     "run_id_for",
+    "schedule_id_for",
     "split_workflow_id",
     "storable",
     "workflow_id_for",
@@ -67,14 +71,36 @@ def run_id_for(tenant: str, thread: str, message_id: str) -> str:
     return str(uuid.uuid5(RUN_NAMESPACE, hashlib.sha256(_framed(tenant, thread, message_id)).hexdigest()))
 
 
+def schedule_id_for(tenant: str, name: str) -> str:
+    """Return the id of a Temporal Schedule; its workflows are called so too, with their time behind it.
+
+    No thread's workflow has such an id, which begins with its tenant.
+
+    """
+    return f"schedule:{check_part('tenant', tenant)}:{check_part('schedule', name)}"
+
+
+def occurrence_thread(schedule: str, at: datetime) -> str:
+    """Return the thread of one occurrence of a schedule that has a thread for each."""
+    return f"{schedule}-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
 def effect_scope(workflow_id: str, first_execution_run_id: str) -> str:
-    """Return the scope of a root run's effects; it survives continue-as-new and Reset."""
+    """Return the scope of a thread's effects; it survives continue-as-new and Reset.
+
+    On a thread that another run asked for, the key of its step stands for the first execution.
+    """
     return f"{workflow_id}@{first_execution_run_id}"
 
 
 def effect_key(scope: str, epoch: int, step_no: int, tool: str) -> str:
     """Return the ledger key of a step, 64 hex digits. It is also the idempotency key a tool sends."""
     return hashlib.sha256(_framed(scope, str(epoch), str(step_no), tool)).hexdigest()
+
+
+def child_thread(agent: str, key: str) -> str:
+    """Return the thread on which *agent* is asked by the step of this key: the same step asks on the same thread."""
+    return f"{agent[:60]}-{key[:32]}"
 
 
 def canonical_json(value: Any) -> str:

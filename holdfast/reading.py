@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar, overload
 from urllib.parse import quote
 
-from holdfast.contracts import Event
+from holdfast.contracts import AgentDefinition, Event
 from holdfast.errors import RunEnded
 from holdfast.ids import workflow_id_for
 from holdfast.link import Link
-from holdfast.memory import decisions, events, ledger, runs, threads
+from holdfast.memory import decisions, events, family, ledger, runs, threads
 from holdfast.memory.database import Connection
+from holdfast.tree import with_children
+from holdfast.typed.answers import read_output
 from holdfast.views import Answer, ApprovalView, MessageView, RunStatus, RunSummary, StepView, Usage
 
 __all__ = ["LAST_KINDS", "RunReader"]
 
 LAST_KINDS = ("ended", "refused", "merged")
 """Kinds of event after which nothing more comes."""
+
+T = TypeVar("T")
 
 _POLL = 1.0  # a notification can be lost: readers look each second as well
 _POLL_TOKENS = 0.5  # tokens notify too, a few times a second
@@ -45,17 +50,29 @@ class RunReader:
 
     # ------------------------------------------------------------------------------------ follow and read
 
-    async def events(self, after: int = 0, *, tokens: bool = False) -> AsyncIterator[Event]:
+    async def events(self, after: int = 0, *, tokens: bool = False, children: bool = False) -> AsyncIterator[Event]:
         """Yield the run's events with a number above *after*, as they happen, until its last.
 
         Numbers have no gaps, so the last one seen is all it takes to resume. With *tokens*, events of kind `tokens`
         come between them: `data["text"]` is what the model has said so far in that step, and replaces what came
         before; they carry the last number and are not part of the record.
 
+        With *children*, the events of the agents that the run asks (and that those ask) come inline, between
+        `child_started` and `child_ended`; `run_id` tells whose an event is. Of a child that began up to *after*, none.
+
         Raises:
             StackError: PostgreSQL was away for longer than `client_patience`; resume with the last number seen.
 
         """
+        if children:
+            stream = with_children(
+                self.events(after, tokens=tokens),
+                lambda run_id, thread: RunReader(self._link, run_id, thread).events(tokens=tokens),
+            )
+            async with aclosing(stream):
+                async for event in stream:
+                    yield event
+            return
         shown: tuple[int, int, str] | None = None
         with self._link.woken(self.run_id) as waker:
             while True:
@@ -97,11 +114,23 @@ class RunReader:
 
         return await self._link.read(look)
 
-    async def result(self, timeout: float | None = None) -> Answer:
+    @overload
+    async def result(self, timeout: float | None = None) -> Answer[Any]: ...
+
+    @overload
+    async def result(self, timeout: float | None = None, *, output: type[T]) -> Answer[T]: ...
+
+    @overload
+    async def result(self, timeout: float | None = None, *, output: Any) -> Answer[Any]: ...
+
+    async def result(self, timeout: float | None = None, *, output: Any = None) -> Answer[Any]:
         """Wait for the run's end and return its answer; a steering message has that of the run it joined.
+
+        Its `output` is text; JSON where the agent gives typed answers; with *output*, a type, that type.
 
         Raises:
             RunEnded: it ended without an answer; `state` says how.
+            OutputInvalid: the answer is not of the type *output*.
             TimeoutError: it has not ended within *timeout* seconds. It goes on.
             StackError: PostgreSQL was away for longer than `client_patience`.
 
@@ -110,7 +139,7 @@ class RunReader:
             async with asyncio.timeout(timeout):
                 status = await self._ended()
                 if status.merged_into is not None:
-                    return await RunReader(self._link, status.merged_into, self.thread).result()
+                    return await RunReader(self._link, status.merged_into, self.thread).result(output=output)
         except TimeoutError:
             raise TimeoutError(f"run {self.run_id} has not ended within {timeout:g} s; it goes on") from None
         text = await self._link.read(lambda conn: runs.answer_text(conn, self.run_id))
@@ -123,7 +152,8 @@ class RunReader:
         return Answer(
             run_id=self.run_id,
             thread=self.thread,
-            output=text,
+            output=read_output(await self.definition(), text, output),
+            text=text,
             state=status.state,
             usage=status.usage,
             cost_usd=status.cost_usd,
@@ -176,6 +206,20 @@ class RunReader:
             )
 
         return await self._link.read(look)
+
+    async def definition(self) -> AgentDefinition | None:
+        """Return the agent as it was when the run was admitted; None before that."""
+
+        async def look(conn: Connection) -> AgentDefinition | None:
+            row = await runs.by_id(conn, self.run_id)
+            return await runs.definition(conn, row["definition"]) if row is not None and row["definition"] else None
+
+        return await self._link.read(look)
+
+    async def children(self) -> list[RunSummary]:
+        """Return the runs of the agents that this run has asked, in the order in which it asked."""
+        rows = await self._link.read(lambda conn: family.children(conn, self.run_id))
+        return [RunSummary.of(dict(row)) for row in rows]
 
     async def messages(self, after: int = 0, limit: int = 200) -> list[MessageView]:
         """Return up to *limit* messages of the run's thread with a seq above *after*, in order."""

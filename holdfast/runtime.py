@@ -24,7 +24,9 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from holdfast import __version__, llm
 from holdfast.activities.admit import AdmitActivities
+from holdfast.activities.answers import check_model
 from holdfast.activities.ask import AskActivities
+from holdfast.activities.children import ChildActivities
 from holdfast.activities.decisions import DecisionActivities
 from holdfast.activities.deps import Deps
 from holdfast.activities.interceptor import BeatInterceptor
@@ -141,7 +143,7 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
 
 
 def _agent_activities(deps: Deps) -> list[Any]:
-    run, decide, ask = RunActivities(deps), DecisionActivities(deps), AskActivities(deps)
+    run, decide, ask, child = RunActivities(deps), DecisionActivities(deps), AskActivities(deps), ChildActivities(deps)
     return [
         AdmitActivities(deps).admit,
         run.begin_run,
@@ -155,6 +157,9 @@ def _agent_activities(deps: Deps) -> list[Any]:
         decide.resolve_effect,
         ask.send_message,
         ask.read_answer,
+        child.prepare_child,
+        child.child_result,
+        child.hand_off,
     ]
 
 
@@ -185,7 +190,12 @@ def _worker(deps: Deps, queue: str, workflows: list[type], activities: list[Any]
 async def _publish(deps: Deps) -> None:
     """Tell clients which agents there are; new runs get these definitions. A model without its key fails here."""
     for agent in deps.agents.values():
-        await deps.warm(model_of(agent.definition, deps.settings))  # seconds of CPU: before polling
+        model = model_of(agent.definition, deps.settings)
+        await deps.warm(model)  # seconds of CPU: before polling
+        try:
+            check_model(agent.definition, model)
+        except ConfigurationError as exc:  # its runs will fail; the other agents are of use
+            log.warning("an agent cannot answer", agent=agent.name, why=str(exc))
     async with deps.pool.acquire() as conn, conn.transaction():
         for agent in deps.agents.values():
             await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition))

@@ -21,6 +21,7 @@ SEARCH_ATTRIBUTES: Final[dict[str, str]] = {
     "HoldfastState": "Keyword",
     "HoldfastNeedsApproval": "Bool",
     "HoldfastCostUsd": "Double",
+    "HoldfastParentRun": "Keyword",
 }
 
 

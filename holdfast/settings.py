@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     idle_exit: float = Field(600.0, gt=0, description="A stack started by `run` ends after so long without work.")
     stop_grace: float = Field(10.0, gt=0, description="Ctrl-C stops the whole stack within this time.")
     shutdown_grace: float = Field(8.0, gt=0, description="A worker told to stop lets calls in flight finish so long.")
+    reload: bool = Field(True, description="The embedded stack replaces its workers when the agents file changes.")
     tool_threads: int = Field(32, ge=1, le=1024, description="Threads of a worker for synchronous tools.")
     max_concurrent_steps: int = Field(64, ge=1, le=2000, description="Activities a worker runs at once.")
     database_pool: int = Field(10, ge=2, le=200, description="PostgreSQL connections of a worker.")
@@ -96,7 +97,9 @@ class Settings(BaseSettings):
     result_inline: int = Field(16 * KiB, ge=256, description="Longer tool results are stored whole, passed on trimmed.")
     result_max: int = Field(64 * KiB * KiB, ge=KiB, description="A tool result over this is an error.")
     decision_args_max: int = Field(64 * KiB, ge=256, description="Longest edited arguments of an approval.")
+    schedule_text_max: int = Field(16 * KiB, ge=256, description="Longest message template of a schedule.")
     answer_inline: int = Field(16 * KiB, ge=256, description="Longer answers come by reference in AskWorkflow.")
+    agent_depth: int = Field(5, ge=0, le=50, description="Agents may ask one another so deep.")
     roll_after_events: int = Field(4000, ge=50, description="Continue-as-new before this many history events.")
 
     # MCP servers

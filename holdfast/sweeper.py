@@ -10,7 +10,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
-from holdfast.activities.endings import ended_by_a_person, status_of, stop_begun
+from holdfast.activities.endings import ended_by_a_person, status_of, stop_begun, stop_orphans, tell_parents
 from holdfast.contracts import AGENT_WORKFLOW, ThreadStart
 from holdfast.ids import workflow_id_for
 from holdfast.memory import events, ledger, runs, threads
@@ -53,6 +53,7 @@ class Sweeper:
                 await self._calls(conn)
                 await events.sweep_deltas(conn)
                 await self._threads(conn)
+                await stop_orphans(self._client, conn)
 
     async def _threads(self, conn: Connection) -> None:
         open_threads = await runs.threads_with_open_runs(conn)
@@ -74,7 +75,8 @@ class Sweeper:
                 continue
             why = ended_by_a_person(status)
             if why is not None:
-                await stop_begun(conn, row.id, why)
+                stopped = await stop_begun(conn, row.id, why)
+                await tell_parents(self._client, conn, [run_id for run_id, _ in stopped])
             if await runs.open_of_thread(conn, row.id):
                 log.warning("a thread has work and no workflow: starting it", thread=workflow_id, writer=writer)
                 await self._client.start_workflow(

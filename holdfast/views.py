@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypeVar
 
 __all__ = ["Answer", "ApprovalView", "MessageView", "RunStatus", "RunSummary", "StepView", "Usage"]
+
+
+Out = TypeVar("Out", default=Any)
 
 
 class _View(BaseModel):
@@ -22,12 +26,17 @@ class Usage(_View):
     output_tokens: int = 0
 
 
-class Answer(_View):
-    """What a run came to."""
+class Answer(_View, Generic[Out]):
+    """What a run came to.
+
+    `output` is the text, or where the agent gives typed answers its JSON value, or that as the type it was read as.
+    `text` is what the model wrote.
+    """
 
     run_id: str
     thread: str
-    output: str
+    output: Out
+    text: str
     state: str
     usage: Usage = Usage()
     cost_usd: float = 0.0
@@ -36,7 +45,11 @@ class Answer(_View):
 
 
 class RunSummary(_View):
-    """One line of the list of runs. `approvals` and `in_doubt` count what waits for a person."""
+    """One line of the list of runs. `approvals` and `in_doubt` count what waits for a person.
+
+    `parent_run_id` is the run that asked for this one, if another agent did; `tokens_below` and `cost_usd_below` are
+    what the agents spent that it asked, and those that they asked.
+    """
 
     run_id: str
     thread: str
@@ -51,11 +64,17 @@ class RunSummary(_View):
     error: str | None = None
     approvals: int = 0
     in_doubt: int = 0
+    parent_run_id: str | None = None
+    tokens_below: int = 0
+    cost_usd_below: float = 0.0
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> RunSummary:
         """Make one of a row of `memory.runs.listing`."""
-        return cls.model_validate({**row, "run_id": str(row["run_id"])})
+        parent = row.get("parent_run_id")
+        return cls.model_validate(
+            {**row, "run_id": str(row["run_id"]), "parent_run_id": str(parent) if parent is not None else None}
+        )
 
 
 class RunStatus(RunSummary):

@@ -6,8 +6,9 @@ import json
 
 import asyncpg
 
-from holdfast.contracts import AgentDefinition, Begun, Message, Run, RunState
+from holdfast.contracts import AgentDefinition, Begun, Budget, Message, Run, RunState
 from holdfast.ids import storable
+from holdfast.memory import family
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 from holdfast.memory.threads import tokens_of
@@ -17,6 +18,7 @@ __all__ = [
     "agent",
     "answer_text",
     "begin",
+    "brief",
     "by_id",
     "definition",
     "end",
@@ -44,7 +46,7 @@ def _run(row: asyncpg.Record) -> Run:
         message_id=row["message_id"],
         agent=row["agent"],
         definition=row["definition"] or "",
-        budget=body.budget if body else Run.model_fields["budget"].default,
+        budget=Budget.model_validate_json(row["budget"]) if row["budget"] else body.budget if body else Budget(),
         memory=body.memory if body else False,
         mode=row["mode"],
         notify=row["notify"],
@@ -53,6 +55,8 @@ def _run(row: asyncpg.Record) -> Run:
         steps=row["steps"],
         tokens=row["tokens"],
         cost_usd=float(row["cost_usd"]),
+        parent=str(row["parent_run_id"]) if row["parent_run_id"] else None,
+        depth=row["depth"],
     )
 
 
@@ -77,8 +81,14 @@ async def insert(
     order: int | None,
     definition: str | None,
     refused: str | None = None,
+    budget: Budget | None = None,
+    parent: asyncpg.Record | None = None,
+    parent_step: int | None = None,
 ) -> None:
-    """Store an accepted message with its text and its run; with *refused*, the run ends there."""
+    """Store an accepted message with its text and its run; with *refused*, the run ends there.
+
+    *parent* is the row of the run that asks for it, if one does, in its step *parent_step*.
+    """
     stored = None
     if text is not None:
         body = json.dumps({"role": "user", "content": text}, ensure_ascii=False)
@@ -97,6 +107,11 @@ async def insert(
         state,
         message.notify,
         refused,
+        budget.model_dump_json() if budget is not None else None,
+        parent["run_id"] if parent is not None else None,
+        (parent["root_run_id"] or parent["run_id"]) if parent is not None else None,
+        parent_step,
+        parent["depth"] + 1 if parent is not None else 0,
     )
 
 
@@ -128,8 +143,9 @@ async def resume(conn: Connection, run_id: str) -> None:
 async def add_usage(
     conn: Connection, run_id: str, tokens_in: int, tokens_out: int, cost_usd: float, rounds: int = 0
 ) -> None:
-    """Add tokens, US dollars and rounds to a run."""
+    """Add tokens, US dollars and rounds to a run, and what was spent to the runs above it."""
     await conn.execute(_Q["add_usage"], run_id, tokens_in, tokens_out, cost_usd, rounds)
+    await family.spend(conn, run_id, tokens_in + tokens_out, cost_usd)
 
 
 async def end(
@@ -156,6 +172,11 @@ async def listing(
 ) -> list[asyncpg.Record]:
     """Return the tenant's runs, newest first."""
     return await conn.fetch(_Q["listing"], tenant, state, thread, limit)
+
+
+async def brief(conn: Connection, run_ids: list[str]) -> list[asyncpg.Record]:
+    """Return state, tokens and cost with those of its children, end and error of these runs, those there are."""
+    return await conn.fetch(_Q["brief"], run_ids)
 
 
 async def answer_text(conn: Connection, run_id: str) -> str | None:

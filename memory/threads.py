@@ -19,6 +19,7 @@ __all__ = [
     "append",
     "call_arguments",
     "claim",
+    "count_of_run",
     "drop_blob",
     "fill_interrupted",
     "fill_slot",
@@ -55,6 +56,7 @@ class ThreadRow:
     last_seq: int
     window_from: int
     taken_over: bool = False
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ async def claim(
             raise StaleWriter(f"thread {thread}: a newer workflow execution than {writer} owns it")
         await conn.execute(_Q["claim"], row["id"], writer, started)
         taken_over = row["writer"] is not None
-    return ThreadRow(row["id"], row["agent"], row["last_seq"], row["window_from"], taken_over)
+    return ThreadRow(row["id"], row["agent"], row["last_seq"], row["window_from"], taken_over, row["scope"] or "")
 
 
 async def own(conn: Connection, thread: ThreadRow, agent: str) -> None:
@@ -103,12 +105,13 @@ async def own(conn: Connection, thread: ThreadRow, agent: str) -> None:
     thread.agent = agent
 
 
-async def hold_for_writer(conn: Connection, tenant: str, thread: str, writer: str) -> ThreadRow | None:
+async def hold_for_writer(conn: Connection, tenant: str, thread: str, writer: str, scope: str = "") -> ThreadRow | None:
     """Keep *writer* the thread's writer until the transaction ends; None when it is not. Does not block other holders.
 
-    For filling slots: several tools of one round may complete at the same time.
+    For filling slots: several tools of one round may complete at the same time. Where another run gave the thread its
+    *scope*, any chain of that scope may.
     """
-    row = await conn.fetchrow(_Q["hold_for_writer"], tenant, thread, writer)
+    row = await conn.fetchrow(_Q["hold_for_writer"], tenant, thread, writer, scope or None)
     return None if row is None else ThreadRow(row["id"], None, row["last_seq"], row["window_from"])
 
 
@@ -198,6 +201,12 @@ async def window(conn: Connection, thread_id: int, from_seq: int, to_seq: int | 
 async def window_tokens(conn: Connection, thread_id: int, from_seq: int) -> int:
     """Return the estimated tokens of the messages from *from_seq* on."""
     value: int = await conn.fetchval(_Q["window_tokens"], thread_id, from_seq)
+    return value
+
+
+async def count_of_run(conn: Connection, run_id: str, role: str) -> int:
+    """Return how many messages of this role a run has in its thread; not for role `assistant`, which has no index."""
+    value: int = await conn.fetchval(_Q["count_of_run"], run_id, role)
     return value
 
 

@@ -68,6 +68,7 @@ class Terminal:
     def __init__(self, world: World, client: Client) -> None:
         self.world = world
         self.client = client
+        self.extra: dict[str, str] = {}  # more variables for its commands
 
     @property
     def command(self) -> list[str]:
@@ -82,6 +83,7 @@ class Terminal:
             **self.world.environment(HOLDFAST_TENANT=tenant),
             "COLUMNS": "120",
             "NO_COLOR": "1",
+            **self.extra,
         }
 
     async def __call__(self, *argv: str, stdin: bytes = b"") -> Out:
@@ -133,7 +135,11 @@ async def on_a_terminal(
             start_new_session=True,
         )
         for question, answer in answers:
-            await until(lambda question=question: question.encode() in seen, f"{question!r} is asked")
+            try:
+                await until(lambda question=question: question.encode() in seen, f"{question!r} is asked")
+            except AssertionError as exc:
+                exc.add_note(seen.decode(errors="replace")[-3000:])
+                raise
             if not isinstance(answer, bytes):
                 await answer()
             elif answer == b"\x03":  # the pseudo terminal is nobody's controlling one: send what it would

@@ -16,6 +16,7 @@ from holdfast.contracts import (
     Admit,
     Admitted,
     Carry,
+    ChildStart,
     Decision,
     Message,
     Receipt,
@@ -26,7 +27,7 @@ from holdfast.contracts import (
 )
 from holdfast.errors import InvalidInput
 from holdfast.ids import run_id_for, split_workflow_id
-from holdfast.workflows import inbox, options
+from holdfast.workflows import children, inbox, options
 from holdfast.workflows.inputs import parse
 from holdfast.workflows.run import RunLoop, tell
 
@@ -38,11 +39,17 @@ class AgentWorkflow:
     @workflow.init
     def __init__(self, given: Any = None) -> None:
         info = workflow.info()
+        self._malformed, start = None, ThreadStart()
         try:
-            self._malformed, carry = None, parse(ThreadStart, given).carry
-        except ApplicationError as exc:  # raised here it would fail the task, and be tried for ever
-            self._malformed, carry = exc, None
-        self._carry = carry or Carry(writer=info.first_execution_run_id, started=info.start_time)
+            start = parse(ThreadStart, given)
+            if start.child is not None:
+                inbox.check_message(start.child.message)
+        except (ApplicationError, InvalidInput) as exc:  # raised here it would fail the task, and be tried for ever
+            self._malformed = exc
+        self._carry = start.carry or Carry(writer=info.first_execution_run_id, started=info.start_time)
+        if start.child is not None and start.carry is None and self._malformed is None:
+            self._carry.scope = start.child.scope
+            self._take_child(start.child)
         self._carry.executions += 1
         self._admitting = False
         self._background: set[asyncio.Task[None]] = set()
@@ -52,9 +59,9 @@ class AgentWorkflow:
     @workflow.run
     async def run(self, given: Any = None) -> None:
         """Work until the thread has been idle for a while. The input, `{}` or none, is taken by `__init__`."""
-        if self._malformed is not None:
-            raise self._malformed
         try:
+            if self._malformed is not None:
+                raise self._malformed
             split_workflow_id(workflow.info().workflow_id)
         except InvalidInput as exc:
             raise ApplicationError(str(exc), type="InvalidInput", non_retryable=True) from exc
@@ -87,6 +94,11 @@ class AgentWorkflow:
                 continue
             if self._should_roll():
                 await self._roll()
+            if not carry.limits.linger:  # nobody else is expected on a thread that another run asked for
+                await workflow.wait_condition(lambda: bool(carry.queue) or (self._quiet() and not carry.inbox))
+                if carry.queue:
+                    continue
+                return
             try:
                 await workflow.wait_condition(
                     lambda: bool(carry.queue), timeout=timedelta(seconds=carry.limits.linger), timeout_summary="linger"
@@ -140,6 +152,7 @@ class AgentWorkflow:
                     started=carry.started or workflow.info().start_time,
                     messages=batch,
                     open=not carry.opened,
+                    child=carry.child,
                 ),
                 Admitted,
                 carry.limits,
@@ -150,6 +163,13 @@ class AgentWorkflow:
                 carry.limits = admitted.limits
             held = {run.run_id for run in carry.queue} | ({carry.current.run_id} if carry.current else set())
             carry.queue.extend(run for run in admitted.runs if run.run_id not in held)
+            if not carry.opened:
+                carry.scope = admitted.scope
+            if carry.child is not None and carry.child.message in batch:
+                for run in carry.queue:
+                    if run.message_id == carry.child.message.message_id:
+                        run.stop = run.stop or carry.child_stop
+                carry.child = carry.child_stop = None
             carry.opened = True
             self._admitting = False
             for run in admitted.ended:
@@ -168,6 +188,27 @@ class AgentWorkflow:
         if not known or message.notify is not None:
             self._carry.inbox.append(message)
         return Accepted(run_id=run_id, known=known)
+
+    def _take_child(self, start: ChildStart) -> None:
+        carry = self._carry
+        if start.message.message_id not in [message.message_id for message in carry.inbox]:
+            inbox.remember_known(carry, start.message.message_id)
+            carry.child = start
+            carry.inbox.append(start.message)
+
+    @workflow.signal(name="child")
+    def child(self, start: ChildStart) -> None:
+        """Hear from a run that it has asked, or asks again: as in the start, where this runs already."""
+        try:
+            inbox.check_message(start.message)
+            self._take_child(start)
+        except InvalidInput as exc:
+            workflow.set_current_details(f"a question was refused: {exc}")
+
+    @workflow.signal(name="ended")
+    def ended(self, run_id: str) -> None:
+        """Hear that the run of another agent has ended, which a call here waits for."""
+        children.hear(self._carry, run_id)
 
     @message.validator
     def _check_message(self, message: Message) -> None:
@@ -240,9 +281,18 @@ class AgentWorkflow:
             workflow.set_current_details(f"a stop was refused: {exc}")
 
     def _stop(self, request: StopRequest) -> Receipt:
-        run = inbox.find_stop(self._carry, request)
         by = f" by {request.actor}" if request.actor else ""
-        run.stop = run.stop or f"stopped{by}{': ' + request.reason if request.reason else ''}"
+        why = f"stopped{by}{': ' + request.reason if request.reason else ''}"
+        try:
+            run = inbox.find_stop(self._carry, request)
+        except InvalidInput:
+            child = self._carry.child
+            tenant, thread = split_workflow_id(workflow.info().workflow_id)
+            if child is None or request.run_id != run_id_for(tenant, thread, child.message.message_id):
+                raise
+            self._carry.child_stop = why  # asked for, and not admitted yet
+            return Receipt(decision_id="", run_id=request.run_id)
+        run.stop = run.stop or why
         return Receipt(decision_id="", run_id=run.run_id)
 
     @workflow.signal(name="settled")

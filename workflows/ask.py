@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ApplicationError
 
 from holdfast.contracts import ASK_WORKFLOW, Activity, Ask, AskResult, Limits, ReadAnswer, RunState, SendMessage
 from holdfast.workflows import options
@@ -14,6 +17,8 @@ from holdfast.workflows.inputs import parse
 __all__ = ["AskWorkflow"]
 
 _LOOKS = (10.0, 60.0, 600.0)  # seconds between looks, should the signal be lost
+_SCHEDULED = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
+_APPENDED = re.compile(r"-(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)Z$")  # what a Schedule puts behind the workflow id
 _OPEN = (RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
 
 
@@ -31,7 +36,14 @@ class AskWorkflow:
         info = workflow.info()
         message_id = ask.message_id or info.workflow_id
         result: AskResult = await self._do(
-            Activity.SEND_MESSAGE, SendMessage(ask=ask, thread=ask.thread or "", message_id=message_id), "send"
+            Activity.SEND_MESSAGE,
+            SendMessage(
+                ask=ask,
+                thread=ask.thread or "",
+                message_id=message_id,
+                scheduled_at=_scheduled_at(info) if ask.recurring is not None else None,
+            ),
+            "send",
         )
         looks = 0
         while ask.wait and result.state in _OPEN:
@@ -47,6 +59,9 @@ class AskWorkflow:
             )
             if info.is_continue_as_new_suggested():
                 workflow.continue_as_new(ask.model_copy(update={"message_id": message_id, "thread": result.thread}))
+        if ask.recurring is not None and ask.recurring.fail and result.state not in (*_OPEN, RunState.DONE):
+            why = f": {result.error}" if result.error else ""
+            raise ApplicationError(f"run {result.run_id} ended {result.state}{why}"[:2000], type="RunEnded")
         return result
 
     @workflow.signal(name="ended")
@@ -57,3 +72,12 @@ class AskWorkflow:
     async def _do(self, activity: Activity, arg: SendMessage | ReadAnswer, summary: str) -> AskResult:
         result: AskResult = await options.execute(activity, arg, AskResult, Limits(), summary=summary)
         return result
+
+
+def _scheduled_at(info: workflow.Info) -> datetime | None:
+    """Return the time this occurrence was scheduled for, as the Schedule says it: never the time it is now."""
+    at = info.typed_search_attributes.get(_SCHEDULED)
+    if at is not None:
+        return at
+    found = _APPENDED.search(info.workflow_id)
+    return datetime.fromisoformat(f"{found[1]}+00:00") if found else None

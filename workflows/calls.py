@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
@@ -25,20 +25,23 @@ from holdfast.contracts import (
     ToolOutcome,
     ToolStep,
 )
-from holdfast.workflows import options
+from holdfast.workflows import children, options
 
 __all__ = ["Round"]
 
-_RECHECK = (30.0, 120.0, 600.0)  # seconds between looks at a call in doubt, should its signal be lost
+_RECHECK = (30.0, 120.0, 600.0)  # seconds between looks at a call in doubt or a child, should its signal be lost
+
+Keep = Callable[[asyncio.Task[None]], None]
 
 
 class Round:
     """Carries the calls of `run.calls` through; `finish` may be left for continue-as-new and taken up again."""
 
-    def __init__(self, carry: Carry, run: Run, should_roll: Callable[[], bool]) -> None:
+    def __init__(self, carry: Carry, run: Run, should_roll: Callable[[], bool], keep: Keep) -> None:
         self._carry = carry
         self._run = run
         self._should_roll = should_roll
+        self._keep = keep
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._looks = 0
 
@@ -49,8 +52,8 @@ class Round:
             await self._ask()
             while True:
                 for call in run.calls:
-                    step = _STEPS.get(call.state)
-                    if step is not None and call.step_no not in self._tasks:
+                    step = self._step_of(call)
+                    if step is not None:
                         self._tasks[call.step_no] = asyncio.create_task(step(self, call))
                 if not self._tasks and all(call.state == "done" for call in run.calls):
                     return True
@@ -72,12 +75,36 @@ class Round:
         return (
             run.stop is not None
             or any(task.done() for task in self._tasks.values())
-            or any(call.state in _STEPS and call.step_no not in self._tasks for call in run.calls)
+            or any(self._step_of(call) is not None for call in run.calls)
             or (not self._tasks and self._should_roll())
         )
 
+    def _step_of(self, call: Call) -> _Step | None:
+        """Return what is to be done for a call now, if anything."""
+        if call.step_no in self._tasks:
+            return None
+        if call.agent is None or call.state != "ready":
+            return _STEPS.get(call.state)
+        if not call.handoff:
+            return Round._ask_child
+        # What else the reply asked for is done first, by the agent that asked for it.
+        others = (other for other in self._run.calls if not other.handoff or other.step_no < call.step_no)
+        return Round._hand_off if all(other.state == "done" for other in others) else None
+
+    async def _ask_child(self, call: Call) -> None:
+        # In a task that no stop cancels: a child that may have been started is known, and can be told to stop.
+        task = asyncio.create_task(children.ask(self._carry, self._run, call))
+        self._keep(task)
+        await asyncio.shield(task)
+
+    async def _child_result(self, call: Call) -> None:
+        await children.result(self._carry, self._run, call)
+
+    async def _hand_off(self, call: Call) -> None:
+        await children.hand_off(self._carry, self._run, call)
+
     async def _wait(self) -> None:
-        doubtful = [call for call in self._run.calls if call.state == "in_doubt"]
+        doubtful = [call for call in self._run.calls if call.state in ("in_doubt", "child")]
         timeout = None
         if doubtful:
             timeout = timedelta(seconds=_RECHECK[min(self._looks, len(_RECHECK) - 1)])
@@ -88,6 +115,8 @@ class Round:
             for call in doubtful:
                 if call.state == "in_doubt":
                     call.state = "ready"  # read its ledger row again: proof may have come late
+                elif call.state == "child":
+                    call.state = "answered"
 
     async def _ask(self) -> None:
         waiting = [call for call in self._run.calls if call.state == "approval"]
@@ -105,7 +134,8 @@ class Round:
                     call.state = "ready"
 
     def _ref(self, call: Call) -> dict[str, Any]:
-        return {"writer": self._carry.writer, "run_id": self._run.run_id, "step_no": call.step_no}
+        carry = self._carry
+        return {"writer": carry.writer, "scope": carry.scope, "run_id": self._run.run_id, "step_no": call.step_no}
 
     async def _tool(self, call: Call) -> None:
         rejected = None
@@ -189,8 +219,10 @@ class Round:
             call.state = "ready"  # the ledger row tells how it stands, whether or not the word was carried out
 
 
-_STEPS = {
+_Step = Callable[[Round, Call], Coroutine[Any, Any, None]]
+_STEPS: dict[str, _Step] = {
     "ready": Round._tool,
+    "answered": Round._child_result,
     "rejected": Round._tool,
     "deciding": Round._decide,
     "resolving": Round._resolve,

@@ -11,7 +11,7 @@ from temporalio.workflow import ActivityCancellationType
 
 from holdfast.contracts import Activity, Call, Limits
 
-__all__ = ["MEMORY_ONCE", "RETRY", "execute", "start", "tool_timeout"]
+__all__ = ["MEMORY_ONCE", "RETRY", "execute", "start", "task_timeout", "tool_timeout"]
 
 # Infrastructure may be gone for an hour and the run still goes on. Whether a *tool* or a *model* has failed for good is
 # decided inside its activity, which then returns an outcome or raises a non-retryable error.
@@ -55,6 +55,11 @@ async def execute(
 ) -> Any:
     """Run a quick activity, one transaction long, to its end."""
     return await start(activity, arg, result_type, limits, summary=summary)
+
+
+def task_timeout(limits: Limits) -> timedelta:
+    """Return how long a workflow task of a killed worker is waited for, on every start we make."""
+    return timedelta(seconds=limits.task_timeout)
 
 
 def tool_timeout(call: Call, limits: Limits) -> timedelta:

@@ -31,7 +31,7 @@ from holdfast.contracts import (
     Run,
     RunState,
 )
-from holdfast.workflows import options, policy
+from holdfast.workflows import children, options, policy
 from holdfast.workflows.calls import Round
 
 __all__ = ["RunLoop", "tell"]
@@ -41,6 +41,7 @@ TENANT = SearchAttributeKey.for_keyword("HoldfastTenant")
 STATE = SearchAttributeKey.for_keyword("HoldfastState")
 NEEDS_APPROVAL = SearchAttributeKey.for_bool("HoldfastNeedsApproval")
 COST = SearchAttributeKey.for_float("HoldfastCostUsd")
+PARENT = SearchAttributeKey.for_keyword("HoldfastParentRun")
 
 _SAID = 2000  # characters of an error that travel in a history
 
@@ -82,19 +83,25 @@ class RunLoop:
     def _step(self, run: Run) -> dict[str, Any]:
         self._carry.step_no += 1
         run.steps += 1
-        return {"writer": self._carry.writer, "run_id": run.run_id, "step_no": self._carry.step_no}
+        carry = self._carry
+        return {"writer": carry.writer, "scope": carry.scope, "run_id": run.run_id, "step_no": carry.step_no}
 
     async def _begin(self, run: Run) -> None:
         self._check_stop(run)
         if not run.begun:
-            base: Begun = await self._do(Activity.BEGIN_RUN, BeginRun(**self._step(run)), Begun, "begin")
+            begin = BeginRun(definition=run.definition, **self._step(run))
+            base: Begun = await self._do(Activity.BEGIN_RUN, begin, Begun, "begin")
+            if base.moved is not None:
+                children.move(run, base.moved)
+                run.budget = base.moved.budget
             self._carry.step_no = base.step_no
             run.begun, run.rounds, run.steps = True, base.rounds, base.steps + 1
             run.tokens, run.cost_usd = base.tokens, base.cost_usd
             tenant = workflow.info().workflow_id.partition(":")[0]
-            workflow.upsert_search_attributes(
-                [AGENT.value_set(run.agent), TENANT.value_set(tenant), STATE.value_set(RunState.RUNNING.value)]
-            )
+            found = [AGENT.value_set(run.agent), TENANT.value_set(tenant), STATE.value_set(RunState.RUNNING.value)]
+            if run.parent is not None:
+                found.append(PARENT.value_set(run.parent))
+            workflow.upsert_search_attributes(found)
         if run.memory and not run.recalled:
             await self._recall(run)
 
@@ -118,12 +125,18 @@ class RunLoop:
                     error="the message alone does not fit the model's window: shorten it",
                 )
             return True
+        if reply.status in ("over_budget", "stopped"):
+            raise _Finished(RunState(reply.status), error=reply.error)
         run.rounds += 1
         run.tokens += reply.tokens
         run.cost_usd += reply.cost_usd
         run.compact = reply.compact
         self._carry.step_no += len(reply.calls)
         run.steps += len(reply.calls)
+        if reply.status == "invalid":
+            if reply.error is not None:
+                raise _Finished(RunState.FAILED, error=reply.error[:_SAID])
+            return True
         if not reply.calls:
             raise _Finished(RunState.DONE, answer_seq=reply.seq)
         run.calls, run.asked = reply.calls, False
@@ -140,7 +153,7 @@ class RunLoop:
         if needs_approval and not run.asked:
             self._show(run, RunState.WAITING, approval=True)
         self._details(run)
-        if await Round(self._carry, run, self._should_roll).finish():
+        if await Round(self._carry, run, self._should_roll, self._keep).finish():
             run.calls = []
             if needs_approval:
                 self._show(run, RunState.RUNNING, approval=False)
@@ -169,7 +182,13 @@ class RunLoop:
             await self._do(
                 Activity.BEGIN_RUN,
                 # No step of its own: after a Reset it has joined already, and numbers must not shift.
-                BeginRun(writer=self._carry.writer, run_id=steer.run_id, step_no=self._carry.step_no, into=run.run_id),
+                BeginRun(
+                    writer=self._carry.writer,
+                    scope=self._carry.scope,
+                    run_id=steer.run_id,
+                    step_no=self._carry.step_no,
+                    into=run.run_id,
+                ),
                 Begun,
                 "steer",
             )
@@ -205,6 +224,9 @@ class RunLoop:
         run.recalled = True
 
     async def _end(self, run: Run, end: _Finished) -> None:
+        if any(call.child is not None and call.state != "done" for call in run.calls):
+            run.stop = run.stop or end.error or end.state.value
+            self._keep(asyncio.create_task(children.stop_all(self._carry, run.calls, run.stop)))
         ended: Ended = await self._do(
             Activity.END_RUN,
             EndRun(

@@ -33,16 +33,23 @@ def _run(argv: list[str] | None) -> int:
             reconfigure(errors="replace")  # a terminal without UTF-8 gets question marks, not a crash
     for name in ("asyncpg", "temporalio"):  # what a lost connection means to the command is told by the command
         logging.getLogger(name).addHandler(logging.NullHandler())
-    from holdfast.cli.app import app
-    from holdfast.cli.problems import report
+    from typer.exceptions import TyperException
 
+    from holdfast.cli.app import app
+    from holdfast.cli.problems import report, tell_json
+
+    as_json = "--json" in (sys.argv[1:] if argv is None else argv)
     try:
-        app(args=argv, prog_name="holdfast")
+        # A script is told of a wrong option as of everything else; a person gets the usage with it.
+        code = app(args=argv, prog_name="holdfast", standalone_mode=not as_json)
+        return code if isinstance(code, int) else 0
+    except TyperException as exc:
+        tell_json("UsageError", exc.format_message(), exc.exit_code)
+        return exc.exit_code
     except SystemExit as exc:
         if isinstance(exc.code, int) or exc.code is None:
             return exc.code or 0
         sys.stderr.write(f"{exc.code}\n")
         return 1
     except Exception as exc:  # noqa: BLE001  # the last place where an error can become a message
-        return report(exc)
-    return 0
+        return report(exc, as_json=as_json)

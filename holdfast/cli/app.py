@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli import mcp
+from holdfast.cli import complete, mcp, schedule
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from holdfast.cli.decide import Done
     from holdfast.client import Client
     from holdfast.settings import Settings
 
@@ -27,8 +28,23 @@ app = typer.Typer(
 )
 
 app.add_typer(mcp.app, name="mcp")
+app.add_typer(schedule.app, name="schedule")
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id, or its beginning.", show_default=False)]
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Run id, or its beginning.", show_default=False, autocompletion=complete.runs),
+]
+Agent = Annotated[
+    str,
+    typer.Argument(metavar="AGENT", help="Name of the agent.", show_default=False, autocompletion=complete.agents),
+]
+AgentsFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="File that defines the agents.", show_default="agents.py")
+]
+Thread = Annotated[
+    str | None,
+    typer.Option(help="Conversation to go on with.", show_default="a new one", autocompletion=complete.threads),
+]
 Call = Annotated[
     str | None,
     typer.Argument(
@@ -61,8 +77,8 @@ def _settings(**overrides: Any) -> Settings:
     return load_settings(**overrides)
 
 
-def _with_client(work: Callable[[Client], Awaitable[Any]]) -> Any:
-    """Connect, do the work, disconnect."""
+def _with_client(work: Callable[[Client], Awaitable[Any]], *, asks: bool = False) -> Any:
+    """Connect, do the work, disconnect. What takes over a second says so, unless it *asks* a person itself."""
 
     async def body() -> Any:
         from holdfast.client import Client
@@ -70,11 +86,42 @@ def _with_client(work: Callable[[Client], Awaitable[Any]]) -> Any:
         async with await Client.connect(_settings(), temporal=False) as client:
             return await work(client)
 
-    return asyncio.run(body())
+    async def told() -> Any:
+        working = asyncio.ensure_future(body())
+        done, _ = await asyncio.wait([working], timeout=None if asks else 1.0)
+        if not done:
+            from holdfast.cli.stack import progress
+
+            with progress().status(" waiting", spinner="dots"):
+                await asyncio.wait([working])
+        return await working
+
+    return asyncio.run(told())
 
 
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
+
+
+def _tell(done: Done, *, as_json: bool) -> None:
+    """Say what a command did: to a person on standard error, to a script on standard output."""
+    if as_json:
+        from holdfast.cli.follow import print_json
+
+        print_json(done.data)
+    else:
+        _say(done.line)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to; it is made if need be.")] = Path(),
+    json: Json = False,
+) -> None:
+    """Write a small project that runs at once: agents, a test, settings."""
+    from holdfast.cli import init as project
+
+    _tell(project.write(folder), as_json=json)
 
 
 @app.command()
@@ -83,23 +130,26 @@ def dev(
         Path | None, typer.Argument(metavar="[AGENTS]", help="File that defines the agents.", show_default="agents.py")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="2", min=1, max=64)] = None,
+    reload: Annotated[
+        bool | None,
+        typer.Option("--reload/--no-reload", help="Load the agents file anew when it changes.", show_default="reload"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per line: ready, notices, stopped.")] = False,
 ) -> None:
     """Run Temporal, PostgreSQL, Qdrant and workers here until Ctrl-C."""
     from holdfast.cli import stack
 
-    stack.dev(_settings(agents=agents, workers=workers))
+    stack.dev(_settings(agents=agents, workers=workers, reload=reload), as_json=json)
 
 
 @app.command()
 def run(
-    agent: Annotated[str, typer.Argument(metavar="AGENT", help="Name of the agent.", show_default=False)],
+    agent: Agent,
     text: Annotated[
         str, typer.Argument(metavar="TEXT", help="The message; - reads it from standard input.", show_default=False)
     ],
-    agents: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File that defines the agents.", show_default="agents.py")
-    ] = None,
-    thread: Annotated[str | None, typer.Option(help="Conversation to go on with.", show_default="a new one")] = None,
+    agents: AgentsFile = None,
+    thread: Thread = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per event, the answer last.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run id and leave.")] = False,
     message_id: Annotated[
@@ -126,9 +176,24 @@ def run(
 
 
 @app.command()
+def chat(
+    agent: Agent,
+    thread: Thread = None,
+    agents: AgentsFile = None,
+    json: Annotated[bool, typer.Option("--json", help="A message per line in, JSON lines out.")] = False,
+) -> None:
+    """Talk with an agent; leave and come back with --thread. On a pipe each line is a message."""
+    from holdfast.cli import converse
+
+    raise typer.Exit(converse.converse(_settings(agents=agents), agent, thread, given=agents, as_json=json))
+
+
+@app.command()
 def runs(
-    state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
-    thread: Annotated[str | None, typer.Option(help="Only runs of this thread.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only runs in this state.", autocompletion=complete.states)] = None,
+    thread: Annotated[
+        str | None, typer.Option(help="Only runs of this thread.", autocompletion=complete.threads)
+    ] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1000)] = 50,
     json: Json = False,
 ) -> None:
@@ -177,17 +242,23 @@ def show(
 
 
 @app.command()
-def ui(run: Run) -> None:
+def ui(run: Run, json: Json = False) -> None:
     """Print the run's address in the Temporal Web UI, and open it."""
 
-    async def body(client: Client) -> str | None:
-        return (await client.get(run)).ui_url()
+    async def body(client: Client) -> tuple[str, str | None]:
+        found = await client.get(run)
+        return found.run_id, found.ui_url()
 
-    address = _with_client(body)
+    run_id, address = _with_client(body)
     if address is None:
         from holdfast.errors import ConfigurationError
 
         raise ConfigurationError("No Web UI is known. Set HOLDFAST_TEMPORAL_UI to its base URL.")
+    if json:
+        from holdfast.cli.follow import print_json
+
+        print_json({"run_id": run_id, "url": address})
+        return
     typer.echo(address)
     from holdfast.cli.browser import open_page
 
@@ -199,12 +270,24 @@ def approve(
     run: Run,
     call: Call = None,
     args: Annotated[str | None, typer.Option(help="Make the call with these arguments instead: a JSON object.")] = None,
+    edit: Annotated[bool, typer.Option("--edit", "-e", help="Change the arguments in $EDITOR first.")] = False,
+    json: Json = False,
 ) -> None:
-    """Approve a call that waits."""
+    """Approve a call that waits. Exit code 1: --edit, and nothing was sent."""
     from holdfast.cli import decide
 
     edited = decide.parse_args(args)
-    _say(_with_client(lambda client: decide.approve(client, run, call, edited)))
+    if edit and edited is not None:
+        raise typer.BadParameter("give --args or --edit, not both")
+    if edit:
+        from holdfast.cli.stack import progress
+
+        done = _with_client(lambda client: decide.edit(client, run, call, progress()), asks=True)
+        if done is None:
+            raise typer.Exit(1)
+    else:
+        done = _with_client(lambda client: decide.approve(client, run, call, edited))
+    _tell(done, as_json=json)
 
 
 @app.command()
@@ -212,19 +295,20 @@ def reject(
     run: Run,
     reason: Annotated[str, typer.Option(help="Why; the model sees it.", show_default=False)],
     call: Call = None,
+    json: Json = False,
 ) -> None:
     """Reject a call that waits; the model sees the reason and goes on."""
     from holdfast.cli import decide
 
-    _say(_with_client(lambda client: decide.reject(client, run, call, reason)))
+    _tell(_with_client(lambda client: decide.reject(client, run, call, reason)), as_json=json)
 
 
 @app.command()
-def stop(run: Run, reason: Annotated[str | None, typer.Option(help="Why.")] = None) -> None:
+def stop(run: Run, reason: Annotated[str | None, typer.Option(help="Why.")] = None, json: Json = False) -> None:
     """Stop a run."""
     from holdfast.cli import decide
 
-    _say(_with_client(lambda client: decide.stop(client, run, reason)))
+    _tell(_with_client(lambda client: decide.stop(client, run, reason)), as_json=json)
 
 
 @app.command()
@@ -238,6 +322,7 @@ def resolve(
     abandon: Annotated[bool, typer.Option("--abandon", help="Go on without it.")] = False,
     reuse: Annotated[bool, typer.Option("--reuse", help="After a reset: take the recorded result.")] = False,
     redo: Annotated[bool, typer.Option("--redo", help="After a reset: make the call again.")] = False,
+    json: Json = False,
 ) -> None:
     """Say what became of a call in doubt."""
     from holdfast.cli import decide
@@ -251,20 +336,20 @@ def resolve(
         "reuse": reuse,
         "redo": redo,
     }
-    _say(_with_client(lambda client: decide.resolve(client, run, step, word)))
+    _tell(_with_client(lambda client: decide.resolve(client, run, step, word)), as_json=json)
 
 
 @app.command()
-def doctor() -> None:
+def doctor(json: Json = False) -> None:
     """Show what is there, what is missing, and how to get it."""
     from holdfast.cli import stack
 
-    raise typer.Exit(stack.doctor(_settings()))
+    raise typer.Exit(stack.doctor(_settings(), as_json=json))
 
 
 @app.command()
-def down() -> None:
+def down(json: Json = False) -> None:
     """Stop the stack of this folder. Its data stays."""
     from holdfast.cli import stack
 
-    stack.down(_settings())
+    stack.down(_settings(), as_json=json)

@@ -13,12 +13,12 @@ from rich.text import Text
 from holdfast.cli.follow import ending, follow, follow_json, print_answer, print_json
 from holdfast.cli.prompt import can_ask
 from holdfast.cli.screen import Screen
-from holdfast.cli.stack import ensure_stack
+from holdfast.cli.stack import ensure_stack, progress
 from holdfast.cli.text import short
 from holdfast.client import Client, RunHandle
 from holdfast.settings import Settings
 
-__all__ = ["Question", "run", "watch"]
+__all__ = ["INTERRUPTED", "Question", "run", "watch"]
 
 _UNUSUAL = 3.0  # seconds after which a person wonders what is going on
 INTERRUPTED = 130  # as shells report a program ended by Ctrl-C
@@ -54,7 +54,7 @@ class _Watch:
 
 def run(settings: Settings, question: Question, *, given: Path | None, as_json: bool, detach: bool) -> int:
     """Send the question and follow its run; return the exit code."""
-    watch = _Watch(Console(stderr=True, highlight=False))
+    watch = _Watch(progress(as_json=as_json))
     try:
         settings = ensure_stack(settings, given, watch.console)
         return asyncio.run(_run(settings, question, watch, as_json=as_json, detach=detach))
@@ -100,7 +100,7 @@ async def _detach(watch: _Watch, *, as_json: bool) -> int:
 
 def watch(settings: Settings, run_id: str, *, as_json: bool) -> int:
     """Follow a run that was started elsewhere; return the exit code."""
-    watching = _Watch(Console(stderr=True, highlight=False))
+    watching = _Watch(progress(as_json=as_json))
 
     async def body() -> int:
         async with await Client.connect(settings, temporal=False) as client:
@@ -129,5 +129,5 @@ async def _follow(client: Client, watch: _Watch, *, as_json: bool, ask: bool) ->
         return 1  # why is on the screen
     if sys.stdout.isatty():
         watch.console.print()
-    print_answer(str(last["output"]))
+    print_answer(last["output"])
     return 0

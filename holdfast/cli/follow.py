@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from holdfast.cli.prompt import ask_approval
+from holdfast.cli.edit import approve_edited
+from holdfast.cli.prompt import ask_approval, ask_line, me
 from holdfast.cli.screen import Screen
-from holdfast.cli.text import clean, short
+from holdfast.cli.text import clean, output_text, short
 from holdfast.contracts import Event
-from holdfast.errors import HoldfastError, InvalidInput, RunEnded
+from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, RunEnded
 
 if TYPE_CHECKING:
     from holdfast.client import Client, RunHandle
+    from holdfast.views import ApprovalView
 
-__all__ = ["ending", "follow", "follow_json", "me", "print_answer", "print_json"]
-
-
-def me() -> str:
-    """Return who decides: the name this person logged in by."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "terminal"
+__all__ = ["ARGS_SHOWN", "Quiet", "ending", "follow", "follow_json", "joined_at", "me", "print_answer", "print_json"]
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -34,8 +27,9 @@ def print_json(value: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def print_answer(text: str) -> None:
+def print_answer(output: Any) -> None:
     """Write the answer to standard output; to a terminal without control characters."""
+    text = output_text(output)
     sys.stdout.write((clean(text) if sys.stdout.isatty() else text).rstrip("\n") + "\n")
     sys.stdout.flush()
 
@@ -43,21 +37,22 @@ def print_answer(text: str) -> None:
 async def follow(client: Client, run: RunHandle, screen: Screen, *, after: int = 0, ask: bool) -> RunHandle:
     """Show the run's events until its end; return the run that has the answer (a merged one: that it joined)."""
     asker = _Asker(run, screen) if ask else None
-    quiet = _Quiet(run, screen)
+    quiet = Quiet(run, screen)
     try:
-        async for event in run.events(after, tokens=True):
+        async for event in run.events(after, tokens=True, children=True):
             quiet.heard()
             screen.show(event)
+            own = event.run_id == run.run_id
             if event.kind == "approval_requested":
-                if asker is not None:
+                if asker is not None and own:
                     asker.put(event)
                 else:
-                    _how_to_decide(run, event, screen)
-            elif event.kind in ("approval_decided", "ended") and asker is not None:
+                    _how_to_decide(event, screen)
+            elif own and event.kind in ("approval_decided", "ended") and asker is not None:
                 asker.settled(event.data.get("step"))
-            if event.kind == "merged":
+            if own and event.kind == "merged":
                 into = await client.get(str(event.data["into"]))
-                return await follow(client, into, screen, after=await _joined_at(into, run.run_id), ask=ask)
+                return await follow(client, into, screen, after=await joined_at(into, run.run_id), ask=ask)
     finally:
         await quiet.close()
         if asker is not None:
@@ -67,16 +62,16 @@ async def follow(client: Client, run: RunHandle, screen: Screen, *, after: int =
 
 async def follow_json(client: Client, run: RunHandle) -> RunHandle:
     """Write each event as a line of JSON until the run's end; return the run that has the answer."""
-    async for event in run.events():
+    async for event in run.events(children=True):
         print_json({"kind": event.kind, **event.model_dump(mode="json", exclude={"kind"}), "data": event.data})
-        if event.kind == "approval_requested":
-            sys.stderr.write(f"waiting for a decision: {' or '.join(_commands(run, event))}\n")
-        if event.kind == "merged":
+        if event.kind == "approval_requested" and sys.stderr.isatty():
+            sys.stderr.write(f"waiting for a decision: {' or '.join(_commands(event))}\n")
+        if event.kind == "merged" and event.run_id == run.run_id:
             return await follow_json(client, await client.get(str(event.data["into"])))
     return run
 
 
-async def _joined_at(into: RunHandle, run_id: str) -> int:
+async def joined_at(into: RunHandle, run_id: str) -> int:
     """Return the number of the event by which a steering message joined: what came before was told to others."""
     async for event in into.events():
         if event.kind == "joined" and event.data.get("run_id") == run_id:
@@ -84,20 +79,20 @@ async def _joined_at(into: RunHandle, run_id: str) -> int:
     return 0
 
 
-def _commands(run: RunHandle, event: Event) -> list[str]:
+def _commands(event: Event) -> list[str]:
     step = event.data.get("step")
     return [
-        f"holdfast approve {short(run.run_id)} {step}",
-        f"holdfast reject {short(run.run_id)} {step} --reason '…'",
+        f"holdfast approve {short(event.run_id)} {step}",
+        f"holdfast reject {short(event.run_id)} {step} --reason '…'",
     ]
 
 
-def _how_to_decide(run: RunHandle, event: Event, screen: Screen) -> None:
-    for command in _commands(run, event):
+def _how_to_decide(event: Event, screen: Screen) -> None:
+    for command in _commands(event):
         screen.note(f"      {command}")
 
 
-class _Quiet:
+class Quiet:
     """Asks Temporal what holds a run up when nothing has happened for a while, and says so on the screen."""
 
     def __init__(self, run: RunHandle, screen: Screen) -> None:
@@ -107,9 +102,11 @@ class _Quiet:
         self._task = asyncio.create_task(self._watch(), name="watch for silence")
 
     def heard(self) -> None:
+        """Hear that something has happened."""
         self._heard.set()
 
     async def close(self) -> None:
+        """Watch no more."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -138,6 +135,7 @@ class _Asker:
         self._screen = screen
         self._waiting: dict[int, Event] = {}
         self._asking: int | None = None
+        self._again: Event | None = None  # nothing was decided: ask once more
         self._task: asyncio.Task[None] | None = None
 
     def put(self, event: Event) -> None:
@@ -177,7 +175,9 @@ class _Asker:
             self._asking = None  # from here on it is decided: our own event must not cancel us
             if said is None:
                 self._screen.note("    left open; decide later with:")
-                _how_to_decide(self._run, event, self._screen)
+                _how_to_decide(event, self._screen)
+            elif said.edit:
+                await self._edit(asked[0], event)
             elif said.approve:
                 await self._run.approve(str(step), actor=me())
             else:
@@ -186,11 +186,24 @@ class _Asker:
             self._screen.note(f"    {exc}", style="yellow")
         except HoldfastError as exc:
             self._screen.note(f"    not decided: {exc}", style="red")
-            _how_to_decide(self._run, event, self._screen)
+            _how_to_decide(event, self._screen)
         finally:
             self._asking = None
-            self._waiting.pop(step, None)
+            if self._again is None:
+                self._waiting.pop(step, None)
+            self._again = None
             self._screen.start()
+
+    async def _edit(self, approval: ApprovalView, event: Event) -> None:
+        console = self._screen.console
+        try:
+            done = await approve_edited(self._run, approval, console, lambda text: ask_line(console, text))
+        except DecisionRefused:
+            raise
+        except InvalidInput as exc:  # no editor, or it failed
+            self._screen.note(f"    {exc}", style="yellow")
+            done = None
+        self._again = event if done is None else None
 
 
 async def ending(run: RunHandle) -> tuple[dict[str, Any], RunEnded | None]:
@@ -208,4 +221,4 @@ async def ending(run: RunHandle) -> tuple[dict[str, Any], RunEnded | None]:
             },
             exc,
         )
-    return {"kind": "answer", **answer.model_dump(mode="json")}, None
+    return {"kind": "answer", **answer.model_dump(mode="json", exclude={"text"})}, None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
 
 from holdfast.errors import ConfigurationError, HoldfastError, InvalidInput, RunEnded
 
-__all__ = ["explain", "report"]
+__all__ = ["explain", "report", "tell_json"]
 
 
 def explain(exc: BaseException) -> tuple[str, int]:
@@ -28,14 +29,27 @@ def explain(exc: BaseException) -> tuple[str, int]:
     return f"unexpected {what}. Set HOLDFAST_DEBUG=1 to see where it comes from.", 1
 
 
-def report(exc: BaseException) -> int:
-    """Say what went wrong and return the exit code. With HOLDFAST_DEBUG=1 the traceback comes first."""
+def tell_json(kind: str, message: str, code: int) -> None:
+    """Write an error for a script: one line of JSON on standard error."""
+    error = {"type": kind, "message": message, "exit_code": code}
+    sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
+
+
+def report(exc: BaseException, *, as_json: bool = False) -> int:
+    """Say what went wrong and return the exit code. With HOLDFAST_DEBUG=1 the traceback comes first.
+
+    With *as_json* the last line of standard error is `{"error": {"type", "message", "exit_code"}}`.
+    """
     if isinstance(exc, BrokenPipeError):  # `holdfast runs | head`: whoever read has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # or the interpreter complains at exit
         return 1
     if os.environ.get("HOLDFAST_DEBUG", "") not in ("", "0"):
         traceback.print_exception(exc)
     text, code = explain(exc)
+    if as_json:
+        kind = type(exc).__name__ if isinstance(exc, HoldfastError) else "StackError" if "doctor" in text else "Error"
+        tell_json(kind, text, code)
+        return code
     mark = "stopped" if isinstance(exc, RunEnded) and exc.state == "stopped" else "error"
     red, plain = ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else ("", "")
     from holdfast.cli.text import clean

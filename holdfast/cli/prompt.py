@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import os
 import sys
 from dataclasses import dataclass
@@ -11,15 +12,24 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["Said", "ask_approval", "can_ask", "read_line"]
+__all__ = ["Said", "ask_approval", "ask_line", "can_ask", "me", "read_line"]
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The answer: approve, or reject with a reason the model will see."""
+    """The answer: approve, or reject with a reason the model will see, or change the arguments first."""
 
     approve: bool
     reason: str | None = None
+    edit: bool = False
+
+
+def me() -> str:
+    """Return who decides: the name this person logged in by."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "terminal"
 
 
 def can_ask() -> bool:
@@ -51,20 +61,28 @@ async def read_line() -> str | None:
     return data.decode(errors="replace").rstrip("\r\n") if data else None
 
 
+async def ask_line(console: Console, question: str) -> str | None:
+    """Put a question and return what was typed, or None at the end of input."""
+    console.print(Text(question, style="bold"), end="")
+    line = await read_line()
+    if line is None:
+        console.print()
+    return line
+
+
 async def ask_approval(console: Console) -> Said | None:
     """Ask for a decision on the call just shown; None if the person leaves it open (Ctrl-D)."""
     while True:
-        console.print(Text("    approve? [y]es, [n]o, or type the reason to reject it: ", style="bold"), end="")
-        line = await read_line()
+        line = await ask_line(console, "    approve? [y]es, [n]o, [e]dit, or type the reason to reject it: ")
         if line is None:
-            console.print()
             return None
         word = line.strip()
         if word.lower() in ("y", "yes"):
             return Said(True)
+        if word.lower() in ("e", "edit"):
+            return Said(True, edit=True)
         if word.lower() in ("n", "no"):
-            console.print(Text("    reason (the model will see it; Enter for none): ", style="bold"), end="")
-            reason = await read_line()
+            reason = await ask_line(console, "    reason (the model will see it; Enter for none): ")
             return Said(False, (reason or "").strip() or "rejected by the user")
         if len(word) >= 3:
             return Said(False, word[:2000])

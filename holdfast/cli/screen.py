@@ -13,6 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.cli.below import Below
 from holdfast.cli.text import call_text, clean, cost, duration, one_line, resolve_lines, short, size
 from holdfast.contracts import Event
 
@@ -46,6 +47,7 @@ class Screen:
         self._running: dict[int, str] = {}
         self._rounds = 0
         self._rejected: set[int] = set()
+        self._below = Below()
         self._trouble = ""
 
     # ------------------------------------------------------------------------------------ the moving part
@@ -86,6 +88,17 @@ class Screen:
             self.line("!", one_line(what, 300), style="yellow")
         self._trouble = what
 
+    def spoken(self, width: int, lines: int = _TAIL) -> list[str]:
+        """Return the last *lines* of the reply under way, broken at *width*; none between replies."""
+        if not self._spoken:
+            return []
+        broken = Text(self._spoken).wrap(self.console, max(width, 20))
+        return [line.plain.rstrip() for line in broken[-lines:]]
+
+    def doing(self) -> tuple[str, float, str]:
+        """Return what is going on now, for how many seconds, and what holds it up."""
+        return self._activity, time.monotonic() - self._since, self._trouble
+
     def _render(self) -> RenderableType:
         label = Text(f" {self._activity} ", style="cyan")
         label.append(duration(time.monotonic() - self._since), style="dim")
@@ -94,8 +107,7 @@ class Screen:
         spinner = Spinner("dots", text=label, style="cyan")
         if not self._spoken:
             return spinner
-        spoken = Text(self._spoken, style="dim").wrap(self.console, max(self.console.width - 4, 20))
-        tail = Text("\n").join(spoken[-_TAIL:])
+        tail = Text("\n".join(self.spoken(self.console.width - 4)), style="dim")
         return Group(Padding(tail, (0, 0, 0, 2)), spinner)
 
     # ------------------------------------------------------------------------------------ the lines
@@ -118,6 +130,10 @@ class Screen:
     def show(self, event: Event) -> None:
         """Show one event; kinds that are not known here are shown by their name."""
         self._trouble = ""
+        if event.run_id in self._below:
+            for mark, text, style, more in self._below.lines(event):
+                self.line(mark, f"  {text}", style=style, more=more)
+            return
         show: Callable[[Event, dict[str, Any]], None] = getattr(self, f"_{event.kind}", self._other)
         show(event, event.data)
 
@@ -253,6 +269,23 @@ class Screen:
             style="green",
         )
         self._now()
+
+    def _invalid(self, _: Event, data: dict[str, Any]) -> None:
+        self.line("!", f"the answer does not fit: {clean(str(data.get('why', '')))}", style="yellow")
+        if data.get("correction"):
+            self.note(f"    asked again, correction {data['correction']} of {data.get('corrections')}")
+            self.activity("thinking")
+
+    def _child_started(self, event: Event, _: dict[str, Any]) -> None:
+        mark, text, style, more = self._below.started(event)
+        self.line(mark, text, style=style, more=more)
+
+    def _child_ended(self, event: Event, _: dict[str, Any]) -> None:
+        mark, text, style, more = self._below.ended(event)
+        self.line(mark, text, style=style, more=more)
+
+    def _handed_off(self, _: Event, data: dict[str, Any]) -> None:
+        self.line("⇒", f"handed over to {clean(str(data.get('agent', '')))}", style="magenta")
 
     def _ended(self, _: Event, data: dict[str, Any]) -> None:
         self.state = str(data.get("state", "done"))

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.cli.screen import STATE_STYLE
-from holdfast.cli.text import ago, call_text, clean, clock, cost, duration, one_line, resolve_lines, short
+from holdfast.cli.text import ago, call_text, clean, clock, cost, duration, one_line, output_text, resolve_lines, short
 from holdfast.errors import RunEnded
 from holdfast.views import Answer, ApprovalView, RunStatus, RunSummary, StepView
 
@@ -58,7 +58,7 @@ def render_runs(found: list[RunSummary], width: int = 80) -> Table:
             Text(short(run.run_id), style="bold"),
             state,
             one_line(run.agent, agent_width),
-            one_line(run.thread, thread_width),
+            one_line(f"↳ {short(run.parent_run_id)}" if run.parent_run_id else run.thread, thread_width),
             cost(run.cost_usd),
             duration(took),
             ago(run.created_at),
@@ -91,6 +91,7 @@ class Detail:
         events: list[Event],
         answer: Answer | None,
         ui: str | None,
+        children: list[RunSummary] | None = None,
     ) -> None:
         self.status = status
         self.steps = steps
@@ -98,6 +99,7 @@ class Detail:
         self.events = events
         self.answer = answer
         self.ui = ui
+        self.children = children or []
 
     def waiting_steps(self) -> list[tuple[int, str, str, bool]]:
         """Return (step, tool, why, conflict) of what waits for `holdfast resolve`."""
@@ -126,6 +128,7 @@ class Detail:
             "ui": self.ui,
             "steps_taken": [step.model_dump(mode="json") for step in self.steps],
             "approvals_asked": [approval.model_dump(mode="json") for approval in self.approvals],
+            "children": [child.model_dump(mode="json") for child in self.children],
         }
 
 
@@ -141,7 +144,7 @@ async def read_detail(run: RunHandle) -> Detail:
             answer = await run.result(timeout=10.0)
         except (RunEnded, TimeoutError):
             answer = None
-    return Detail(status, await run.steps(), await run.approvals(), events, answer, run.ui_url())
+    return Detail(status, await run.steps(), await run.approvals(), events, answer, run.ui_url(), await run.children())
 
 
 def render_detail(detail: Detail, console: Console) -> None:
@@ -159,6 +162,8 @@ def render_detail(detail: Detail, console: Console) -> None:
     head.add_row("agent", f"{status.agent}, thread {status.thread}")
     if status.message:
         head.add_row("message", one_line(status.message, 300))
+    if status.parent_run_id:
+        head.add_row("asked by", f"run {status.parent_run_id}")
     if status.merged_into:
         head.add_row("joined", f"run {status.merged_into}")
     if status.error:
@@ -172,12 +177,18 @@ def render_detail(detail: Detail, console: Console) -> None:
         "spent",
         f"{cost(status.cost_usd)}, {usage.input_tokens:,} + {usage.output_tokens:,} tokens in {status.rounds} rounds",
     )
+    if status.tokens_below:
+        below = f"{cost(status.cost_usd_below)}, {status.tokens_below:,} tokens"
+        head.add_row("", f"{below} by the agents it asked")
     if detail.ui:
         head.add_row("Web UI", Text(detail.ui, style="cyan"))
     console.print(head)
     if detail.steps or detail.events:
         console.print()
         console.print(_steps(detail))
+    if detail.children:
+        console.print(Text("\nasked", style="dim"))
+        console.print(render_runs(detail.children, console.width))
     _waiting(detail, console)
     for approval in detail.approvals:
         if approval.state in ("approved", "rejected"):
@@ -188,7 +199,7 @@ def render_detail(detail: Detail, console: Console) -> None:
             console.print(Text(f"\n{clean(line)}", style="dim"))
     if detail.answer is not None:
         console.print()
-        console.print(Text(clean(detail.answer.output)))
+        console.print(Text(clean(output_text(detail.answer.output))))
 
 
 def _waiting(detail: Detail, console: Console) -> None:

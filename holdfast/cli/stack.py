@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.cli.follow import print_json
 from holdfast.cli.text import clean, duration, one_line
 from holdfast.errors import AgentsFileError, ConfigurationError, MissingModelKey
 from holdfast.settings import Settings
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from holdfast.contracts import AgentDefinition
     from holdfast.server import StackInfo
 
-__all__ = ["AgentLine", "dev", "doctor", "down", "ensure_stack", "inspect_agents", "ready_screen"]
+__all__ = ["AgentLine", "dev", "doctor", "down", "ensure_stack", "inspect_agents", "progress", "ready_screen"]
+
+_PLACES = {"temporal_address", "temporal_ui", "namespace", "qdrant_url", "home"}  # no password among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +119,13 @@ def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: f
     return grid
 
 
-def dev(settings: Settings) -> None:
-    """Run the stack in the foreground until Ctrl-C.
+def progress(*, as_json: bool = False) -> Console:
+    """Return the console for what a person may want to see: standard error; for scripts only if it is a terminal."""
+    return Console(stderr=True, highlight=False, quiet=as_json and not sys.stderr.isatty())
+
+
+def dev(settings: Settings, *, as_json: bool = False) -> None:
+    """Run the stack in the foreground until Ctrl-C. With *as_json* a line on standard output tells each thing.
 
     Raises:
         ConfigurationError: the agents file or a setting is wrong; nothing was started.
@@ -126,7 +135,7 @@ def dev(settings: Settings) -> None:
     from holdfast.log import configure_logging
     from holdfast.server import run_stack
 
-    console = Console(stderr=True, highlight=False)
+    console = progress(as_json=as_json)
     agents = inspect_agents(settings)
     quiet = (
         settings if "log_level" in settings.model_fields_set else settings.model_copy(update={"log_level": "warning"})
@@ -144,17 +153,28 @@ def dev(settings: Settings) -> None:
         nonlocal up
         up = True
         status.stop()
+        if as_json:
+            places = info.model_dump(mode="json", include=_PLACES)
+            names = [agent.name for agent in agents]
+            print_json({"kind": "ready", **places, "agents_file": str(info.agents), "agents": names})
+            return
         console.print(ready_screen(info, agents, settings.workers, time.monotonic() - began, console.width))
         console.print()
 
     def notify(line: str) -> None:
+        if as_json:
+            print_json({"kind": "notice", "text": line})
+            return
         console.print(Text(f"  {clean(line)}", style="yellow" if up else "dim"))
 
     try:
         asyncio.run(run_stack(settings, on_ready=ready, notify=notify))
     finally:
         status.stop()
-    console.print(Text("  stopped; nothing is left running", style="dim"))
+    if as_json:
+        print_json({"kind": "stopped"})
+    else:
+        console.print(Text("  stopped; nothing is left running", style="dim"))
 
 
 def ensure_stack(settings: Settings, given: Path | None, console: Console) -> Settings:
@@ -176,11 +196,12 @@ def ensure_stack(settings: Settings, given: Path | None, console: Console) -> Se
                 f"The stack that runs here serves {info.agents}, not {given.resolve()}. Nothing was sent. "
                 "Leave out --agents to use it, or stop it with `holdfast down` and run this again."
             )
+        _until_loaded(settings, info, console)
         return settings_for(settings, info)
     if given is None and not settings.agents.is_file():
         raise AgentsFileError(
-            f"There is no agents file {settings.agents} and no stack runs here. Create the file, or name another with "
-            "--agents FILE or `agents = …` in holdfast.toml."
+            f"There is no agents file {settings.agents} and no stack runs here. `holdfast init my-agents` writes "
+            "a project to start from; or name another file with --agents FILE or `agents = …` in holdfast.toml."
         )
     agents = inspect_agents(settings)
     began = time.monotonic()
@@ -197,24 +218,55 @@ def ensure_stack(settings: Settings, given: Path | None, console: Console) -> Se
     return settings_for(settings, info)
 
 
-def down(settings: Settings) -> None:
+def _until_loaded(settings: Settings, info: StackInfo, console: Console) -> None:
+    """Wait until the workers have loaded the agents file as it is now; say so if it does not load.
+
+    Somebody who has just saved it and runs an agent means the agent as it is saved.
+    """
+    from holdfast.server import read_stack
+    from holdfast.server.reload import file_hash
+
+    wanted, found, deadline = file_hash(info.agents), info, time.monotonic() + settings.scaled(settings.start_timeout)
+    if info.agents_version is None or wanted in (None, info.agents_version):
+        return
+    with console.status(Text(f" {info.agents.name} has changed: the workers load it", style="cyan"), spinner="dots"):
+        while found.agents_version != wanted and found.agents_refused != wanted and time.monotonic() < deadline:
+            time.sleep(0.1)
+            found = read_stack(settings.home) or found
+    if found.agents_version == wanted:
+        return
+    line = f"the workers are still loading {info.agents.name} as it is now; one that has not may answer this"
+    if found.agents_refused == wanted:
+        line = f"{info.agents.name} as it is now cannot be used; the workers go on with what they loaded before:\n"
+        line += clean(found.agents_error or "")
+    console.print(Text(line, style="yellow"), soft_wrap=True)
+
+
+def down(settings: Settings, *, as_json: bool = False) -> None:
     """Stop the stack of this folder, and whatever a killed one left."""
     from holdfast.server import stop_stack
 
-    console = Console(stderr=True, highlight=False)
+    console = progress(as_json=as_json)
     with console.status(Text(" stopping", style="cyan"), spinner="dots"):
         ran = stop_stack(settings.home, grace=settings.stop_grace)
     where = settings.home.absolute()
+    if as_json:
+        print_json({"home": str(where), "stopped": ran})
+        return
     console.print(Text(f"stopped the stack in {where}" if ran else f"no stack runs in {where}", style="dim"))
 
 
-def doctor(settings: Settings) -> int:
+def doctor(settings: Settings, *, as_json: bool = False) -> int:
     """Show what is there and what is missing; return the exit code: 1 if something required is missing."""
     from holdfast.server import doctor as look
 
     console = Console(highlight=False)
-    with Console(stderr=True).status(Text(" looking", style="cyan"), spinner="dots"):
+    with progress(as_json=as_json).status(Text(" looking", style="cyan"), spinner="dots"):
         checks = look(settings)
+    good = all(check.ok for check in checks)
+    if as_json:
+        print_json({"ok": good, "checks": [asdict(check) for check in checks]})
+        return 0 if good else 1
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(style="bold", no_wrap=True)
@@ -226,4 +278,4 @@ def doctor(settings: Settings) -> int:
             detail.append(f"\n→ {clean(check.hint)}", style="dim" if check.ok else "yellow")
         table.add_row(mark, check.name, detail)
     console.print(table)
-    return 0 if all(check.ok for check in checks) else 1
+    return 0 if good else 1

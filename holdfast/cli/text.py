@@ -8,7 +8,19 @@ import shlex
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["ago", "call_text", "clean", "clock", "cost", "duration", "one_line", "resolve_lines", "short", "size"]
+__all__ = [
+    "ago",
+    "call_text",
+    "clean",
+    "clock",
+    "cost",
+    "duration",
+    "one_line",
+    "output_text",
+    "resolve_lines",
+    "short",
+    "size",
+]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -77,6 +89,11 @@ def ago(at: datetime | None) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
+
+
+def output_text(output: Any) -> str:
+    """Return an answer as text: a typed one as JSON."""
+    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, indent=2, default=str)
 
 
 def call_text(tool: str, args: Any, width: int = 100) -> str:

@@ -32,12 +32,25 @@ class ToolDefinition(Stored):
     settle: float = Field(0.0, ge=0, description="seconds a sent request may still land (verifiable)")
     queue: Literal["agents", "memory"] = "agents"
     version: str = "1"
+    agent: str | None = Field(None, description="the agent that is asked, or that takes the conversation over")
+    handoff: bool = Field(False, description="the conversation moves to `agent` for good")
+
+
+class AnswerDefinition(Stored):
+    """What the final answer must be: one JSON value of this schema. The type behind it lives in the worker."""
+
+    name: str = Field("answer", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    shape: dict[str, Any] = Field(description="its JSON schema")
+    wrapped: bool = Field(False, description="the type is no object, so its value is the one member `value` of one")
+    corrections: int = Field(2, ge=0, le=10, description="rounds in which the model may correct itself")
+    native: bool | None = Field(None, description="ask by the provider's own means; None: where it has them")
 
 
 class AgentDefinition(Stored):
     """An agent as it was when a run was admitted. Stored once by hash."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    description: str = Field("", description="what other agents are told of it")
     model: str
     instructions: str = ""
     tools: list[ToolDefinition] = []
@@ -49,3 +62,4 @@ class AgentDefinition(Stored):
     max_tokens: int | None = None
     api_base: str | None = None
     params: dict[str, Any] = {}
+    output: AnswerDefinition | None = None

@@ -73,3 +73,6 @@ class Activity(StrEnum):
     SEARCH_MEMORY = "search_memory"
     SEND_MESSAGE = "send_message"
     READ_ANSWER = "read_answer"
+    PREPARE_CHILD = "prepare_child"
+    CHILD_RESULT = "child_result"
+    HAND_OFF = "hand_off"

@@ -74,6 +74,16 @@ class StopRequest(Contract):
     actor: str | None = None
 
 
+class Recurring(Contract):
+    """What a Schedule adds to its question: the text is a template, filled with the time it was scheduled for."""
+
+    schedule: str = Field(min_length=1, max_length=128, description="its name")
+    tenant: str
+    time_zone: str = "UTC"
+    fail: bool = Field(False, description="fail when the run has no answer, so that Temporal pauses the Schedule")
+    earlier: list[str] = Field([], description="threads it spoke on before it was changed, to find its runs by")
+
+
 class Ask(Contract):
     """Input of AskWorkflow: for any Temporal client, the Web UI and Schedules."""
 
@@ -83,6 +93,7 @@ class Ask(Contract):
     message_id: str | None = None
     mode: Mode = "next"
     wait: bool = True
+    recurring: Recurring | None = None
 
 
 class AskResult(Contract):
@@ -93,6 +104,7 @@ class AskResult(Contract):
     state: str
     answer: str | None = None
     answer_ref: str | None = None
+    output: Any = Field(None, description="the answer as JSON, where the agent gives typed ones")
     error: str | None = None
     tokens: int = 0
     cost_usd: float = 0.0

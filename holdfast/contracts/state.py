@@ -11,6 +11,8 @@ from holdfast.contracts.agents import Budget
 from holdfast.contracts.base import Contract, EffectClass, Mode
 from holdfast.contracts.messages import Decision, Message, Resolution
 
+_RUN_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+
 
 class Call(Contract):
     """One tool call of the round under way."""
@@ -27,12 +29,19 @@ class Call(Contract):
     timeout: float = 60.0
     settle: float = 0.0
     error: bool = Field(False, description="malformed: its slot already holds the error the model will see")
-    state: Literal["ready", "approval", "deciding", "rejected", "in_doubt", "conflict", "resolving", "done"] = "ready"
+    state: Literal[
+        "ready", "approval", "deciding", "rejected", "in_doubt", "conflict", "resolving", "child", "answered", "done"
+    ] = "ready"
     edited: bool = False
     in_conflict: bool = Field(False, description="its ledger row holds other arguments, as after a Reset")
     reuse: bool = Field(False, description="a person chose to take the stored result of other arguments")
     pending: Decision | None = None
     resolution: Resolution | None = None
+    agent: str | None = Field(None, description="the agent that is asked, or takes the conversation over")
+    handoff: bool = False
+    child: str | None = Field(None, description="run of the agent that was asked, once it may have been started")
+    heard: bool = Field(False, description="that run has told that it ended")
+    handed: bool = Field(False, description="the conversation was moved by this call")
 
 
 class Run(Contract):
@@ -59,6 +68,8 @@ class Run(Contract):
     loop_count: int = 0
     steps: int = 0
     stop: str | None = None
+    parent: str | None = Field(None, description="the run whose call this one answers")
+    depth: int = Field(0, description="how many runs are above it")
 
 
 class Limits(Contract):
@@ -71,6 +82,15 @@ class Limits(Contract):
     roll_after: int = 4000
     memory_queue: str = "holdfast-memory"
     task_timeout: float = 3.0
+
+
+class ChildStart(Contract):
+    """How a run asks another agent: a message for a thread of its own, and where it belongs. Signal `child` as well."""
+
+    message: Message
+    scope: str = Field(pattern=r"^[0-9a-f]{64}$", description="effect scope of the thread: the key of the asking step")
+    parent: str = Field(pattern=_RUN_ID, description="the run that asks")
+    step_no: int = Field(ge=0, description="its step")
 
 
 class Carry(Contract):
@@ -86,12 +106,16 @@ class Carry(Contract):
     known: list[str] = []
     limits: Limits = Limits()
     executions: int = 0
+    scope: str = Field("", description="effect scope of the thread, where another run gave it one")
+    child: ChildStart | None = Field(None, description="what another run asks, until it is admitted")
+    child_stop: str | None = Field(None, description="that one is to stop as soon as it is admitted")
 
 
 class ThreadStart(Contract):
-    """Input of AgentWorkflow; a client sends `{}`. The start names no message: the update does."""
+    """Input of AgentWorkflow; a client sends `{}`. Only a run that asks another agent names a message here."""
 
     carry: Carry | None = None
+    child: ChildStart | None = None
 
 
 class ThreadState(Contract):

@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from holdfast.contracts.agents import Budget
 from holdfast.contracts.base import Contract, EffectClass, RunState
 from holdfast.contracts.messages import Ask, Decision, Message, Resolution
-from holdfast.contracts.state import Call, Limits, Run
+from holdfast.contracts.state import Call, ChildStart, Limits, Run
 
 
 class Admit(Contract):
@@ -19,6 +20,7 @@ class Admit(Contract):
     started: datetime
     messages: list[Message] = []
     open: bool = False
+    child: ChildStart | None = Field(None, description="where the message of its id belongs")
 
 
 class Admitted(Contract):
@@ -27,6 +29,7 @@ class Admitted(Contract):
     runs: list[Run] = []
     ended: list[Run] = Field([], description="known runs that ended already, to notify whoever asked again")
     limits: Limits | None = Field(None, description="with the first admission of an execution chain")
+    scope: str = Field("", description="effect scope of the thread, where another run gave it one")
 
 
 class StepRef(Contract):
@@ -35,12 +38,23 @@ class StepRef(Contract):
     writer: str
     run_id: str
     step_no: int
+    scope: str = Field("", description="of its effects; empty: the thread's own")
 
 
 class BeginRun(StepRef):
     """Give the message its place in the thread; with `into`, as steering of that run."""
 
     into: str | None = None
+    definition: str = Field("", description="under which the workflow would begin it")
+
+
+class Owner(Contract):
+    """Who speaks on a thread now."""
+
+    agent: str
+    definition: str
+    budget: Budget = Budget()
+    memory: bool = False
 
 
 class Begun(Contract):
@@ -51,6 +65,7 @@ class Begun(Contract):
     steps: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
+    moved: Owner | None = Field(None, description="the thread was handed over since the run was admitted")
 
 
 class ModelStep(StepRef):
@@ -61,15 +76,21 @@ class ModelStep(StepRef):
 
 
 class ModelReply(Contract):
-    """What a model call decided, in ids and counts. `too_long`: nothing was sent, compact first."""
+    """What a model call decided, in ids and counts. `too_long`: nothing was sent, compact first.
 
-    status: Literal["ok", "too_long"] = "ok"
+    `over_budget`, `stopped`: nothing was sent, and the run is to end so; `error` says why.
+
+    `invalid`: the answer is not of the agent's type; a correction follows it in the thread, or `error` ends the run.
+    """
+
+    status: Literal["ok", "too_long", "invalid", "over_budget", "stopped"] = "ok"
     seq: int = 0
     calls: list[Call] = []
     tokens: int = 0
     cost_usd: float = 0.0
     preview: str = ""
     compact: bool = False
+    error: str | None = None
 
 
 class Compact(StepRef):
@@ -108,6 +129,46 @@ class ToolOutcome(Contract):
     status: Literal["done", "error", "in_doubt", "conflict", "abandoned"]
     preview: str = ""
     bytes: int = 0
+
+
+class ChildStep(ToolStep):
+    """A call of another agent: `child` is its run, on a thread of its own."""
+
+    agent: str
+    thread: str
+    child: str
+    depth: int
+
+
+class ChildReady(Contract):
+    """The message to ask with; or with an outcome, that nothing is to be asked (any more)."""
+
+    outcome: ToolOutcome | None = None
+    text: str | None = None
+    text_ref: str | None = None
+
+
+class ChildOutcome(Contract):
+    """How the run of another agent stands; with an outcome, it has ended and its slot is filled.
+
+    `lost`: there is neither such a run nor a workflow that could begin it.
+    """
+
+    status: Literal["running", "lost", "ended"]
+    outcome: ToolOutcome | None = None
+
+
+class HandOff(ToolStep):
+    """Move the conversation to another agent. `late`: another call of the same reply has moved it already."""
+
+    agent: str
+    late: bool = False
+
+
+class HandedOff(ToolOutcome):
+    """What became of a hand-off; with an owner, the conversation has moved."""
+
+    owner: Owner | None = None
 
 
 class RequestApprovals(StepRef):
@@ -238,6 +299,7 @@ class SendMessage(Contract):
     ask: Ask
     thread: str
     message_id: str
+    scheduled_at: datetime | None = None
 
 
 class ReadAnswer(Contract):

@@ -6,7 +6,7 @@ Importing this is light: LiteLLM and the embeddings load at the first call that 
 from __future__ import annotations
 
 from holdfast.llm.models import OFFLINE_MODEL, ModelReply, ModelRequest, ToolCallRequest, Usage
-from holdfast.llm.port import close, complete, context_window, count_tokens, warm
+from holdfast.llm.port import close, complete, context_window, count_tokens, supports_schema, warm
 from holdfast.llm.resolve import resolve_model
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "context_window",
     "count_tokens",
     "resolve_model",
+    "supports_schema",
     "warm",
 ]

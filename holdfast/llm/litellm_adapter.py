@@ -24,9 +24,10 @@ from holdfast.llm.rehearsal import rehearse
 from holdfast.llm.resolve import key_variables, split_model
 from holdfast.llm.streams import Assembly, named_calls
 
-__all__ = ["close", "complete", "context_window", "count_tokens", "warm"]
+__all__ = ["close", "complete", "context_window", "count_tokens", "supports_schema", "warm"]
 
 _OURS = {"model", "messages", "tools", "stream", "stream_options", "num_retries", "max_retries", "timeout", "api_base"}
+_BOTH = {"openai", "azure"}  # whose API takes a schema beside tools; elsewhere LiteLLM forces a tool, or is refused
 _HARMLESS = (  # what LiteLLM itself does, and we can do nothing about: (start of the message, category)
     ("Accessing the 'model_(computed_)?fields' attribute on the instance", DeprecationWarning),
     ("Item '.*' on TypedDict class '.*' is using the `ReadOnly` qualifier", UserWarning),
@@ -178,6 +179,8 @@ def _arguments(request: ModelRequest) -> dict[str, Any]:
     for name in ("temperature", "seed", "max_tokens", "api_base"):
         if (value := getattr(request, name)) is not None:
             arguments[name] = value
+    if request.response_format is not None:
+        arguments["response_format"] = request.response_format
     keys = key_variables(split_model(request.model)[0])
     for name, value in keys.items():
         os.environ.setdefault(name, value)  # a key from .env, where LiteLLM looks for it
@@ -232,6 +235,12 @@ def context_window(model: str) -> int | None:
         return None
     window: int | None = info.get("max_input_tokens") or info.get("max_tokens")
     return window
+
+
+def supports_schema(model: str, tools: bool) -> bool:
+    """Say what LiteLLM's table knows of `response_format` with a schema."""
+    provider = split_model(model)[0]
+    return bool(_module().supports_response_schema(model=model)) and (not tools or provider in _BOTH)
 
 
 async def close() -> None:

@@ -19,7 +19,8 @@ class ModelRequest:
     """One call of a model. Messages and tools are JSON as OpenAI's chat completions protocol has it.
 
     `timeout` is in seconds, for the whole call, first byte to last. `params` are further fields of the protocol
-    (`reasoning_effort`, `tool_choice`, …); they cannot replace the fields named here.
+    (`reasoning_effort`, `tool_choice`, …); they cannot replace the fields named here. `response_format` asks for JSON
+    of a schema, for models of which `supports_schema` is true.
     """
 
     model: str
@@ -31,6 +32,7 @@ class ModelRequest:
     api_base: str | None = None
     timeout: float = 600.0
     params: dict[str, Any] = field(default_factory=dict)
+    response_format: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

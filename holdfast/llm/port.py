@@ -25,6 +25,7 @@ __all__ = [
     "context_window",
     "count_tokens",
     "resolve_model",
+    "supports_schema",
     "warm",
 ]
 
@@ -42,19 +43,30 @@ class Provider:
     count_tokens: Callable[[str, list[Json], list[Json]], int]
     context_window: Callable[[str], int | None]
     warm: Callable[[], None]
+    supports_schema: Callable[[str, bool], bool]
 
 
 def _offline() -> Provider:
     from holdfast.llm import extractive
 
-    return Provider(extractive.complete, extractive.count_tokens, extractive.context_window, extractive.warm)
+    return Provider(
+        extractive.complete,
+        extractive.count_tokens,
+        extractive.context_window,
+        extractive.warm,
+        lambda _model, _tools: False,
+    )
 
 
 def _litellm() -> Provider:
     from holdfast.llm import litellm_adapter
 
     return Provider(
-        litellm_adapter.complete, litellm_adapter.count_tokens, litellm_adapter.context_window, litellm_adapter.warm
+        litellm_adapter.complete,
+        litellm_adapter.count_tokens,
+        litellm_adapter.context_window,
+        litellm_adapter.warm,
+        litellm_adapter.supports_schema,
     )
 
 
@@ -87,6 +99,11 @@ def count_tokens(model: str, messages: list[Json], tools: list[Json] | None = No
 def context_window(model: str) -> int:
     """Return how many tokens the model reads at most; 8,192 when unknown."""
     return _provider(model).context_window(model) or DEFAULT_WINDOW
+
+
+def supports_schema(model: str, *, tools: bool = False) -> bool:
+    """Say whether the model can be held to a JSON schema, with *tools* beside it, by `response_format`."""
+    return _provider(model).supports_schema(model, tools)
 
 
 def warm(model: str = "openai/any") -> None:

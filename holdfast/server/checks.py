@@ -116,7 +116,7 @@ def _model_key(settings: Settings) -> Check:
 def _agents(settings: Settings) -> Check:
     path = settings.agents.absolute()
     if not path.is_file():
-        hint = "write one (see docs/quickstart.md), or name it with --agents or HOLDFAST_AGENTS"
+        hint = "`holdfast init` writes a project with one; or name it with --agents or HOLDFAST_AGENTS"
         return Check("agents file", ok=False, detail=f"{path} is not there", hint=hint)
     try:
         compile(path.read_bytes(), str(path), "exec")

@@ -93,22 +93,21 @@ class ChildProcess:
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._stopping = False
-        self._restarting = False
         self._deaths = 0
 
     def start(self) -> None:
         """Start the child and keep it running."""
-        self._stopping = self._restarting = False
+        self._stopping = False
         self._deaths = 0
         self._set("starting")
         self._task = asyncio.create_task(self._keep_running(), name=f"keep {self.spec.name} running")
 
-    async def wait_ready(self, *, timeout: float, forgiving: bool = False) -> None:
+    async def wait_ready(self, *, timeout: float) -> None:
         """Wait until the child is ready.
 
         Raises:
             ConfigurationError: it exited saying that its configuration is wrong.
-            StackError: it kept dying (unless *forgiving*), or was not ready within *timeout* seconds.
+            StackError: it kept dying, or was not ready within *timeout* seconds.
 
         """
         deadline = time.monotonic() + timeout
@@ -118,7 +117,7 @@ class ChildProcess:
             if self._task is not None and self._task.done():
                 await self._task
                 raise StackError(f"{self.spec.name} was stopped before it was ready.")
-            if not forgiving and self._deaths >= _START_ATTEMPTS:
+            if self._deaths >= _START_ATTEMPTS:
                 raise StackError(self._report(f"{self.spec.name} died {self._deaths} times while starting"))
             if time.monotonic() > deadline:
                 raise StackError(self._report(f"{self.spec.name} was not ready within {timeout:.0f} s"))
@@ -132,27 +131,6 @@ class ChildProcess:
             self._signal(self.spec.stop_signal)
             await self._until_gone(self._task, timeout)
         self._set("stopped")
-
-    async def restart(self, *, grace: float, timeout: float) -> None:
-        """Replace the child: it has *grace* seconds to stop, its replacement *timeout* seconds to be ready.
-
-        Raises:
-            ConfigurationError, StackError: as `wait_ready`.
-
-        """
-        if self._task is None or self._task.done():
-            self.start()
-        else:
-            old = self._process
-            self._deaths = 0
-            if old is not None and old.returncode is None:
-                self._restarting = True
-                self._set("starting")
-                self._signal(self.spec.stop_signal)
-                await self._until_gone(asyncio.ensure_future(old.wait()), grace)
-            else:  # it died and waits for its next start: that one is the replacement
-                self._wake.set()
-        await self.wait_ready(timeout=timeout, forgiving=True)
 
     async def _until_gone(self, waiting: asyncio.Future[None] | asyncio.Future[int], timeout: float) -> None:
         """Wait for the child's end; kill all of it when the time is up."""
@@ -186,9 +164,6 @@ class ChildProcess:
                 self._set("failed", self._report(f"{self.spec.name} refused its configuration"))
                 self._notify(self.error or "")
                 return
-            if self._restarting:
-                self._restarting, self._deaths = False, 0
-                continue
             healthy = self.state == "ready" and time.monotonic() - began >= self._settings.healthy_after
             self._deaths = 1 if healthy else self._deaths + 1
             delay = 0.0

@@ -61,6 +61,11 @@ class StackInfo(BaseModel):
     detached: bool
     started_at: datetime
     ready: bool
+    agents_version: str | None = None
+    """Hash of the agents file that all workers have loaded; None where changes are not looked for."""
+    agents_refused: str | None = None
+    """Hash of a later agents file that does not load, and in `agents_error` why."""
+    agents_error: str | None = None
 
 
 def is_alive(info: ProcessInfo) -> bool:

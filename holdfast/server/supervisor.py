@@ -15,9 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import psutil
 
@@ -30,6 +32,7 @@ from holdfast.server.lock import folder_lock
 from holdfast.server.ports import choose_ports, wanted_ports
 from holdfast.server.postgres import EmbeddedPostgres
 from holdfast.server.processes import ChildProcess, ProcessSpec
+from holdfast.server.reload import Reloader
 from holdfast.server.state import ProcessInfo, StackInfo, environment_for, write_state
 from holdfast.server.temporal import EmbeddedTemporal
 from holdfast.settings import Settings
@@ -39,6 +42,7 @@ __all__ = ["Supervisor", "WorkerSpecs", "default_workers", "run_stack"]
 _log = logging.getLogger("holdfast.server")
 
 WorkerSpecs: TypeAlias = Callable[[StackInfo, Settings], Sequence[ProcessSpec]]
+Rolled: TypeAlias = Literal["done", "changed", "refused"]
 Migrate: TypeAlias = Callable[[str], Awaitable[object]]
 
 # Shares of `stop_grace` by which each group must be gone. Temporal itself takes 1.3 s to end.
@@ -164,17 +168,22 @@ class Supervisor:
         write_state(self.info)
         return specs
 
-    def _add(self, spec: ProcessSpec) -> None:
+    def _add(self, spec: ProcessSpec) -> ChildProcess:
         child = ChildProcess(spec, self.settings, on_change=self._update, notify=self.notify)
         self._children.append(child)
         child.start()
+        return child
 
     def _update(self, *, ready: bool | None = None) -> None:
         """Write down the present pids and states."""
         if self.info is not None:
             children = [child.info for child in self._children if child.info is not None]
-            update = {"children": children, "ready": self.info.ready if ready is None else ready}
-            self.info = self.info.model_copy(update=update)
+            self.write(children=children, ready=self.info.ready if ready is None else ready)
+
+    def write(self, **changes: object) -> None:
+        """Write *changes* down in `stack.json`."""
+        if self.info is not None:
+            self.info = self.info.model_copy(update=changes)
             try:
                 write_state(self.info)
             except OSError as exc:  # a full disk must not end the supervision of what runs
@@ -193,23 +202,37 @@ class Supervisor:
         self.info = None
         (self.home / "stack.json").unlink(missing_ok=True)
 
-    async def roll(self) -> None:
-        """Replace the agent workers one after the other: each drains, and its replacement is ready, before the next.
+    async def roll(self, may_go_on: Callable[[], bool] = lambda: True) -> Rolled:
+        """Replace the agent workers one after the other: each drains when its replacement is ready, not before.
 
-        A replacement that refuses its configuration ends the roll: the workers not yet reached go on as they were.
+        So a replacement that refuses its configuration takes nothing away: the roll ends, and the workers not yet
+        reached go on as they were. It ends also when *may_go_on* says no.
         """
         workers = [child for child in self._children if child.spec.role == "worker"]
         self.notify(f"rolling restart of {len(workers)} workers")
-        for child in workers:
+        for old in workers:
+            if not may_go_on():
+                self.notify(f"rolling restart ended before {old.spec.name}: the agents file has changed since")
+                return "changed"
+            fresh = self._add(replace(old.spec, name=self._free_name()))
             try:
-                await child.restart(
-                    grace=self.settings.shutdown_grace + _DRAIN_MARGIN,
-                    timeout=self.settings.scaled(self.settings.start_timeout),
-                )
+                await fresh.wait_ready(timeout=self.settings.scaled(self.settings.start_timeout))
             except HoldfastError as exc:
-                self.notify(f"rolling restart ended at {child.spec.name}: {exc}")
-                return
+                self.notify(f"rolling restart ended; {old.spec.name} goes on as it is: {str(exc).splitlines()[0]}")
+                await self._drop(fresh, timeout=1.0)
+                return "refused"
+            await self._drop(old, timeout=self.settings.shutdown_grace + _DRAIN_MARGIN)
         self.notify("rolling restart done")
+        return "done"
+
+    def _free_name(self) -> str:
+        taken = {child.spec.name for child in self._children}
+        return next(name for number in count(1) if (name := f"agents-{number}") not in taken)
+
+    async def _drop(self, child: ChildProcess, *, timeout: float) -> None:
+        await child.stop(timeout=timeout)
+        self._children.remove(child)
+        self._update()
 
     async def until_idle(self) -> None:
         """Return after `idle_exit` seconds without an open run and without a client."""
@@ -261,6 +284,7 @@ async def _run(
     stop = asyncio.create_task(stopping.wait())
     tasks: set[asyncio.Task[object]] = set()
     try:
+        reloader = _reloader(supervisor, rolling)
         start = asyncio.create_task(supervisor.start())
         await asyncio.wait([start, stop], return_when=asyncio.FIRST_COMPLETED)
         if not start.done():
@@ -268,10 +292,13 @@ async def _run(
             await asyncio.gather(start, return_exceptions=True)
             return
         on_ready(start.result())
+        if reloader is not None:
+            supervisor.write(agents_version=reloader.version)
+            tasks.add(asyncio.create_task(reloader.watch(), name="watch the agents file"))
         idle = asyncio.create_task(supervisor.until_idle() if detached else asyncio.Event().wait())
         tasks.add(idle)
         while not stopping.is_set():
-            roll = asyncio.create_task(_roll_when_asked(supervisor, rolling))
+            roll = asyncio.create_task(_roll_when_asked(supervisor, rolling, reloader))
             tasks.add(roll)
             await asyncio.wait([stop, idle, roll], return_when=asyncio.FIRST_COMPLETED)
             if idle.done():
@@ -284,11 +311,39 @@ async def _run(
         await asyncio.gather(*tasks, stop, return_exceptions=True)
 
 
-async def _roll_when_asked(supervisor: Supervisor, rolling: asyncio.Event) -> None:
+def _reloader(supervisor: Supervisor, rolling: asyncio.Event) -> Reloader | None:
+    """Return what watches the agents file, before any worker has loaded it; None if nobody wants it."""
+    settings = supervisor.settings
+    if not settings.reload:
+        return None
+
+    def environment() -> dict[str, str]:
+        assert supervisor.info is not None
+        return {**os.environ, **environment_for(supervisor.info, settings)}
+
+    return Reloader(
+        settings,
+        environment,
+        roll=rolling.set,
+        notify=supervisor.notify,
+        told=lambda version, why: supervisor.write(agents_refused=version, agents_error=why),
+    )
+
+
+async def _roll_when_asked(supervisor: Supervisor, rolling: asyncio.Event, reloader: Reloader | None) -> None:
     await rolling.wait()
     rolling.clear()
     try:
-        await supervisor.roll()
+        if reloader is None:
+            await supervisor.roll()
+        else:
+            version = reloader.rolling()
+            rolled = await supervisor.roll(reloader.unchanged)
+            if rolled == "done":
+                reloader.loaded()
+                supervisor.write(agents_version=version)
+            else:
+                reloader.not_loaded(again=rolled == "changed")
     except Exception:  # noqa: BLE001  # the stack goes on whatever became of a restart
         _log.exception("the rolling restart failed")
 

@@ -3,12 +3,14 @@
 tool.py (declare) <- schema.py (what a model may send), context.py (what a tool learns)
 toolset.py, registry.py (by name; the agents file) · runner.py <- threads.py (run, off the worker's loop)
 outcomes.py (what an exception proves) · results.py (the text a model reads) · builtin/ (tools that come along)
+agents.py (agents as tools of agents)
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from holdfast.tools.agents import agent_tool
 from holdfast.tools.context import ToolContext
 from holdfast.tools.tool import Tool, tool
 
@@ -38,6 +40,7 @@ __all__ = [
     "Command",
     "Tool",
     "ToolContext",
+    "agent_tool",
     "calculator",
     "csv_query",
     "current_time",

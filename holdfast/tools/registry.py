@@ -13,6 +13,7 @@ from types import ModuleType
 from holdfast.agent import Agent
 from holdfast.errors import AgentsFileError
 from holdfast.tools.toolset import Toolset
+from holdfast.typed.signature import agent_of, is_signature
 
 __all__ = ["Toolset", "load_agents"]
 
@@ -80,7 +81,11 @@ def _read(path: Path) -> str:
 def _collect(path: Path, module: ModuleType) -> dict[str, Agent]:
     agents: dict[str, Agent] = {}
     variables: dict[str, str] = {}
-    for variable, value in vars(module).items():
+    seen: set[object] = set()
+    for variable, given in vars(module).items():
+        value = agent_of(given) if is_signature(given) and given not in seen else given
+        if is_signature(given):
+            seen.add(given)
         if not isinstance(value, Agent) or agents.get(value.name) is value:
             continue
         if value.name in agents:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from holdfast.contracts import ToolDefinition
 from holdfast.errors import ConfigurationError
 from holdfast.tools.source import ToolSource
 from holdfast.tools.tool import AnyTool, Tool
 
-__all__ = ["Toolset", "makes_tools"]
+__all__ = ["AsksAgent", "Toolset", "makes_tools"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class AsksAgent(Protocol):
+    """What stands for a tool that asks it: an agent."""
+
+    def as_tool(self) -> AnyTool:
+        """Return the tool."""
+        ...
 
 
 def makes_tools(factory: F) -> F:
@@ -24,15 +32,20 @@ def makes_tools(factory: F) -> F:
 class Toolset(Mapping[str, AnyTool]):
     """Tools by name, in the order given. Plain functions become `once` tools; lists of tools are opened."""
 
-    def __init__(self, tools: Iterable[AnyTool | ToolSource | Callable[..., Any] | Iterable[Any]] = ()) -> None:
-        """Take the *tools*.
+    def __init__(
+        self,
+        tools: Iterable[AnyTool | ToolSource | AsksAgent | Callable[..., Any] | Iterable[Any]] = (),
+        *,
+        sources: Iterable[ToolSource] = (),
+    ) -> None:
+        """Take the *tools*, and *sources* that another set had.
 
         Raises:
             ConfigurationError: one is no tool, or two have one name.
 
         """
         self._tools: dict[str, AnyTool] = {}
-        self.sources: list[ToolSource] = []
+        self.sources: list[ToolSource] = list(sources)
         """What has tools of its own once a worker runs; they are not among these."""
         self._add(tools, nested=False)
 
@@ -46,6 +59,8 @@ class Toolset(Mapping[str, AnyTool]):
             if isinstance(item, ToolSource):
                 self.sources.append(item)
                 continue
+            if callable(as_tool := getattr(item, "as_tool", None)):  # an Agent: this module may not know the class
+                item = as_tool()
             if getattr(item, "makes_tools", False):
                 raise ConfigurationError(
                     f"{item.__name__} makes tools and is none: call it, tools=[{item.__name__}(…)]."

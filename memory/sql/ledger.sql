@@ -91,5 +91,5 @@ select e.key, e.run_id, e.step_no, e.tool, e.sent_at is not null as sent, e.fenc
 from effects e join runs r on r.run_id = e.run_id join threads t on t.id = r.thread_id
 where e.state = 'in_flight' and e.lease_until < clock_timestamp() - make_interval(secs => $1)
   and (r.state not in ('queued', 'running', 'waiting')
-       or e.scope <> t.tenant || ':' || t.thread || '@' || t.writer)
+       or e.scope <> t.tenant || ':' || t.thread || '@' || coalesce(t.scope, t.writer))
 limit 100

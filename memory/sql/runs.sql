@@ -1,13 +1,14 @@
 -- name: by_id
-select r.*, t.tenant, t.thread, t.writer from runs r join threads t on t.id = r.thread_id where r.run_id = $1
+select r.*, t.tenant, t.thread, t.writer, coalesce(s.tokens, 0) as tokens_below, coalesce(s.cost_usd, 0) as cost_usd_below
+from runs r join threads t on t.id = r.thread_id left join spent_below s on s.run_id = r.run_id where r.run_id = $1
 
 -- name: by_prefix
 select r.run_id from runs r join threads t on t.id = r.thread_id
 where t.tenant = $2 and r.run_id::text like $1 || '%' order by r.created_at desc limit 2
 
 -- name: lock
-select r.run_id, r.state, r.message, r.message_id, r.started_at, r.agent, r.scope, r.base, r.rounds, r.steps,
-       r.tokens_in + r.tokens_out as tokens, r.cost_usd, m.seq from runs r
+select r.run_id, r.state, r.message, r.message_id, r.started_at, r.agent, r.definition, r.scope, r.base, r.rounds, r.steps,
+       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.budget, m.seq from runs r
 left join messages m on m.id = r.message where r.run_id = $1 for update of r
 
 -- name: insert_message
@@ -15,19 +16,20 @@ insert into messages (thread_id, run_id, role, body, tokens) values ($1, $2, 'us
 
 -- name: insert
 insert into runs (run_id, thread_id, message_id, message, accept_no, agent, definition, mode, state, notify, error,
-                  ended_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, case when $9 = 'refused' then clock_timestamp() end)
+                  budget, parent_run_id, root_run_id, parent_step, depth, ended_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+        case when $9 = 'refused' then clock_timestamp() end)
 
 -- name: open_of_thread
 select r.run_id, r.message_id, r.agent, r.definition, r.mode, r.notify, r.state, r.started_at, r.rounds, r.steps,
-       r.tokens_in + r.tokens_out as tokens, r.cost_usd, d.body
+       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.budget, r.parent_run_id, r.depth, d.body
 from runs r left join definitions d on d.hash = r.definition
 where r.thread_id = $1 and r.state in ('queued', 'running', 'waiting')
 order by r.started_at is null, r.accept_no
 
 -- name: of_message
 select r.run_id, r.message_id, r.agent, r.definition, r.mode, r.notify, r.state, r.started_at, r.rounds, r.steps,
-       r.tokens_in + r.tokens_out as tokens, r.cost_usd, d.body
+       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.budget, r.parent_run_id, r.depth, d.body
 from runs r left join definitions d on d.hash = r.definition
 where r.run_id = $1
 
@@ -60,12 +62,18 @@ where run_id = $1 and state in ('queued', 'running', 'waiting')
 
 -- name: listing
 select r.run_id, t.thread, r.agent, r.state, r.rounds, r.steps, r.tokens_in + r.tokens_out as tokens, r.cost_usd,
-       r.created_at, r.ended_at, r.error,
+       r.created_at, r.ended_at, r.error, r.parent_run_id, coalesce(s.tokens, 0) as tokens_below,
+       coalesce(s.cost_usd, 0) as cost_usd_below,
        (select count(*) from approvals a where a.run_id = r.run_id and a.state = 'pending') as approvals,
        (select count(*) from effects e where e.run_id = r.run_id and e.state = 'in_doubt') as in_doubt
-from runs r join threads t on t.id = r.thread_id
+from runs r join threads t on t.id = r.thread_id left join spent_below s on s.run_id = r.run_id
 where t.tenant = $1 and ($2::text is null or r.state = $2) and ($3::text is null or t.thread = $3)
 order by r.created_at desc, r.accept_no desc limit $4
+
+-- name: brief
+select r.run_id, r.state, r.tokens_in + r.tokens_out + coalesce(s.tokens, 0) as tokens,
+       r.cost_usd + coalesce(s.cost_usd, 0) as cost_usd, r.ended_at, r.error
+from runs r left join spent_below s on s.run_id = r.run_id where r.run_id = any ($1::uuid[])
 
 -- name: answer
 select m.body from runs r join messages m on m.thread_id = r.thread_id and m.seq = r.answer_seq where r.run_id = $1

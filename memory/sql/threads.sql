@@ -2,7 +2,7 @@
 insert into threads (tenant, thread) values ($1, $2) on conflict (tenant, thread) do nothing
 
 -- name: lock
-select id, agent, writer, writer_started, last_seq, next_order, window_from
+select id, agent, writer, writer_started, last_seq, next_order, window_from, scope
 from threads where tenant = $1 and thread = $2 for update
 
 -- name: claim
@@ -15,7 +15,9 @@ update threads set agent = $2 where id = $1
 select id, agent, last_seq, window_from from threads where tenant = $1 and thread = $2
 
 -- name: hold_for_writer
-select id, last_seq, window_from from threads where tenant = $1 and thread = $2 and writer = $3 for share
+-- A thread that another run asked for goes on under the same scope in a new chain: its slots are the same calls'.
+select id, last_seq, window_from from threads
+where tenant = $1 and thread = $2 and (writer = $3 or scope = $4) for share
 
 -- name: lock_for_writer
 select id, last_seq, window_from from threads where tenant = $1 and thread = $2 and writer = $3 for update
@@ -52,6 +54,9 @@ where thread_id = $1 and seq >= $2 and ($3::bigint is null or seq <= $3) order b
 
 -- name: window_tokens
 select coalesce(sum(coalesce(tokens, 0)), 0) from messages where thread_id = $1 and seq >= $2
+
+-- name: count_of_run
+select count(*) from messages where run_id = $1 and role = $2 and role <> 'assistant' and seq is not null
 
 -- name: sizes
 select seq, role, coalesce(tokens, 0) as tokens from messages

@@ -118,7 +118,7 @@ async def _take(world: World, queue: str, rounds: int) -> dict[str, list[float]]
 
     def holdfast(agent: str) -> Callable[[], Awaitable[str]]:
         async def run() -> str:
-            return (await (await client.start(agent, "read", thread=f"bench-{number}")).result(timeout=120)).output
+            return (await (await client.start(agent, "read", thread=f"bench-{number}")).result(timeout=120)).text
 
         return run
 

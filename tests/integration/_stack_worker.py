@@ -1,6 +1,6 @@
 """A stand-in for a worker: tells that it is ready, notes start and stop in a journal, ends on SIGTERM.
 
-What it does otherwise comes from STAND_IN: `refuse` exits with 3, `stubborn` ignores SIGTERM, `parent` starts a child
+What it does otherwise comes from STAND_IN: `refuse` (or a file of that name) exits with 3, `stubborn` ignores SIGTERM, `parent` starts a child
 that ignores SIGTERM.
 """
 
@@ -29,7 +29,7 @@ def end(*_: object) -> None:
     sys.exit(0)
 
 
-if mood == "refuse" and name != "memory":
+if (mood == "refuse" or (journal.parent / "refuse").exists()) and name != "memory":
     sys.stdout.write("agents.py line 3: this is no Python\n")
     sys.exit(3)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if mood == "stubborn" else end)

@@ -102,15 +102,12 @@ async def test_never_ready_is_an_error(start: Start) -> None:
 
 
 async def test_a_refused_configuration_is_not_tried_again(start: Start, said: list[str]) -> None:
-    """Exit code 3: failed for good, with the child's words; a restart by hand tries once more."""
+    """Exit code 3: failed for good, with the child's words."""
     child = start("print('agents.py line 3'); raise SystemExit(3)")
     with pytest.raises(ConfigurationError, match=r"agents\.py line 3"):
         await child.wait_ready(timeout=10)
     assert child.state == "failed"
     assert len(said) == 1
-    with pytest.raises(ConfigurationError):
-        await child.restart(grace=1, timeout=10)
-    assert len(said) == 2
 
 
 async def test_a_program_that_is_not_there(settings: Settings, said: list[str]) -> None:
@@ -145,14 +142,3 @@ async def test_stop_during_the_start(start: Start) -> None:
     assert child.state == "stopped"
     if child.info is not None:
         assert not psutil.pid_exists(child.info.pid)
-
-
-async def test_restart_waits_for_the_replacement(start: Start) -> None:
-    """The old one is asked to end, the new one is ready when restart returns."""
-    child = start(f"{READY} signal.pause()")
-    await child.wait_ready(timeout=5)
-    old = pid_of(child)
-    await child.restart(grace=5, timeout=5)
-    assert child.state == "ready"
-    assert pid_of(child) != old
-    assert child.ready_file.exists()

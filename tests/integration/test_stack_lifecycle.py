@@ -273,15 +273,32 @@ def test_a_stubborn_worker_does_not_hold_up_the_stop(home: Path, dev: Callable[.
 
 
 def test_a_rolling_restart_replaces_one_worker_at_a_time(home: Path, dev: Callable[..., Dev]) -> None:
-    """SIGHUP replaces all workers; each is asked to stop only when the replacement of the one before is ready."""
+    """SIGHUP replaces all workers; each is asked to stop only when its own replacement is ready."""
     running = dev(HOLDFAST_WORKERS="3")
-    running.ready()
+    info = running.ready()
     running.process.send_signal(signal.SIGHUP)
     running.wait_for("rolling restart done")
     events = [line.split() for line in (home / "journal").read_text().splitlines()]
     agents = [(name, what) for _, name, what, _ in events if name != "memory"][3:]
-    assert agents == [(f"agents-{n}", what) for n in (1, 2, 3) for what in ("stop", "ready")]
-    assert len({pid for _, name, _, pid in events if name != "memory"}) == 6
+    assert [what for _, what in agents] == ["ready", "stop"] * 3
+    stopped = {pid for _, _, what, pid in events if what == "stop"}
+    assert stopped == {str(each.pid) for each in info.children if each.name.startswith("agents-")}
+    now = read_state(home)
+    assert now is not None
+    assert [each.state for each in now.children if each.name.startswith("agents-")] == ["ready"] * 3
+
+
+def test_a_replacement_that_refuses_takes_no_worker_away(home: Path, dev: Callable[..., Dev]) -> None:
+    """A rolling restart into a wrong configuration ends at once, and every worker is the one it was."""
+    running = dev(HOLDFAST_WORKERS="2")
+    info = running.ready()
+    (home / "refuse").touch()
+    running.process.send_signal(signal.SIGHUP)
+    running.wait_for("agents-1 goes on as it is")
+    now = read_state(home)
+    assert now is not None
+    assert {each.pid for each in info.children} <= {each.pid for each in now.children}
+    until(lambda: (state := read_state(home)) is not None and len(state.children) == len(info.children))
 
 
 def test_a_worker_that_refuses_its_configuration_fails_the_start(settings: Settings, monkeypatch: Any) -> None:

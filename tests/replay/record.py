@@ -17,11 +17,14 @@ from temporalio.client import Client, WorkflowHistory
 import holdfast
 from tests import histories
 from tests.kit import World
+from tests.replay.everyday import EVERYDAY, EVERYDAY_AGENTS
+from tests.replay.family import FAMILY, FAMILY_AGENTS
 from tests.replay.scenarios import AGENTS, SCENARIOS, Model, Stage
 from tests.standalone import servers, world
 
 FOLDER = Path(__file__).with_name("histories")
 IDENTITY = "recorder"
+ALL = {**SCENARIOS, **FAMILY, **EVERYDAY}
 
 
 def clean(value: Any) -> Any:  # Any: JSON
@@ -64,27 +67,26 @@ async def record(names: list[str]) -> None:
     model = Model()
     async with model.serve() as models, servers() as given:
         for rolling in (False, True):
-            chosen = [name for name in names if SCENARIOS[name].rolling == rolling]
+            chosen = [name for name in names if ALL[name].rolling == rolling]
             if not chosen:
                 continue
             settings: dict[str, Any] = {"roll_after_events": 50} if rolling else {}
-            async with world(given, AGENTS, api_base=models.base_url, memory_wait=0.5, **settings) as made:
+            source = AGENTS + FAMILY_AGENTS + EVERYDAY_AGENTS
+            async with world(given, source, api_base=models.base_url, memory_wait=0.5, **settings) as made:
                 await made.worker()
                 stage = Stage(made, await made.client(), await histories.connect(made.settings), model)
                 for name in chosen:
-                    workflow_id = await SCENARIOS[name].play(stage)
+                    workflow_id = await ALL[name].play(stage)
                     write(name, await chain_of(stage.temporal, made, workflow_id))
 
 
 def main(argv: list[str]) -> int:
     """Record what is named, or all that this version has not recorded yet."""
-    unknown = set(argv) - set(SCENARIOS)
+    unknown = set(argv) - set(ALL)
     if unknown:
-        sys.stderr.write(f"no scenario {', '.join(sorted(unknown))}; there are: {', '.join(SCENARIOS)}\n")
+        sys.stderr.write(f"no scenario {', '.join(sorted(unknown))}; there are: {', '.join(ALL)}\n")
         return 2
-    names = [
-        name for name in argv or SCENARIOS if argv or not list(FOLDER.glob(f"{name}-{holdfast.__version__}*.json"))
-    ]
+    names = [name for name in argv or ALL if argv or not list(FOLDER.glob(f"{name}-{holdfast.__version__}*.json"))]
     if not names:
         sys.stdout.write(f"every scenario is recorded for version {holdfast.__version__}\n")
         return 0

@@ -200,7 +200,7 @@ def test_a_run_in_detail_shows_ledger_and_events_together() -> None:
         [step(2, "model", "pure", "done"), step(3, "order_status", "once", "in_doubt", fence=2)],
         [asked],
         [REPLIED],
-        Answer(run_id=RUN, thread="customer-42", output="It is here.", state="done"),
+        Answer(run_id=RUN, thread="customer-42", output="It is here.", text="It is here.", state="done"),
         "http://ui/x",
     )
     console = Console(file=io.StringIO(), width=120, color_system=None)

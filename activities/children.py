@@ -1,0 +1,195 @@
+"""Activities around a call of another agent: what it is asked, what came of it; and the hand-off to one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from temporalio import activity
+from temporalio.client import WorkflowExecutionStatus
+
+from holdfast.activities.deps import Deps, Here, here
+from holdfast.activities.endings import status_of
+from holdfast.activities.outcome import Outcome, commit_outcome, fill, recorded_outcome
+from holdfast.contracts import (
+    OPEN_STATES,
+    Activity,
+    AgentDefinition,
+    ChildOutcome,
+    ChildReady,
+    ChildStep,
+    HandedOff,
+    HandOff,
+    Owner,
+    ToolDefinition,
+    ToolStep,
+)
+from holdfast.errors import ToolArgumentsInvalid
+from holdfast.ids import canonical_json, effect_key, storable, workflow_id_for
+from holdfast.memory import decisions, events, family, ledger, runs, threads
+from holdfast.memory.ledger import Step
+
+__all__ = ["ChildActivities"]
+
+
+class ChildActivities:
+    """The child's own work is done by its own workflow; here is only what concerns the run that asks."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    @activity.defn(name=Activity.PREPARE_CHILD)
+    async def prepare_child(self, inp: ChildStep) -> ChildReady:
+        """Return what to ask; or the outcome, if it is recorded, or nobody may be asked."""
+        at = here()
+        settings = self._deps.settings
+        step = _step(at, inp)
+        definition = await self._deps.definition(inp.definition)
+        async with self._deps.pool.acquire() as conn:
+            done = await ledger.stored(conn, step.key)
+        if done is not None:
+            return ChildReady(outcome=await recorded_outcome(self._deps, at, inp, step.key, done[0]))
+        if inp.depth > settings.agent_depth:
+            text = (
+                f"error: {inp.agent} was not asked: agents may ask one another {settings.agent_depth} deep, and this "
+                "conversation is at that depth already. Do it without."
+            )
+            return ChildReady(outcome=await commit_outcome(self._deps, at, inp, Outcome(text, status="error")))
+        try:
+            text = _message(definition, inp.tool, await self._args(at, inp))
+        except ToolArgumentsInvalid as exc:
+            return ChildReady(outcome=await commit_outcome(self._deps, at, inp, Outcome(f"error: {exc}", "error")))
+        size = len(text.encode())
+        if size > settings.text_max:
+            text = f"error: the message has {size} bytes, {settings.text_max} are allowed: shorten it"
+            return ChildReady(outcome=await commit_outcome(self._deps, at, inp, Outcome(text, status="error")))
+        if size <= settings.text_inline:
+            return ChildReady(text=text)
+        ref = f"child-{inp.child}"
+        async with self._deps.pool.acquire() as conn:
+            await threads.put_blob(conn, at.tenant, text.encode(), blob_id=ref)
+        return ChildReady(text_ref=ref)
+
+    async def _args(self, at: Here, inp: ToolStep) -> dict[str, Any]:
+        text = inp.args
+        if inp.edited or text is None:
+            async with self._deps.pool.acquire() as conn:
+                if inp.edited:
+                    text = await decisions.edited_args(conn, inp.run_id, inp.step_no)
+                else:
+                    text = await threads.call_arguments(conn, at.tenant, at.thread, inp.seq, inp.call_id)
+        if text is None:
+            raise ToolArgumentsInvalid(f"the arguments of call {inp.call_id} are not in the database")
+        args: dict[str, Any] = json.loads(text)
+        return args
+
+    @activity.defn(name=Activity.CHILD_RESULT)
+    async def child_result(self, inp: ChildStep) -> ChildOutcome:
+        """Take the child's answer, or why there is none, into the parent's slot, ledger and record, all at once."""
+        at = here()
+        step = _step(at, inp)
+        async with self._deps.pool.acquire() as conn:
+            done = await ledger.stored(conn, step.key)
+            row = await runs.by_id(conn, inp.child)
+            answer = await runs.answer_text(conn, inp.child)
+        if done is not None:
+            return ChildOutcome(status="ended", outcome=await recorded_outcome(self._deps, at, inp, step.key, done[0]))
+        if row is not None:
+            run = dict(row)
+        else:
+            status = await status_of(self._deps.client, workflow_id_for(at.tenant, inp.thread))
+            if status is None or status == WorkflowExecutionStatus.RUNNING:
+                return ChildOutcome(status="lost" if status is None else "running")
+            run = {"state": f"{status.name.lower()} in Temporal", "error": "it had not begun", "agent": inp.agent}
+        if run["state"] in OPEN_STATES:
+            return ChildOutcome(status="running")
+        outcome, told = _told(inp, run, answer)
+        seq = None
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            if await ledger.record_pure(conn, step, at.owner, outcome.contract().model_dump(mode="json")):
+                seq = await fill(conn, self._deps, at, inp, outcome)
+                if seq is not None:
+                    about = {"step": inp.step_no, "run_id": inp.child, "thread": inp.thread, **told}
+                    seq = await events.emit(conn, inp.run_id, "child_ended", **about)
+        if seq is not None:
+            self._deps.notifier.poke(inp.run_id, seq)
+        return ChildOutcome(status="ended", outcome=outcome.contract())
+
+    # ------------------------------------------------------------------------------------ hand-off
+
+    @activity.defn(name=Activity.HAND_OFF)
+    async def hand_off(self, inp: HandOff) -> HandedOff:
+        """Move thread and run to another agent: owner, slot, ledger row and event in one transaction."""
+        at = here()
+        step = _step(at, inp)
+        async with self._deps.pool.acquire() as conn:
+            done = await ledger.stored(conn, step.key)
+            found = await runs.agent(conn, inp.agent)
+        if done is not None:
+            await recorded_outcome(self._deps, at, inp, step.key, done[0])
+            return HandedOff.model_validate(done[0])
+        owner: Owner | None = None
+        if inp.late:
+            outcome = Outcome("error: this conversation was handed over by another call of the same reply", "error")
+        elif found is None:
+            outcome = Outcome(f"error: no worker knows the agent {inp.agent}. Go on without it.", "error")
+        else:
+            digest, body = found
+            owner = Owner(agent=body.name, definition=digest, budget=body.budget, memory=body.memory)
+            outcome = Outcome(f"The conversation is handed over: from here on {body.name} speaks.")
+        out = HandedOff(**outcome.contract().model_dump(), owner=owner)
+        seq, first = None, True
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
+            run = await runs.lock(conn, inp.run_id)
+            if run is None or run["state"] not in OPEN_STATES:
+                return HandedOff(status="error")  # its run is over: nobody speaks there any more
+            first = await ledger.record_pure(conn, step, at.owner, out.model_dump(mode="json"))
+            if first:
+                if owner is not None:
+                    await threads.own(conn, thread, owner.agent)
+                    await family.hand_over(conn, thread.id, inp.run_id, owner)
+                seq = await fill(conn, self._deps, at, inp, outcome)
+                if owner is not None:
+                    seq = await events.emit(
+                        conn, inp.run_id, "handed_off", step=inp.step_no, agent=owner.agent, before=run["agent"]
+                    )
+        if seq is not None:
+            self._deps.notifier.poke(inp.run_id, seq)
+        return out if first else await self.hand_off(inp)  # another attempt was first: its outcome is recorded
+
+
+def _step(at: Here, inp: ToolStep) -> Step:
+    scope = at.scope(inp)
+    key = effect_key(scope, inp.epoch, inp.step_no, inp.tool)
+    return Step(key, inp.run_id, scope, inp.step_no, inp.tool, "pure", inp.args_hash, inp.epoch)
+
+
+def _told(inp: ChildStep, run: dict[str, Any], answer: str | None) -> tuple[Outcome, dict[str, Any]]:
+    """Return what the model reads of a run that has ended, and what the record of the asking run says."""
+    if run["state"] == "done" and answer is not None:
+        outcome = Outcome(answer)
+    else:
+        why = f": {run['error']}" if run["error"] else ""
+        outcome = Outcome(f"error: {inp.agent} gave no answer, its run is {run['state']}{why}", status="error")
+    told: dict[str, Any] = {"state": run["state"], "agent": run["agent"], "tokens": 0, "cost_usd": 0.0}
+    if "run_id" in run:
+        told["tokens"] = run["tokens_in"] + run["tokens_out"] + run["tokens_below"]
+        told["cost_usd"] = float(run["cost_usd"] + run["cost_usd_below"])
+        if run["started_at"] is not None and run["ended_at"] is not None:
+            outcome.seconds = (run["ended_at"] - run["started_at"]).total_seconds()
+    return outcome, told
+
+
+def _message(definition: AgentDefinition, tool: str, args: dict[str, Any]) -> str:
+    """Return what the other agent is asked: the message itself, or its typed input as JSON."""
+    declared: ToolDefinition | None = next((each for each in definition.tools if each.name == tool), None)
+    properties = declared.parameters.get("properties", {}) if declared is not None else {}
+    if list(properties) == ["message"] and isinstance(args.get("message"), str):
+        text = str(args["message"])
+    else:
+        text = canonical_json(args)
+    text = storable(text)
+    if not text.strip():
+        raise ToolArgumentsInvalid("the message is empty: say what you want to know")
+    return text

@@ -1,0 +1,67 @@
+"""Writes the small project of `holdfast init` from the templates that lie beside. Only the command line uses it."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from holdfast.cli.decide import Done
+from holdfast.errors import InvalidInput
+
+__all__ = ["templates", "write"]
+
+_SUFFIX = ".tmpl"  # so that neither git nor pytest nor an importer takes a template for the thing itself
+_RENAMED = {"gitignore": ".gitignore"}
+
+
+def templates() -> dict[str, str]:
+    """Return the files of a new project: path below its folder, and text."""
+    found: dict[str, str] = {}
+
+    def collect(folder: Traversable, below: str) -> None:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                collect(entry, f"{below}{entry.name}/")
+            elif entry.name.endswith(_SUFFIX):
+                name = entry.name.removesuffix(_SUFFIX)
+                found[f"{below}{_RENAMED.get(name, name)}"] = entry.read_text(encoding="utf-8")
+
+    collect(resources.files("holdfast.cli").joinpath("project"), "")
+    return dict(sorted(found.items()))
+
+
+def write(folder: Path) -> Done:
+    """Write the project into *folder*, all of it or nothing.
+
+    Raises:
+        InvalidInput: a file is in the way, or the folder cannot be written; nothing was written.
+
+    """
+    files = templates()
+    there = [name for name in files if os.path.lexists(folder / name)]
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InvalidInput(f"{folder} is in the way: it is no folder. Nothing was written; name another.")
+    if there:
+        raise InvalidInput(
+            f"In {folder.resolve()} there {'is' if len(there) == 1 else 'are'} already: {', '.join(there)}. "
+            "Nothing was written. Name a new folder, as in: holdfast init my-agents"
+        )
+    written: list[Path] = []
+    try:
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:  # x: what came into being since is not overwritten
+                written.append(path)
+                file.write(text)
+    except OSError as exc:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise InvalidInput(f"{folder} cannot be written: {exc}. Nothing is left of it; name another folder.") from exc
+    where = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) or not folder.is_absolute() else str(folder)
+    steps = [] if where == "." else [f"  cd {where}"]
+    steps += ["  holdfast chat assistant", '  holdfast run support "Where is order 17?"', "  pytest"]
+    line = f"wrote {', '.join(files)}\n\nNext:\n" + "\n".join(steps)
+    return Done(line, {"folder": str(folder.resolve()), "files": list(files)})

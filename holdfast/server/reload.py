@@ -1,0 +1,183 @@
+"""Watches the agents file and what it imports, and asks for new workers when it loads. `run_stack` runs it."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from holdfast.server.trial import Verdict, try_agents
+from holdfast.settings import Settings
+
+__all__ = ["Reloader", "file_hash", "imported_files"]
+
+_LOOK: Final = 0.4  # seconds between two looks at the files' times
+_STILL: Final = 0.25  # seconds without a change after which an editor, or git, is taken to have finished
+
+Stamps = dict[Path, tuple[int, int, int] | None]
+
+
+def file_hash(path: Path) -> str | None:
+    """Return the SHA-256 of a file, or None if it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def imported_files(agents: Path) -> set[Path]:
+    """Return the agents file and the files of its folder that it may import, also those that are not there yet.
+
+    The files are read, not run: this must work for one that does not load. What is imported by computed names is not
+    seen.
+    """
+    folder, found, waiting = agents.parent, set[Path](), [agents]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        try:
+            tree = ast.parse(path.read_bytes(), str(path))
+        except (OSError, SyntaxError, ValueError, RecursionError):
+            continue
+        waiting += [file for module in _modules(tree, path, folder) for file in _candidates(folder, module)]
+    return found
+
+
+def _modules(tree: ast.Module, path: Path, folder: Path) -> Iterator[tuple[str, ...]]:
+    package = path.parent.relative_to(folder).parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            yield base
+            yield from ((*base, alias.name) for alias in node.names if alias.name != "*")
+
+
+def _candidates(folder: Path, module: tuple[str, ...]) -> Iterator[Path]:
+    """Yield where a module of the folder would be: none if not even its top-level name can be there."""
+    if not module:
+        return
+    for depth in range(1, len(module) + 1):
+        place = folder.joinpath(*module[:depth])
+        if place.is_dir():
+            yield place / "__init__.py"
+        else:
+            yield place.with_name(f"{place.name}.py")
+            return
+
+
+class Reloader:
+    """Tells when the workers should be replaced. What does not load is reported, and the workers stay as they are."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Callable[[], Mapping[str, str]],
+        *,
+        roll: Callable[[], None],
+        notify: Callable[[str], None],
+        told: Callable[[str | None, str | None], None],
+        attempt: Callable[..., Awaitable[Verdict]] = try_agents,
+    ) -> None:
+        """Take the files as they are now for what the workers have loaded.
+
+        *roll* asks for new workers; *notify* hears lines for a person; *told* hears (hash of the agents file that does
+        not load, why), or (None, None) when all is well again. *environment* gives that of a worker.
+        """
+        self._agents = settings.agents.absolute()
+        self._environment = environment
+        self._timeout = settings.scaled(settings.start_timeout)
+        self._roll, self._notify, self._told, self._attempt = roll, notify, told, attempt
+        self._files = imported_files(self._agents)
+        self.tried: dict[Path, str | None] = self._hashes()
+        """Hashes of the files as they were last tried, or loaded by the first workers."""
+        self._in_use: dict[Path, str | None] | None = self.tried  # None while, or after, some workers are others
+        self._rolled = self.tried
+        self._good = True
+        self._again = False
+
+    @property
+    def version(self) -> str | None:
+        """The hash of the agents file as it was last tried."""
+        return self.tried.get(self._agents)
+
+    def unchanged(self) -> bool:
+        """Say whether a worker that starts now would load what was tried, and found good."""
+        return self._good and self._hashes() == self.tried
+
+    def rolling(self) -> str | None:
+        """Hear that workers are being replaced; return the hash of the agents file that they will load."""
+        self._rolled, self._in_use = self.tried, None
+        return self.version
+
+    def loaded(self) -> None:
+        """Hear that all workers have been replaced."""
+        self._in_use = self._rolled
+
+    def not_loaded(self, *, again: bool) -> None:
+        """Hear that not all workers were replaced: try at the next change whatever it is, or *again* at once."""
+        self._again, self._in_use = again, None
+        if not again:
+            self.tried = {}
+
+    def _hashes(self) -> dict[Path, str | None]:
+        return {path: file_hash(path) for path in self._files}
+
+    def _stamps(self) -> Stamps:
+        found: Stamps = {}
+        for path in self._files:
+            try:
+                stat = path.stat()
+            except OSError:
+                found[path] = None
+            else:
+                found[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        return found
+
+    async def watch(self) -> None:
+        """Look for changes until cancelled."""
+        stamps: Stamps = {}  # the first look compares contents: they may have changed since the workers started
+        while True:
+            if stamps != (now := self._stamps()) or self._again:
+                while now != (later := await self._after(_STILL)):
+                    now = later
+                stamps = now
+                await self._changed()
+            await asyncio.sleep(_LOOK)
+
+    async def _after(self, seconds: float) -> Stamps:
+        await asyncio.sleep(seconds)
+        return self._stamps()
+
+    async def _changed(self) -> None:
+        """Try what is there now, unless its contents are what they were: touching a file changes nothing."""
+        self._files = imported_files(self._agents)
+        hashes = self._hashes()
+        same = {path: found for path, found in hashes.items() if found} == {p: h for p, h in self.tried.items() if h}
+        if same and not self._again:
+            return
+        self._again = False
+        if hashes == self._in_use:  # a mistake was taken back
+            self.tried, self._good = hashes, True
+            self._told(None, None)
+            self._notify(f"{self._agents.name} is again what the workers have loaded")
+            return
+        changed = [path for path in sorted({*hashes, *self.tried}) if hashes.get(path) != self.tried.get(path)]
+        names = ", ".join(path.name for path in changed[:3] or [self._agents])
+        names += " and others" if len(changed) > 3 else ""
+        verdict = await self._attempt(self._environment(), timeout=self._timeout)
+        self.tried, self._good = hashes, verdict.error is None
+        if verdict.error is not None:
+            self._told(self.version, verdict.error)
+            self._notify(f"{names} changed, and cannot be used; the workers go on with what they have\n{verdict.error}")
+            return
+        self._told(None, None)
+        self._notify(f"{names} changed: new workers load it; runs under way keep their definition")
+        self._roll()

@@ -1,0 +1,212 @@
+"""A conversation moves to another agent on its own thread: once, whole, and with all that waits behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+
+from holdfast.errors import ThreadOwned
+from holdfast.testing import ModelServer
+from tests import histories
+from tests.conftest import MakeWorld
+from tests.kit import World, until
+
+AGENTS = '''
+import asyncio, pathlib
+from holdfast import Agent, Budget, ToolContext, tool
+
+HERE = pathlib.Path(__file__).parent
+
+@tool(effect="once", timeout=120)
+async def note(ctx: ToolContext, text: str) -> str:
+    """Write something down, when the gate is open."""
+    with (HERE / "notes").open("a") as file:
+        file.write(text + "\\n")
+    return f"noted {text}"
+
+@tool(effect="pure", timeout=120)
+async def gate(name: str) -> str:
+    """Wait until a person opens the gate."""
+    (HERE / f"{name}.waiting").touch()
+    while not (HERE / f"{name}.open").exists():
+        await asyncio.sleep(0.05)
+    return f"{name} is open"
+
+billing = Agent(
+    "billing", "openai/test", "You are billing.", tools=[note], handoffs=["triage"], description="Knows of invoices."
+)
+triage = Agent("triage", "openai/test", "You are triage.", tools=[note, gate], handoffs=[billing, "gone"])
+'''
+
+SCRIPT = """
+conversations:
+  - when: {system: You are triage, user: both}
+    replies:
+      - call: [{hand_off_to_billing: {note: please}}, {note: {text: by triage}}, {hand_off_to_gone: {}}]
+      - say: never
+  - when: {system: You are triage, user: gone}
+    replies:
+      - call: {hand_off_to_gone: {}}
+      - say: "triage: {{last_tool}}"
+  - when: {system: You are triage, user: /gate-/}
+    replies:
+      - call: [{gate: {name: "{{user}}"}}, {hand_off_to_billing: {}}]
+      - say: never
+  - when: {system: You are billing, user: /both|gate-/}
+    replies:
+      - say: never
+      - call: {note: {text: by billing}}
+      - say: "billing: {{last_tool}}"
+  - when: {system: You are billing, user: back}
+    replies:
+      - call: {hand_off_to_triage: {}}
+      - say: never
+  - when: {system: You are triage, user: back}
+    replies:
+      - say: never
+      - say: "triage again"
+  - when: {system: You are triage}
+    replies:
+      - say: "triage: {{user}}"
+  - when: {system: You are billing}
+    replies:
+      - say: "billing: {{user}}"
+"""
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
+    """Return one world with a worker for all tests of this file."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_shared_world(AGENTS, api_base=models.base_url, linger=30.0)
+        world.models = models
+        await world.worker()
+        yield world
+
+
+def _notes(world: World) -> list[str]:
+    path = world.folder / "notes"
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+async def _owner(world: World, thread: str) -> list[dict[str, Any]]:
+    return await world.rows(
+        "select t.agent as thread, r.agent as run from threads t join runs r on r.thread_id = t.id"
+        " where t.thread = $1 order by r.created_at",
+        thread,
+    )
+
+
+async def test_the_conversation_moves_and_stays(world: World) -> None:
+    """Other calls of the reply are made first; the next words are the new agent's; a second hand-off is refused."""
+    client = await world.client()
+    run = await client.start("triage", "both", thread="both")
+    assert (await run.result(timeout=60)).output == "billing: noted by billing"
+    assert _notes(world) == ["by triage", "by billing"]
+    results = [str(message.body) for message in await run.messages() if message.role == "tool"]
+    assert "from here on billing speaks" in results[0]
+    assert "handed over by another call" in results[2]
+    kinds = [event.kind for event in await run.recorded()]
+    made = ["accepted", "started", "replied", "tool_done", "tool_done", "handed_off", "tool_done"]
+    assert kinds == [*made, "replied", "tool_done", "replied", "ended"]
+    assert await _owner(world, "both") == [{"thread": "billing", "run": "billing"}]
+    systems = {entry["body"]["messages"][0]["content"] for entry in world.models.journal}
+    assert systems == {"You are triage.", "You are billing."}
+    with pytest.raises(ThreadOwned, match="belongs to agent 'billing'"):
+        await client.start("triage", "hello", thread="both")
+    later = await client.start("billing", "hello", thread="both")
+    assert (await later.result(timeout=60)).output == "billing: hello"
+
+
+async def test_it_may_move_back_and_an_unknown_agent_is_an_error(world: World) -> None:
+    """Agents may name one another in a circle; nobody to hand over to is a result that the model reads."""
+    client = await world.client()
+    run = await client.start("billing", "back", thread="back")
+    assert (await run.result(timeout=60)).output == "triage again"
+    other = await client.start("triage", "gone", thread="gone")
+    assert "no worker knows the agent gone" in (await other.result(timeout=60)).output
+
+
+async def test_what_waits_behind_is_the_new_agents(world: World) -> None:
+    """A message queued before the hand-off is answered by whom the conversation belongs to now."""
+    client = await world.client()
+    run = await client.start("triage", "gate-queue", thread="queue")
+    await until((world.folder / "gate-queue.waiting").exists, "the first call is under way")
+    queued = await client.start("triage", "and then?", thread="queue")
+    await until(lambda: world.rows("select 1 from runs where run_id = $1", queued.run_id), "it is admitted")
+    (world.folder / "gate-queue.open").touch()
+    assert (await run.result(timeout=60)).output == "billing: noted by billing"
+    assert (await queued.result(timeout=60)).output == "billing: and then?"
+    assert {row["run"] for row in await _owner(world, "queue")} == {"billing"}
+
+
+async def test_a_reset_moves_nothing_twice(world: World) -> None:
+    """Reset to its first task, the run finds recorded replies, calls and hand-off, and says the same."""
+    client = await world.client()
+    before = len(_notes(world))
+    run = await client.start("triage", "both", thread="reset")
+    await run.result(timeout=60)
+    temporal = await histories.connect(world.settings)
+    handle = temporal.get_workflow_handle(run.workflow_id)
+    history = await handle.fetch_history()
+    target = next(
+        event.event_id for event in history.events if event.HasField("workflow_task_completed_event_attributes")
+    )
+    described = await handle.describe()
+    await temporal.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace="default",
+            workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=described.run_id),
+            reason="test",
+            workflow_task_finish_event_id=target,
+            request_id="reset",
+        )
+    )
+    again = await client.start("billing", "hello", thread="reset")
+    assert (await again.result(timeout=60)).output == "billing: hello"
+    assert len(_notes(world)) == before + 2
+    assert [event.kind for event in await run.recorded()].count("handed_off") == 1
+
+
+async def test_a_kill_amid_hand_offs_loses_and_repeats_nothing(make_shared_world: MakeWorld) -> None:
+    """Workers killed while conversations move: each moves once and is answered by the new agent."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_shared_world(AGENTS, api_base=models.base_url)
+        worker = await world.worker()
+        client = await world.client()
+        runs = [await client.start("triage", f"gate-{n}", thread=f"k{n}") for n in range(6)]
+        for n in range(6):
+            await until((world.folder / f"gate-{n}.waiting").exists, f"run {n} is about to hand over")
+        for n in range(6):
+            (world.folder / f"gate-{n}.open").touch()
+            if n in (1, 3):
+                await until(lambda: world.rows("select 1 from events where kind = 'handed_off'"), "some have moved")
+                worker.kill()
+                worker = await world.worker()
+
+        async def person() -> None:  # a `once` call that was under way when its worker was killed
+            for row in await world.rows("select run_id::text, step_no from effects where state = 'in_doubt'"):
+                done = "noted by billing"
+                await asyncio.gather(
+                    (await client.get(row["run_id"])).resolve(row["step_no"], done=done), return_exceptions=True
+                )
+
+        async def all_ended() -> bool:
+            await person()
+            return all([(await run.status()).ended for run in runs])
+
+        await until(all_ended, "all have ended")
+        for run in runs:
+            assert (await run.result()).output == "billing: noted by billing"
+            assert [event.kind for event in await run.recorded()].count("handed_off") == 1
+        owners = await world.rows("select agent, count(*) as n from threads group by 1")
+        assert owners == [{"agent": "billing", "n": 6}]
+        assert _notes(world).count("by billing") <= 6

@@ -1,0 +1,131 @@
+"""The agents file is edited while runs are under way: on the real stack, with real workers and a scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+from holdfast import Client, RunHandle
+from holdfast.server import read_stack, start_detached, stop_stack
+from holdfast.server.reload import file_hash
+from holdfast.settings import Settings, load_settings
+from holdfast.testing import ModelServer
+from tests.conftest import MakeWorld
+from tests.kit import PATIENCE, until
+
+SOURCE = '''
+from pathlib import Path
+from holdfast import Agent, ToolContext, tool
+
+JOURNAL = Path(__file__).with_name("journal")
+
+@tool(effect="once")
+def mark(ctx: ToolContext, name: str) -> str:
+    """Write a mark down."""
+    with JOURNAL.open("a") as file:
+        file.write(f"{ctx.idempotency_key}\\n")
+    return f"marked {name} by version ONE"
+
+@tool(effect="once", approval="always")
+def pay(amount: float) -> str:
+    """Pay."""
+    return "paid"
+
+agent = Agent(name="agent", model="openai/test", instructions="Version ONE.", tools=[mark, pay])
+'''
+SECOND = SOURCE.replace("ONE", "TWO").replace("tools=[mark, pay]", "tools=[mark]")
+NEW_TOOL = SOURCE.replace("tools=[mark, pay]", "tools=[mark, pay, fresh]").replace(
+    "agent = Agent",
+    '@tool(effect="once")\ndef fresh(name: str) -> str:\n    """New."""\n    return "new"\n\nagent = Agent',
+)
+
+SCRIPT = """
+conversations:
+  - when: pay
+    replies:
+      - call: {pay: {amount: 5}}
+      - say: "The tool said: {{last_tool}}"
+  - when: fresh
+    replies:
+      - call: {fresh: {name: x}}
+      - say: "The tool said: {{last_tool}}"
+  - replies:
+      - call: {mark: {name: a}}
+        latency: 0.5
+      - call: {mark: {name: b}}
+        latency: 0.5
+      - call: {mark: {name: c}}
+        latency: 0.5
+      - say: "Last: {{last_tool}}"
+"""
+
+
+async def test_a_call_waits_for_a_worker_that_has_its_tool(make_world: MakeWorld) -> None:
+    """While old and new workers serve one queue, no run hears that a new tool is gone."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_world(SOURCE, api_base=models.base_url)
+        await world.worker()
+        world.agents.write_text(NEW_TOOL, encoding="utf-8")
+        await world.worker()
+        client = await world.client()
+        runs = [await client.start("agent", "fresh please", thread=f"c{number}") for number in range(6)]
+        answers = [await run.result(timeout=PATIENCE) for run in runs]
+    assert {answer.output for answer in answers} == {"The tool said: new"}
+
+
+async def test_an_edit_reaches_new_runs_and_loses_nothing(tmp_path: Path) -> None:
+    """Runs under way keep their definition and finish, each effect once; a broken file changes nothing.
+
+    A call that waits for approval, and whose tool is taken out meanwhile, becomes an error that the model reads.
+    """
+    agents = tmp_path / "agents.py"
+    agents.write_text(SOURCE, encoding="utf-8")
+    async with ModelServer(SCRIPT) as models:
+        settings = load_settings(home=tmp_path / "home", agents=agents, api_base=models.base_url, workers=1)
+        await asyncio.to_thread(start_detached, settings)
+        try:
+            async with await Client.connect(settings) as client:
+                await _edited_under_way(client, agents, settings)
+        finally:
+            await asyncio.to_thread(stop_stack, settings.home)
+
+
+async def _edited_under_way(client: Client, agents: Path, settings: Settings) -> None:
+    waiting = await client.start("agent", "pay five", thread="waits")
+
+    async def asked() -> bool:
+        return any(found.state == "pending" for found in await waiting.approvals())
+
+    await until(asked, "an approval is pending")
+    broken = _save(agents, SOURCE + "\nx = (\n")
+    await until(lambda: (info := read_stack(settings.home)) and info.agents_refused == broken, "the error is told")
+    info = read_stack(settings.home)
+    assert info is not None
+    assert f"{agents}:27: x = (" in (info.agents_error or "")
+    before = await client.start("agent", "mark", thread="broken")
+    runs = [await client.start("agent", "mark", thread=f"c{number}") for number in range(4)]
+    assert "Version ONE" in (await client.agents())["agent"].instructions
+    wanted = _save(agents, SECOND)
+    await until(lambda: (info := read_stack(settings.home)) and info.agents_version == wanted, "the workers have it")
+    after = await client.start("agent", "mark", thread="after")
+    for run in (before, *runs, after):
+        assert (await run.result(timeout=PATIENCE)).output.startswith("Last: marked c by version")
+    assert "TWO" in (await after.result()).output
+    assert [await _instructions(run) for run in (before, after)] == ["Version ONE.", "Version TWO."]
+    marks = Counter((agents.parent / "journal").read_text().splitlines())
+    assert set(marks.values()) == {1}
+    assert len(marks) == 3 * 6
+    await waiting.approve()
+    assert "pay is no longer there" in (await waiting.result(timeout=PATIENCE)).output
+
+
+def _save(path: Path, source: str) -> str | None:
+    path.write_text(source, encoding="utf-8")
+    return file_hash(path)
+
+
+async def _instructions(run: RunHandle) -> str:
+    definition = await run.definition()
+    assert definition is not None
+    return definition.instructions
