@@ -102,7 +102,7 @@ async def _edited_under_way(client: Client, agents: Path, settings: Settings) ->
     await until(lambda: (info := read_stack(settings.home)) and info.agents_refused == broken, "the error is told")
     info = read_stack(settings.home)
     assert info is not None
-    assert f"{agents}:27: x = (" in (info.agents_error or "")
+    assert f"{agents}:{SOURCE.count(chr(10)) + 2}: x = (" in (info.agents_error or "")
     before = await client.start("agent", "mark", thread="broken")
     runs = [await client.start("agent", "mark", thread=f"c{number}") for number in range(4)]
     assert "Version ONE" in (await client.agents())["agent"].instructions
