@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from holdfast.server.trial import Verdict, try_agents
 from holdfast.settings import Settings
@@ -16,6 +16,8 @@ __all__ = ["Reloader", "file_hash", "imported_files"]
 
 _LOOK: Final = 0.4  # seconds between two looks at the files' times
 _STILL: Final = 0.25  # seconds without a change after which an editor, or git, is taken to have finished
+
+_TRIES: Final = 3  # to replace workers that are late
 
 Stamps = dict[Path, tuple[int, int, int] | None]
 
@@ -102,6 +104,7 @@ class Reloader:
         self._rolled = self.tried
         self._good = True
         self._again = False
+        self._late = 0
 
     @property
     def version(self) -> str | None:
@@ -119,12 +122,17 @@ class Reloader:
 
     def loaded(self) -> None:
         """Hear that all workers have been replaced."""
-        self._in_use = self._rolled
+        self._in_use, self._late = self._rolled, 0
 
-    def not_loaded(self, *, again: bool) -> None:
-        """Hear that not all workers were replaced: try at the next change whatever it is, or *again* at once."""
-        self._again, self._in_use = again, None
-        if not again:
+    def not_loaded(self, why: Literal["changed", "refused", "late"]) -> None:
+        """Hear that not all workers were replaced, and try again: at once, or if one refused at the next save.
+
+        `late`: one was not ready in time, as on a machine with too much to do; that is tried a few times.
+        """
+        self._in_use = None
+        self._late += why == "late"
+        self._again = why == "changed" or (why == "late" and self._late < _TRIES)
+        if not self._again:
             self.tried = {}
 
     def _hashes(self) -> dict[Path, str | None]:
@@ -163,6 +171,8 @@ class Reloader:
         same = {path: found for path, found in hashes.items() if found} == {p: h for p, h in self.tried.items() if h}
         if same and not self._again:
             return
+        if not same:
+            self._late = 0
         self._again = False
         if hashes == self._in_use:  # a mistake was taken back
             self.tried, self._good = hashes, True

@@ -23,7 +23,7 @@ from typing import Final, Literal, TypeAlias
 
 import psutil
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.search_attributes import ensure_search_attributes
 from holdfast.server.binary import ensure_binary
 from holdfast.server.idle import is_in_use
@@ -42,7 +42,7 @@ __all__ = ["Supervisor", "WorkerSpecs", "default_workers", "run_stack"]
 _log = logging.getLogger("holdfast.server")
 
 WorkerSpecs: TypeAlias = Callable[[StackInfo, Settings], Sequence[ProcessSpec]]
-Rolled: TypeAlias = Literal["done", "changed", "refused"]
+Rolled: TypeAlias = Literal["done", "changed", "refused", "late"]
 Migrate: TypeAlias = Callable[[str], Awaitable[object]]
 
 # Shares of `stop_grace` by which each group must be gone. Temporal itself takes 1.3 s to end.
@@ -220,7 +220,7 @@ class Supervisor:
             except HoldfastError as exc:
                 self.notify(f"rolling restart ended; {old.spec.name} goes on as it is: {str(exc).splitlines()[0]}")
                 await self._drop(fresh, timeout=1.0)
-                return "refused"
+                return "refused" if isinstance(exc, ConfigurationError) else "late"
             await self._drop(old, timeout=self.settings.shutdown_grace + _DRAIN_MARGIN)
         self.notify("rolling restart done")
         return "done"
@@ -343,7 +343,7 @@ async def _roll_when_asked(supervisor: Supervisor, rolling: asyncio.Event, reloa
                 reloader.loaded()
                 supervisor.write(agents_version=version)
             else:
-                reloader.not_loaded(again=rolled == "changed")
+                reloader.not_loaded(rolled)
     except Exception:  # noqa: BLE001  # the stack goes on whatever became of a restart
         _log.exception("the rolling restart failed")
 

@@ -138,11 +138,13 @@ async def test_a_module_that_was_missing_is_seen_when_it_comes(watched: Watched)
 
 async def test_workers_that_were_not_replaced_are_tried_for_again(watched: Watched) -> None:
     """A restart that stopped half-way is done anew, though the file may be as it was."""
-    watched.reloader.not_loaded(again=True)
-    await until(lambda: watched.rolls == 1, "new workers are asked for")
-    watched.reloader.not_loaded(again=False)
+    for number, why in enumerate(("changed", "late", "late"), start=1):
+        watched.reloader.not_loaded(why)  # type: ignore[arg-type]
+        await until(lambda number=number: watched.rolls == number, "new workers are asked for")
+    watched.reloader.not_loaded("late")
+    assert not watched.reloader.unchanged()
     os.utime(watched.agents)
-    await until(lambda: watched.rolls == 2, "new workers are asked for at the next save")
+    await until(lambda: watched.rolls == 4, "new workers are asked for at the next save")
 
 
 async def test_a_file_that_never_ends_loading_is_given_up(watched: Watched) -> None:
