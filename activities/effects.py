@@ -13,17 +13,20 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
+from temporalio import activity
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from holdfast.activities.claims import TryAgain, emit_doubt, settled_by, take
 from holdfast.activities.deps import Deps, Here
+from holdfast.activities.endings import status_of
 from holdfast.activities.outcome import Outcome, fill
 from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
 from holdfast.memory import ledger, runs
 from holdfast.memory.database import UNAVAILABLE, Connection
-from holdfast.memory.ledger import Step
+from holdfast.memory.ledger import Claim, Step
 from holdfast.tools.context import ToolContext
 from holdfast.tools.outcomes import classify
 from holdfast.tools.runner import ToolRunner, invoke
@@ -58,7 +61,6 @@ class EffectCall:
         self._tool = tool
         self._args = args
         self._ctx = ctx
-        self._lease = deps.settings.scaled(deps.settings.lease)
         self._fence = 0
         self._sends = 0
         self._unproven = False  # a request of a lost owner may have landed: that this one failed proves nothing
@@ -77,8 +79,20 @@ class EffectCall:
         if settled is not None:
             return settled
         self._fence, self._sends, self._unproven = claim.fence, claim.sends, claim.unproven
-        renewal = asyncio.create_task(self._renew())
+        work = asyncio.create_task(self._carry_out(claim))
         try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._deps.keep(work)
+            if self._only_believed_lost():
+                log.info("Temporal gave this attempt up and nobody asked to: the call goes on", tool=self._tool.name)
+                self._deps.spawn(self._end_if_pointless(work))
+            else:
+                work.cancel()
+            raise
+
+    async def _carry_out(self, claim: Claim) -> ToolOutcome:
+        with self._deps.leases.hold(self._step.key, self._fence):
             if claim.kind == "look":
                 found = await self._look()
                 if found is not None:
@@ -87,21 +101,35 @@ class EffectCall:
             if self._step.effect == "local_tx":
                 return await self._local()
             return await self._send()
-        finally:
-            renewal.cancel()
+
+    def _only_believed_lost(self) -> bool:
+        """Whether the server heard no beat for too long, as on a starved machine, and this call is worth its end.
+
+        The next attempt waits for the lease of a `once` or `verifiable` call and then reads what became of it; to break
+        it off would make a doubt out of a delay. The other classes are taken over at once.
+        """
+        why = activity.cancellation_details()
+        if why is None or why.cancel_requested or why.worker_shutdown or why.paused or why.reset:
+            return False
+        return self._step.effect in ("once", "verifiable")
+
+    async def _end_if_pointless(self, work: asyncio.Task[ToolOutcome]) -> None:
+        """Break the call off after all if it was taken over, or if its workflow is no more.
+
+        The server says either in the same words as that it heard no beat.
+        """
+        with suppress(*UNAVAILABLE, RPCError):  # nobody to ask: the call has a deadline of its own
+            async with self._deps.pool.acquire() as conn:
+                pointless = not await ledger.ours(conn, self._step.key, self._fence)
+            if not pointless:
+                status = await status_of(self._deps.client, self._at.workflow_id)
+                pointless = status != WorkflowExecutionStatus.RUNNING
+            if pointless:
+                work.cancel()
 
     def _start_clock(self) -> None:
         """Give the tool its whole time from now on: waiting for a lost owner's lease to end is none of it."""
         self._ctx = replace(self._ctx, deadline=time.monotonic() + self._declared.timeout)
-
-    async def _renew(self) -> None:
-        every = self._deps.settings.scaled(self._deps.settings.beat)
-        while True:
-            await asyncio.sleep(every)
-            with suppress(*UNAVAILABLE):
-                async with self._deps.pool.acquire() as conn:
-                    if not await ledger.renew(conn, self._step.key, self._fence, self._lease):
-                        return
 
     # ------------------------------------------------------------------------------------ look
 

@@ -17,7 +17,6 @@ from typing import Any, Literal, NoReturn
 import structlog
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -36,8 +35,8 @@ from holdfast.activities.runs import RunActivities
 from holdfast.activities.tools import ToolActivities
 from holdfast.agent import definition_hash
 from holdfast.contracts import OUTBOX_WORKFLOW
-from holdfast.convert import data_converter
-from holdfast.errors import ConfigurationError, HoldfastError, StackError
+from holdfast.convert import data_converter, quiet_runtime
+from holdfast.errors import ConfigurationError, HoldfastError, StackError, StorageError
 from holdfast.log import configure_logging
 from holdfast.memory import outbox, runs
 from holdfast.memory.database import UNAVAILABLE, open_pool
@@ -79,9 +78,6 @@ async def connect_temporal(settings: Settings, *, identity: str, patience: float
 
     """
     address = settings.temporal_address or "127.0.0.1:7233"
-    # The SDK's own log lines go to standard error beside ours; its default telemetry counts nothing we read.
-    quiet = TelemetryFilter(core_level="ERROR", other_level="ERROR")
-    runtime = Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter=quiet)))
     deadline = asyncio.get_running_loop().time() + patience
     while True:
         try:
@@ -90,7 +86,7 @@ async def connect_temporal(settings: Settings, *, identity: str, patience: float
                 namespace=settings.temporal_namespace,
                 data_converter=data_converter,
                 identity=identity,
-                runtime=runtime,
+                runtime=quiet_runtime(),
             )
         except (RuntimeError, RPCError) as exc:
             if asyncio.get_running_loop().time() > deadline:
@@ -120,6 +116,7 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
         notifier.start()
         stack.push_async_callback(notifier.close)
         deps = Deps(settings, pool, notifier, client, agents=dict(load_agents(settings.agents)))
+        await _serve_beside(stack, deps.leases.serve(settings, f"holdfast-{name}-leases"))
         if role == "agents":
             runner = await stack.enter_async_context(ToolRunner(settings))
             deps.runner = runner
@@ -185,9 +182,14 @@ async def _publish(deps: Deps) -> None:
     """Tell clients which agents there are; new runs get these definitions. A model without its key fails here."""
     for agent in deps.agents.values():
         await deps.warm(model_of(agent.definition, deps.settings))  # seconds of CPU: before polling
-    async with deps.pool.acquire() as conn, conn.transaction():
-        for agent in deps.agents.values():
-            await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition))
+    try:
+        async with deps.pool.acquire() as conn, conn.transaction():
+            for agent in deps.agents.values():
+                await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition))
+    except UNAVAILABLE as exc:
+        raise StorageError(
+            f"PostgreSQL went away while this worker was starting ({exc}). It can be started again."
+        ) from exc
 
 
 async def _drain_outbox(deps: Deps) -> None:
