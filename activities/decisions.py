@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from temporalio import activity
 
 from holdfast.activities.deps import Deps, here
 from holdfast.contracts import (
+    OPEN_STATES,
     Activity,
     Asked,
+    Call,
     RecordDecision,
     Recorded,
     RequestApprovals,
     Resolved,
     ResolveEffect,
     RunState,
+    Said,
 )
-from holdfast.errors import ToolArgumentsInvalid
+from holdfast.errors import StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.memory import decisions, events, ledger, runs, threads
 from holdfast.memory.database import Connection
@@ -36,18 +40,26 @@ class DecisionActivities:
     async def request_approvals(self, inp: RequestApprovals) -> Asked:
         """Mirror pending approvals and tell whoever watches; twice is once.
 
-        A call whose outcome the ledger has takes no effect again: after a Reset nobody is asked a second time.
+        After a Reset nobody is asked a second time: a decision that was recorded stands, and a call whose outcome the
+        ledger has takes no effect again.
         """
         at = here()
         seq = None
         out = Asked()
         async with self._deps.pool.acquire() as conn, conn.transaction():
-            await runs.lock(conn, inp.run_id)  # before its approvals and events, as whoever ends a run does
+            thread = await threads.hold_for_writer(conn, at.tenant, at.thread, inp.writer)
+            run = await runs.lock(conn, inp.run_id)  # before its approvals and events, as whoever ends a run does
             for call in inp.calls:
+                said = await self._said(conn, inp, call)
+                if said is not None:
+                    out.said.append(said)
+                    continue
                 key = effect_key(at.scope(inp.writer), call.epoch, call.step_no, call.tool)
                 if await ledger.stored(conn, key) is not None:
                     out.settled.append(call.step_no)
                     continue
+                if thread is None or run is None or run["state"] not in OPEN_STATES:
+                    raise StaleWriter(f"run {inp.run_id} has ended, or is another workflow's now: nobody is asked")
                 args = call.args or await threads.call_arguments(conn, at.tenant, at.thread, call.seq, call.call_id)
                 if await decisions.ask(
                     conn,
@@ -68,11 +80,27 @@ class DecisionActivities:
                         args=(args or "")[:2000],
                         args_hash=call.args_hash,
                     )
-            if len(out.settled) < len(inp.calls):
+            if len(out.settled) + len(out.said) < len(inp.calls):
                 await runs.set_state(conn, inp.run_id, RunState.WAITING)
         if seq is not None:
             self._deps.notifier.poke(inp.run_id, seq)
         return out
+
+    async def _said(self, conn: Connection, inp: RequestApprovals, call: Call) -> Said | None:
+        """Return the decision that this call had before a Reset took it from the workflow's history."""
+        row = await decisions.said(
+            conn,
+            inp.run_id,
+            call.step_no,
+            call.call_id,
+            args_hash=call.args_hash,
+            policy=inp.definition,
+            seq=call.seq,
+        )
+        if row is None:
+            return None
+        edited = None if row["args"] is None else args_hash(json.loads(row["args"]))
+        return Said(step_no=call.step_no, approve=row["state"] == "approved", args_hash=edited, reason=row["reason"])
 
     @activity.defn(name=Activity.RECORD_DECISION)
     async def record_decision(self, inp: RecordDecision) -> Recorded:
@@ -105,6 +133,7 @@ class DecisionActivities:
                 detail={
                     "tool": inp.tool,
                     "call_id": inp.call_id,
+                    "seq": inp.seq,
                     "args_hash": out.args_hash or inp.args_hash,
                     "reason": decision.reason,
                     "edited": decision.args,

@@ -22,6 +22,7 @@ from holdfast.contracts import (
     Resolved,
     ResolveEffect,
     Run,
+    Said,
     ToolOutcome,
     ToolStep,
 )
@@ -103,6 +104,20 @@ class Round:
             for call in waiting:
                 if call.step_no in asked.settled and call.state == "approval":
                     call.state = "ready"
+            for said in asked.said:
+                self._decided(said)
+
+    def _decided(self, said: Said) -> None:
+        """Let a decision count that was recorded before a Reset."""
+        for call in self._run.calls:
+            if call.step_no != said.step_no or call.state != "approval":
+                continue
+            if not said.approve:
+                call.state, call.pending = "rejected", Decision(approve=False, reason=said.reason)
+            else:
+                call.state = "ready"
+                if said.args_hash is not None:
+                    call.edited, call.args, call.args_hash = True, None, said.args_hash
 
     def _ref(self, call: Call) -> dict[str, Any]:
         return {"writer": self._carry.writer, "run_id": self._run.run_id, "step_no": call.step_no}
