@@ -124,7 +124,7 @@ def main() -> int:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--smoke", action="store_true", help="one seed, a minute or two (default)")
     size.add_argument("--controls", action="store_true", help="each guard off, then on, under a schedule that needs it")
-    size.add_argument("--campaign", action="store_true", help="everything: under an hour on two cores")
+    size.add_argument("--campaign", action="store_true", help="everything: about an hour on two cores")
     size.add_argument("--trial", action="store_true", help="a campaign with little of everything")
     size.add_argument("--report", type=Path, metavar="FOLDER", help="write the page of docs/reference from a campaign")
     parser.add_argument(

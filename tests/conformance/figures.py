@@ -12,7 +12,7 @@ from tests.conformance.assertions import INTERRUPTED, REJECTED, frozen_double, o
 from tests.conformance.books import GUARDED, Books, Call, Row, Slot, class_of
 from tests.conformance.variety import variety
 
-__all__ = ["FATES", "Figures", "count", "quantile"]
+__all__ = ["FATES", "FROZEN", "OPEN", "Figures", "count", "quantile"]
 
 # What can become of a call that a model asked for. Each call has exactly one fate; the last two may not be.
 ONCE, FROZEN, REFUSED, REJECTION, INTERRUPTION, ABANDONED, OPEN, TWICE, LOST = FATES = (

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.conformance.figures import FATES, FROZEN
+from tests.conformance.figures import FATES, FROZEN, OPEN
 
 __all__ = [
     "OUTAGES",
@@ -19,6 +19,7 @@ __all__ = [
     "doubts",
     "fates",
     "fault_count",
+    "kill_count",
     "ledger",
     "odds",
     "outages",
@@ -39,7 +40,6 @@ OUTAGES = {
     "model": "model server",
     "temporal": "Temporal server",
 }
-WHAT = {"step": "the step is done", "asked": "a person is asked", "reply": "the model has replied to it"}
 CLASSES = ("once", "keyed", "verifiable", "local_tx")
 
 Json = dict[str, Any]
@@ -53,6 +53,7 @@ def result(data: Json) -> str:
         [
             ("drives, each from a seed of its own", len(data["seeds"])),
             ("faults", f"{fault_count(data):,} of {len(drives['faults'])} kinds, one every {_pace(data):.1f} s"),
+            ("of these kill -9", f"{kill_count(data):,}"),
             ("guarded tool calls", f"{call_count(data):,} in {sum(drives['runs'].values()):,} runs"),
             ("took effect twice", f"**{drives['twice']}**"),
             ("lost", f"**{drives['lost']}**"),
@@ -61,6 +62,7 @@ def result(data: Json) -> str:
                 "came in doubt",
                 f"{doubt_count(drives):,}, of {doubt_bound(drives):,} that could have; [which](#in-doubt)",
             ),
+            ("still in doubt at the end", sum(each[OPEN] for each in drives["fates"].values())),
             ("runs that ended otherwise than they should", _wrong(data, "4")),
             ("histories that replay", f"{drives['replayed']:,} of {drives['executions']:,}"),
         ],
@@ -164,11 +166,16 @@ def resume(found: Sequence[Json]) -> str:
     measured = [each for each in found if "killed" in each]
     if not measured:
         return MISSING
-    beside = [f"{each['busy']} busy processes beside" if each["busy"] else "quiet" for each in measured]
+    beside = [f"{each['busy']} busy" for each in measured]
+    loads = ", ".join(f"{each['load_of_others']:.1f} at {each['busy']} busy" for each in measured)
+    places = dict.fromkeys(where for each in measured for where in each["killed"]["places"])
     lines = []
-    for where, what in dict.fromkeys(_rows(measured)):
-        rows = [each["killed"]["places"].get(where, {}).get(what) for each in measured]
-        lines.append((where, WHAT[what], *("-" if row is None else _spans(row) for row in rows)))
+    for where in places:
+        found_there = [each["killed"]["places"].get(where, {}) for each in measured]
+        first = [_spans(place.get("step") or place.get("asked")) for place in found_there]
+        replies = [_spans(place.get("reply")) for place in found_there]
+        asked = any("asked" in place for place in found_there)
+        lines.append((where + (": a person is asked" if asked else ""), *first, *replies))
     counts = [
         (what, *(each[part]["count"][name] for each in measured))
         for part, name, what in (
@@ -182,21 +189,12 @@ def resume(found: Sequence[Json]) -> str:
             ("unharmed", "needless_doubts", "calls in doubt that need not have been"),
         )
     ]
-    return (
-        table(("killed", "until", *beside), lines)
-        + "\n\nEach cell: median, 95th percentile, longest, and how many.\n\n"
-        + table(("", *beside), counts)
+    head = ("killed", *(f"step done, {each}" for each in beside), *(f"then the reply, {each}" for each in beside))
+    legend = wrapped(
+        "Each cell: median, 95th percentile, longest, and how many. Busy: so many processes that do nothing but",
+        f"compute, beside the stack, from a second before each kill. Load of the machine before it began: {loads}.",
     )
-
-
-def _rows(measured: Sequence[Json]) -> list[tuple[str, str]]:
-    return [
-        (where, what)
-        for each in measured
-        for where, place in each["killed"]["places"].items()
-        for what in WHAT
-        if what in place
-    ]
+    return f"{table(head, lines)}\n\n{legend}\n\n{table(('', *beside), counts)}"
 
 
 def progress(drives: Json) -> str:
@@ -204,7 +202,9 @@ def progress(drives: Json) -> str:
     return table(("class", "time"), [(name, _spans(row)) for name, row in drives["progress_s"].items()])
 
 
-def _spans(row: Mapping[str, float]) -> str:
+def _spans(row: Mapping[str, float] | None) -> str:
+    if row is None:
+        return "-"
     return ", ".join(f"{row[name]:.1f}" for name in ("p50", "p95", "max")) + f" s ({row['n']:,})"
 
 
@@ -219,7 +219,8 @@ def outages(found: Sequence[Json]) -> str:
             "never" if each["drained_after"] is None else f"{each['drained_after']:.0f} s",
             "-" if each["ratio"] is None else f"{each['ratio']:.2f}",
             each["failed"],
-            *(each[name] for name in ("twice", "lost", "in_doubt", "load")),
+            *(each[name] for name in ("twice", "lost", "in_doubt")),
+            f"{each['load']:.1f}",
         )
         for each in sorted(found, key=lambda each: list(OUTAGES).index(each["label"].partition("-")[2]))
     ]
@@ -320,6 +321,11 @@ def wrapped(*said: str) -> str:
 def fault_count(data: Json) -> int:
     """Return how many faults struck."""
     return sum(data["drives"].get("faults", {}).values())
+
+
+def kill_count(data: Json) -> int:
+    """Return how many of them were kill -9, of whatever process."""
+    return sum(times for kind, times in data["drives"]["faults"].items() if kind.startswith("kill -9"))
 
 
 def call_count(data: Json) -> int:
