@@ -13,14 +13,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
-from temporalio import activity
-from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from holdfast.activities.attempts import only_believed_lost, watch
 from holdfast.activities.claims import TryAgain, emit_doubt, settled_by, take
 from holdfast.activities.deps import Deps, Here
-from holdfast.activities.endings import status_of
 from holdfast.activities.outcome import Outcome, fill
 from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
@@ -86,7 +84,7 @@ class EffectCall:
             self._deps.keep(work)
             if self._only_believed_lost():
                 log.info("Temporal gave this attempt up and nobody asked to: the call goes on", tool=self._tool.name)
-                self._deps.spawn(self._end_if_pointless(work))
+                self._deps.spawn(watch(self._deps, self._at, work, self._pointless))
             else:
                 work.cancel()
             raise
@@ -108,24 +106,11 @@ class EffectCall:
         The next attempt waits for the lease of a `once` or `verifiable` call and then reads what became of it; to break
         it off would make a doubt out of a delay. The other classes are taken over at once.
         """
-        why = activity.cancellation_details()
-        if why is None or why.cancel_requested or why.worker_shutdown or why.paused or why.reset:
-            return False
-        return self._step.effect in ("once", "verifiable")
+        return only_believed_lost() and self._step.effect in ("once", "verifiable")
 
-    async def _end_if_pointless(self, work: asyncio.Task[ToolOutcome]) -> None:
-        """Break the call off after all if it was taken over, or if its workflow is no more.
-
-        The server says either in the same words as that it heard no beat.
-        """
-        with suppress(*UNAVAILABLE, RPCError):  # nobody to ask: the call has a deadline of its own
-            async with self._deps.pool.acquire() as conn:
-                pointless = not await ledger.ours(conn, self._step.key, self._fence)
-            if not pointless:
-                status = await status_of(self._deps.client, self._at.workflow_id)
-                pointless = status != WorkflowExecutionStatus.RUNNING
-            if pointless:
-                work.cancel()
+    async def _pointless(self) -> bool:
+        async with self._deps.pool.acquire() as conn:
+            return not await ledger.ours(conn, self._step.key, self._fence)
 
     def _start_clock(self) -> None:
         """Give the tool its whole time from now on: waiting for a lost owner's lease to end is none of it."""

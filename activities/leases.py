@@ -50,6 +50,9 @@ class Leases:
                 except (*UNAVAILABLE, StorageError) as exc:
                     log.info("leases were not renewed", calls=len(self._held), error=repr(exc))
                     self._drop()
+                except Exception:  # such as a server that is read-only while another takes its place: tried again
+                    log.exception("leases were not renewed", calls=len(self._held))
+                    self._drop()
                 await asyncio.sleep(settings.scaled(settings.beat))
         finally:
             self._drop()

@@ -13,7 +13,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from holdfast import llm
-from holdfast.activities.attempts import only_believed_lost, workflow_is_over
+from holdfast.activities.attempts import only_believed_lost, watch
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.requests import build_request, model_of, request_hash, tokens_besides, window_limit
@@ -72,14 +72,18 @@ class ModelActivities:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             if only_believed_lost():
-                self._deps.spawn(self._end_if_over(work, at))
+                self._deps.spawn(self._see_out(work, at, inp.run_id))
             else:
                 work.cancel()
             raise
 
-    async def _end_if_over(self, work: asyncio.Task[ModelReply], at: Here) -> None:
-        if await workflow_is_over(self._deps, at):
-            work.cancel()
+    async def _see_out(self, work: asyncio.Task[ModelReply], at: Here, run_id: str) -> None:
+        async def pointless() -> bool:
+            async with self._deps.pool.acquire() as conn:
+                run = await runs.by_id(conn, run_id)
+            return run is None or run["state"] not in OPEN_STATES
+
+        await watch(self._deps, at, work, pointless)
         await asyncio.wait([work])
         if not work.cancelled() and work.exception() is not None:
             log.info("a model call that Temporal gave up has failed", error=repr(work.exception()))
@@ -127,7 +131,9 @@ class ModelActivities:
         deltas = DeltaWriter(self._deps, inp.run_id, inp.step_no)
         began = time.monotonic()
         try:
-            return await llm.complete(request, on_delta=deltas.add)
+            reply = await llm.complete(request, on_delta=deltas.add)
+            self._unknown.pop(step.key, None)
+            return reply
         except ModelUnavailable as exc:
             patience = timedelta(seconds=self._deps.settings.scaled(self._deps.settings.model_patience))
             info = activity.info()  # both times are Temporal's: the clock of this machine may be wrong by days

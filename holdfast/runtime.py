@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -262,12 +263,13 @@ async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None
     log.info("worker is ready", agents=sorted(deps.agents), queues=[worker.task_queue for worker in workers])
     done, _ = await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
     deps.draining.set()
+    end = time.monotonic() + deps.settings.shutdown_grace
     log.info("worker drains", grace=deps.settings.shutdown_grace)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     stopping.cancel()
     await asyncio.gather(*running)
-    if deps.background:
-        await asyncio.wait(deps.background, timeout=1.0)
+    if deps.background:  # also calls and replies that go on although Temporal gave their attempts up
+        await asyncio.wait(deps.background, timeout=max(1.0, end - time.monotonic()))
     del done
 
 

@@ -26,7 +26,7 @@ async def ask(
 async def said(
     conn: Connection, run_id: str, step_no: int, call_id: str, *, args_hash: str, policy: str, seq: int
 ) -> asyncpg.Record | None:
-    """Return state, args (edited, as JSON text) and reason of the decision that this very call had, if it had one.
+    """Return state, args (edited, JSON text), decision_id and reason of the decision of this very call, if it had one.
 
     Its slot, *seq*, tells it from a call that an earlier chain made at this step of the run.
     """

@@ -145,7 +145,7 @@ async def renew(conn: Connection, fences: Mapping[str, int], lease: float) -> se
 
 
 async def ours(conn: Connection, key: str, fence: int) -> bool:
-    """Whether this claim can still complete its step."""
+    """Whether this claim can still complete its step, and the run it is for has not ended."""
     found: bool | None = await conn.fetchval(_Q["ours"], key, fence)
     return bool(found)
 

@@ -105,19 +105,18 @@ class Round:
                 if call.step_no in asked.settled and call.state == "approval":
                     call.state = "ready"
             for said in asked.said:
-                self._decided(said)
+                for call in waiting:  # one that was decided meanwhile hears of it when that word is recorded
+                    if call.step_no == said.step_no and call.state == "approval":
+                        self._decided(call, said)
 
-    def _decided(self, said: Said) -> None:
+    def _decided(self, call: Call, said: Said) -> None:
         """Let a decision count that was recorded before a Reset."""
-        for call in self._run.calls:
-            if call.step_no != said.step_no or call.state != "approval":
-                continue
-            if not said.approve:
-                call.state, call.pending = "rejected", Decision(approve=False, reason=said.reason)
-            else:
-                call.state = "ready"
-                if said.args_hash is not None:
-                    call.edited, call.args, call.args_hash = True, None, said.args_hash
+        if not said.approve:
+            call.state, call.pending = "rejected", Decision(approve=False, reason=said.reason)
+        else:
+            call.state, call.pending = "ready", None
+            if said.args_hash is not None:
+                call.edited, call.args, call.args_hash = True, None, said.args_hash
 
     def _ref(self, call: Call) -> dict[str, Any]:
         return {"writer": self._carry.writer, "run_id": self._run.run_id, "step_no": call.step_no}
@@ -174,7 +173,9 @@ class Round:
             self._carry.limits,
             summary=f"{'approve' if decision.approve else 'reject'} {call.tool}"[:PREVIEW],
         )
-        if not recorded.accepted:
+        if recorded.said is not None:
+            self._decided(call, recorded.said)
+        elif not recorded.accepted:
             call.state, call.pending = "approval", None
         elif not decision.approve:
             call.state = "rejected"

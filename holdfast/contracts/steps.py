@@ -151,6 +151,7 @@ class Recorded(Contract):
     args: str | None = None
     args_hash: str = ""
     why: str | None = None
+    said: Said | None = Field(None, description="the decision that stands instead")
 
 
 class ResolveEffect(StepRef):

@@ -8,7 +8,7 @@ set call_id = excluded.call_id, tool = excluded.tool, args_hash = excluded.args_
 where approvals.state <> 'pending' or approvals.call_id <> excluded.call_id
 
 -- name: said
-select p.state, p.args, a.detail->>'reason' as reason
+select p.state, p.args, p.decision_id, a.detail->>'reason' as reason
 from approvals p join audit a using (decision_id)
 where p.run_id = $1 and p.step_no = $2 and p.call_id = $3 and p.args_hash = $4 and p.policy = $5
   and (a.detail->>'seq')::bigint = $6 and p.state in ('approved', 'rejected') and a.accepted

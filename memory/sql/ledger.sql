@@ -32,7 +32,9 @@ update effects e set lease_until = greatest(e.lease_until, clock_timestamp() + m
 from held where e.key = held.key returning e.key
 
 -- name: ours
-select fence = $2 and state in ('in_flight', 'in_doubt') from effects where key = $1
+select e.fence = $2 and e.state in ('in_flight', 'in_doubt')
+       and coalesce(r.state in ('queued', 'running', 'waiting'), true)
+from effects e left join runs r on r.run_id = e.run_id where e.key = $1
 
 -- name: release
 -- A tool that was given up while it runs may send until its deadline, and lands within its settle time after that.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import random
 import tempfile
 import time
@@ -13,7 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +25,13 @@ from tests.conformance.evidence import run_auditor
 from tests.conformance.faults import Fault
 from tests.conformance.faults.servers import DatabaseGone
 from tests.conformance.person import Person
+from tests.conformance.pulse import pulse
 from tests.conformance.servers import Ground
-from tests.conformance.stage import Stage, now
+from tests.conformance.stage import Stage
 from tests.conformance.subject import KINDS, Kind, Thread
 from tests.kit import until
 
 __all__ = ["CAMPAIGN", "OUTAGE", "SMOKE", "Plan", "Report", "audit", "conduct"]
-
-_PULSE, _SPAN = 0.5, 5.0  # seconds between two looks at the machine, and after which what was seen is written down
-_LOAD = 3.0  # processes that want to run, for each core, above which the machine has no time
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ class Drive:
             await stage.bear()
         await until(lambda: all(born.ready.exists() for born in stage.live), "the processes are ready")
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(work) for work in (self.person.serve(), stage.keep(), self._pulse())]
+            beside = [group.create_task(work) for work in (self.person.serve(), stage.keep(), pulse(stage.note))]
             work = [group.create_task(self._feed()) for _ in range(plan.at_once)]
             await until(lambda: stage.recorder.exists() and stage.recorder.stat().st_size > 0, "the first effect")
             lanes = [group.create_task(self._lane(number)) for number in range(plan.lanes)]
@@ -218,22 +214,6 @@ class Drive:
                 over = True
         rows = [(run.run_id, watcher, position, seq) for position, seq in enumerate(seen, 1)]
         await self._stage.note("insert into evidence.watched values ($1, $2, $3, $4)", *rows)
-
-    async def _pulse(self) -> None:
-        """Write down when the machine had no time: workers then miss their heartbeats with nobody's doing."""
-        began: datetime | None = None
-        while True:
-            at = now()
-            await asyncio.sleep(_PULSE)
-            late = (now() - at).total_seconds() > 2 * _PULSE
-            if late or os.getloadavg()[0] > _LOAD * (os.cpu_count() or 1):
-                began = began or at
-            elif began is not None:
-                await self._stage.note("insert into evidence.starved values ($1, $2)", (began, now()))
-                began = None
-            if began is not None and (now() - began).total_seconds() > _SPAN:
-                await self._stage.note("insert into evidence.starved values ($1, $2)", (began, now()))
-                began = now()
 
     async def _settle(self) -> None:
         """Wait until nothing is left of calls of ended runs, and of what is to be remembered."""

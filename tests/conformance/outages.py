@@ -34,6 +34,7 @@ from tests.conformance.books import read
 from tests.conformance.drive import audit
 from tests.conformance.figures import count
 from tests.conformance.person import Person
+from tests.conformance.pulse import pulse
 from tests.conformance.servers import Ground, ground
 from tests.conformance.stage import Stage, now
 from tests.conformance.subject import Message, Thread
@@ -179,7 +180,7 @@ class Drive:
         url, address = stage.database.url, stage.temporal.address
         near = stage.world.settings.model_copy(update={"database_url": url, "temporal_address": address})
         async with await Client.connect(near) as client, asyncio.TaskGroup() as group:
-            beside = [group.create_task(work) for work in (self._person.serve(), self._supervise())]
+            beside = [group.create_task(work) for work in (self._person.serve(), self._supervise(), pulse(stage.note))]
             offering = group.create_task(self._offer(client))
             await until(lambda: self._count("ended", 5), "the first runs have ended")
             due = await self._strike()

@@ -39,6 +39,7 @@ from tests.conformance.evidence import TABLES, export, model_call, run_auditor
 from tests.conformance.figures import count
 from tests.conformance.person import NOTE, REASON
 from tests.conformance.processes import start
+from tests.conformance.pulse import pulse
 from tests.conformance.stage import now
 from tests.conformance.subject import AGENTS, Kind
 from tests.kit import PATIENCE, until
@@ -122,6 +123,7 @@ class Crash:
         self._waiting: list[Waiting] = []
         self._errors: Counter[str] = Counter()
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._starved: list[tuple[Any, ...]] = []  # written down at the end: there is no database all the while
 
     async def run(self) -> None:
         """Start them, kill everything, start it again, decide, judge."""
@@ -149,6 +151,7 @@ class Crash:
                 result.answers_after = round(time.monotonic() - began, 2)
                 began = time.monotonic()
                 doubts = group.create_task(self._settle_doubts(http))
+                looking = group.create_task(pulse(self._keep))
                 for each in rest:
                     group.create_task(self._decide(each))
                 await until(self._ended, "the first run has ended", patience=PATIENCE * 2)
@@ -158,6 +161,7 @@ class Crash:
                     await until(self._all_ended, "all have ended", patience=PATIENCE + result.runs)
                 result.all_ended_after = round(time.monotonic() - began, 2)
                 doubts.cancel()
+                looking.cancel()
         result.memory_decided = await asyncio.to_thread(_memory, _processes(info))
         result.errors, result.words = dict(self._errors), dict(Counter(each.word for each in self._waiting))
         await self._judge(near)
@@ -287,6 +291,9 @@ class Crash:
     async def _note(self, query: str, rows: Iterable[tuple[Any, ...]]) -> None:
         await self._database(lambda conn: conn.executemany(query, list(rows)))
 
+    async def _keep(self, _: str, row: tuple[Any, ...]) -> None:
+        self._starved.append(row)
+
     # ------------------------------------------------------------------------------------ the end
 
     async def _judge(self, settings: Settings) -> None:
@@ -295,6 +302,7 @@ class Crash:
         kind, at, over, pids = self._fault
         query = "insert into evidence.faults (kind, at, until, pids) values ($1, $2, $3, $4)"
         await self._note(query, [(kind, at, over, pids)])
+        await self._note("insert into evidence.starved values ($1, $2)", self._starved)
         query = "insert into evidence.model_calls values ($1, $2, $3, $4)"
         await self._note(query, (model_call(entry) for entry in self._models.journal))
         queues = (settings.task_queue, settings.memory_queue)

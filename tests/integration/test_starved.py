@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from holdfast.activities.leases import Leases
 from holdfast.errors import RunEnded
@@ -74,6 +76,21 @@ class Cut:
         await until((self.world.folder / run.run_id).exists, "the call is under way")
         return run
 
+    async def lost(self) -> RunHandle:
+        """Return a run whose `once` call goes on although Temporal has given its attempt up."""
+        run = await self.call("pay")
+        log = self.world.processes[-1].log
+        before = log.read_text().count("the call goes on")
+        await self.temporal.shut()
+        await self.until_given_up(run)
+        await self.temporal.open()
+        await until(lambda: log.read_text().count("the call goes on") > before, "the worker hears of it")
+        return run
+
+    async def start(self) -> None:
+        """Start the worker."""
+        await self.world.worker(HOLDFAST_TEMPORAL_ADDRESS=self.temporal.address)
+
     async def until_given_up(self, run: RunHandle, attempt: int = 2) -> None:
         """Wait until Temporal has handed the call's step to another attempt."""
         handle = (await histories.connect(self.world.settings)).get_workflow_handle(run.workflow_id)
@@ -96,8 +113,9 @@ async def cut(make_shared_world: MakeWorld) -> AsyncIterator[Cut]:
         world = await make_shared_world(AGENTS, api_base=models.base_url)
         temporal = FaultProxy(f"tcp://{world.settings.temporal_address}")
         await temporal.open()
-        await world.worker(HOLDFAST_TEMPORAL_ADDRESS=temporal.address)
-        yield Cut(world, temporal)
+        given = Cut(world, temporal)
+        await given.start()
+        yield given
         await temporal.shut()
 
 
@@ -124,6 +142,30 @@ async def test_a_call_does_not_outlive_its_workflow(cut: Cut) -> None:
     await until(lambda: cut.cut_off(run), "the tool is cut off")
     with pytest.raises(RunEnded):
         await run.result(timeout=PATIENCE)
+
+
+async def test_a_stop_reaches_a_call_that_goes_on(cut: Cut) -> None:
+    """Temporal knows the attempt no more, so the stop reaches another one: the tool is cut off all the same."""
+    run = await cut.lost()
+    await run.stop(reason="enough")
+    await until(lambda: cut.cut_off(run), "the tool is cut off")
+
+
+async def test_a_worker_that_is_told_to_go_lets_such_a_call_finish(cut: Cut) -> None:
+    """It has the same grace as a call whose attempt Temporal knows: a restart leaves no doubt."""
+    run = await cut.lost()
+    worker = cut.world.processes[-1]
+    worker.signal(signal.SIGTERM)
+    await until(lambda: "worker drains" in worker.log.read_text(), "the worker goes")
+    with pytest.raises(AssertionError, match="cuts it off"):
+        await until(lambda: cut.cut_off(run), "somebody cuts it off", patience=3.0)
+    (cut.world.folder / "go").touch()
+    await worker.end()
+    assert not cut.cut_off(run)
+    rows = await cut.world.rows("select state from effects where run_id = $1 and tool = 'pay'", run.run_id)
+    assert [row["state"] for row in rows] == ["done"]
+    await cut.start()
+    assert (await run.result(timeout=PATIENCE)).output == "stayed"
 
 
 async def test_leases_are_renewed_together_and_past_a_lock(cut: Cut) -> None:
@@ -156,6 +198,12 @@ async def test_leases_are_renewed_together_and_past_a_lock(cut: Cut) -> None:
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test-leases'"
         )
         await until(lambda: prolonged(steps[0]), "leases are renewed on a new connection")
+        with capture_logs() as logs:
+            await conn.execute("alter table effects rename to away")
+            await until(lambda: logs, "a renewal fails for a reason that is no outage")
+            await conn.execute("alter table away rename to effects")
+        await conn.execute("update effects set lease_until = clock_timestamp() - interval '1 h' where key = 'lease-0'")
+        await until(lambda: prolonged(steps[0]), "leases are renewed after that")
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     await conn.close()
