@@ -25,7 +25,7 @@ from tests.conformance.variety import variety
 
 __all__ = ["BOOK"]
 
-BOOK = Path(__file__).with_name("books") / "small.json"
+BOOK = Path(__file__).with_name("samples") / "books.json"
 
 _PLAN = Plan(
     "book",

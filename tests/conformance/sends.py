@@ -14,7 +14,7 @@ from temporalio.service import RPCError
 from holdfast.errors import HoldfastError, InvalidInput, ThreadOwned
 from holdfast.handles import RunHandle
 from tests.conformance.stage import Stage, now
-from tests.kit import until
+from tests.kit import PATIENCE, until
 
 if TYPE_CHECKING:
     from tests.conformance.subject import Message
@@ -86,7 +86,8 @@ async def asking(stage: Stage, message: Message, *, agent: str | None = None) ->
         return await stage.rows(query, message.thread, message.name)
 
     await until(started, f"an AskWorkflow for {message.name} is started")
-    found = await until(run_id, f"{message.name} has a run")
+    # Its own time-outs are Temporal's defaults: a worker killed in one of its tasks, while all starves, takes minutes.
+    found = await until(run_id, f"{message.name} has a run", patience=4 * PATIENCE)
     return [await _again(lambda: stage.client.get(found[0]["run_id"]))]
 
 

@@ -123,7 +123,7 @@ class Crash:
         self._waiting: list[Waiting] = []
         self._errors: Counter[str] = Counter()
         self._room = asyncio.Semaphore(_AT_ONCE)
-        self._starved: list[tuple[Any, ...]] = []  # written down at the end: there is no database all the while
+        self._starved: list[tuple[Any, ...]] = []
 
     async def run(self) -> None:
         """Start them, kill everything, start it again, decide, judge."""
@@ -150,8 +150,7 @@ class Crash:
                 info = self._info = await asyncio.to_thread(start_detached, self._settings)
                 result.answers_after = round(time.monotonic() - began, 2)
                 began = time.monotonic()
-                doubts = group.create_task(self._settle_doubts(http))
-                looking = group.create_task(pulse(self._keep))
+                beside = [group.create_task(work) for work in (self._settle_doubts(http), pulse(self._keep))]
                 for each in rest:
                     group.create_task(self._decide(each))
                 await until(self._ended, "the first run has ended", patience=PATIENCE * 2)
@@ -160,8 +159,8 @@ class Crash:
                 with suppress(AssertionError):  # the auditor tells what is missing
                     await until(self._all_ended, "all have ended", patience=PATIENCE + result.runs)
                 result.all_ended_after = round(time.monotonic() - began, 2)
-                doubts.cancel()
-                looking.cancel()
+                for task in beside:
+                    task.cancel()
         result.memory_decided = await asyncio.to_thread(_memory, _processes(info))
         result.errors, result.words = dict(self._errors), dict(Counter(each.word for each in self._waiting))
         await self._judge(near)
