@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,10 +227,9 @@ class Crash:
                     else:
                         receipt = await each.run.approve(str(each.step), args=args, actor="person")
                 except DecisionRefused:
-                    if not await self._rows(
-                        "select 1 from holdfast.approvals where run_id = $1 and state <> 'pending'", each.run.run_id
-                    ):
-                        raise
+                    # An earlier try's word was taken, and waits for its turn to be written down.
+                    taken = "select 1 from holdfast.approvals where run_id = $1 and state <> 'pending'"
+                    await until(partial(self._rows, taken, each.run.run_id), f"{each.name} is decided", 10 * PATIENCE)
                     break
                 except HoldfastError as exc:
                     self._errors[type(exc).__name__] += 1
