@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from temporalio import activity
 
 from holdfast.activities.deps import Deps, here
 from holdfast.contracts import (
+    OPEN_STATES,
     Activity,
     Asked,
     RecordDecision,
@@ -16,8 +18,9 @@ from holdfast.contracts import (
     Resolved,
     ResolveEffect,
     RunState,
+    Said,
 )
-from holdfast.errors import ToolArgumentsInvalid
+from holdfast.errors import StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.memory import decisions, events, ledger, runs, threads
 from holdfast.memory.database import Connection
@@ -36,18 +39,30 @@ class DecisionActivities:
     async def request_approvals(self, inp: RequestApprovals) -> Asked:
         """Mirror pending approvals and tell whoever watches; twice is once.
 
-        A call whose outcome the ledger has takes no effect again: after a Reset nobody is asked a second time.
+        After a Reset nobody is asked a second time: a decision that was recorded stands, and a call whose outcome the
+        ledger has takes no effect again.
         """
         at = here()
         seq = None
         out = Asked()
         async with self._deps.pool.acquire() as conn, conn.transaction():
-            await runs.lock(conn, inp.run_id)  # before its approvals and events, as whoever ends a run does
+            thread = await threads.hold_for_writer(conn, at.tenant, at.thread, inp.writer)
+            run = await runs.lock(conn, inp.run_id)  # before its approvals and events, as whoever ends a run does
+            over = thread is None or run is None or run["state"] not in OPEN_STATES
             for call in inp.calls:
+                said = await self._said(
+                    conn, inp.run_id, call.step_no, call.call_id, call.args_hash, inp.definition, call.seq
+                )
                 key = effect_key(at.scope(inp), call.epoch, call.step_no, call.tool)
-                if await ledger.stored(conn, key) is not None:
+                ended = await ledger.stored(conn, key) is not None
+                if said is not None and (ended or not over or not said.approve):  # an approval of an ended run is void
+                    out.said.append(said)
+                    continue
+                if ended:
                     out.settled.append(call.step_no)
                     continue
+                if over:
+                    raise StaleWriter(f"run {inp.run_id} has ended, or is another workflow's now: nobody is asked")
                 args = call.args or await threads.call_arguments(conn, at.tenant, at.thread, call.seq, call.call_id)
                 if await decisions.ask(
                     conn,
@@ -68,11 +83,30 @@ class DecisionActivities:
                         args=(args or "")[:2000],
                         args_hash=call.args_hash,
                     )
-            if len(out.settled) < len(inp.calls):
+            if len(out.settled) + len(out.said) < len(inp.calls):
                 await runs.set_state(conn, inp.run_id, RunState.WAITING)
         if seq is not None:
             self._deps.notifier.poke(inp.run_id, seq)
         return out
+
+    async def _said(
+        self,
+        conn: Connection,
+        run_id: str,
+        step_no: int,
+        call_id: str,
+        bound: str,
+        policy: str,
+        seq: int,
+        *,
+        but: str = "",
+    ) -> Said | None:
+        """Return the decision, other than *but*, that a call has had: a Reset may have taken it from the history."""
+        row = await decisions.said(conn, run_id, step_no, call_id, args_hash=bound, policy=policy, seq=seq)
+        if row is None or row["decision_id"] == but:
+            return None
+        edited = None if row["args"] is None else args_hash(json.loads(row["args"]))
+        return Said(step_no=step_no, approve=row["state"] == "approved", args_hash=edited, reason=row["reason"])
 
     @activity.defn(name=Activity.RECORD_DECISION)
     async def record_decision(self, inp: RecordDecision) -> Recorded:
@@ -93,6 +127,12 @@ class DecisionActivities:
                 out = Recorded(accepted=False, why=f"the edited arguments do not fit: {exc}")
         async with self._deps.pool.acquire() as conn, conn.transaction():
             await runs.lock(conn, inp.run_id)
+            said = await self._said(
+                conn, inp.run_id, inp.step_no, inp.call_id, inp.args_hash, inp.definition, inp.seq, but=decision_id
+            )
+            if said is not None:
+                word = "approved" if said.approve else "rejected"
+                out = Recorded(accepted=False, said=said, why=f"the call was {word} before: one decision stands")
             fresh = await decisions.audit(
                 conn,
                 decision_id,
@@ -105,6 +145,7 @@ class DecisionActivities:
                 detail={
                     "tool": inp.tool,
                     "call_id": inp.call_id,
+                    "seq": inp.seq,
                     "args_hash": out.args_hash or inp.args_hash,
                     "reason": decision.reason,
                     "edited": decision.args,
@@ -112,9 +153,9 @@ class DecisionActivities:
                 },
             )
             if not fresh:
-                said = await decisions.audited(conn, decision_id)
-                if said is not None and not said[0]:
-                    return Recorded(accepted=False, why=said[1].get("why"))
+                before = await decisions.audited(conn, decision_id)
+                if before is not None and not before[0]:
+                    return Recorded(accepted=False, said=said, why=before[1].get("why"))
                 return out
             seq = await self._mirror(conn, inp, out, text, decision_id)
         self._deps.notifier.poke(inp.run_id, seq)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import uuid
 from collections.abc import Coroutine
@@ -14,6 +15,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from holdfast import llm
+from holdfast.activities.leases import Leases
 from holdfast.contracts import AgentDefinition, StepRef
 from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.ids import effect_scope, split_workflow_id
@@ -49,6 +51,7 @@ class Deps:
     runner: ToolRunner | None = None
     tool_pool: Pool | None = None  # on the tool loop: connections of `local_tx` tools
     memory: LongTermMemory | None = None
+    leases: Leases = field(default_factory=Leases)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     definitions: dict[str, AgentDefinition] = field(default_factory=dict)
     warmed: set[str] = field(default_factory=set)
@@ -75,6 +78,9 @@ class Deps:
         family = "offline" if model == llm.OFFLINE_MODEL else "other"
         if family not in self.warmed:
             await asyncio.to_thread(llm.warm, model)
+            # LiteLLM alone is 400,000 objects. To look through them for garbage takes 0.2 CPU-seconds in which no
+            # thread runs: on a starved machine longer than a lease, and every call in hand was taken for lost.
+            gc.freeze()
             self.warmed.add(family)
 
     def tool(self, agent: str, name: str) -> AnyTool | None:
@@ -84,7 +90,10 @@ class Deps:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something beside the activity and keep hold of it; its failure is logged."""
-        task = asyncio.create_task(work)
+        return self.keep(asyncio.create_task(work))
+
+    def keep(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
+        """Keep hold of a task that nobody waits for; its failure is logged."""
         self.background.add(task)
         task.add_done_callback(self._reap)
         return task

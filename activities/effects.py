@@ -16,6 +16,7 @@ import structlog
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from holdfast.activities.attempts import only_believed_lost, watch
 from holdfast.activities.claims import TryAgain, emit_doubt, settled_by, take
 from holdfast.activities.deps import Deps, Here
 from holdfast.activities.outcome import Outcome, fill
@@ -23,7 +24,7 @@ from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
 from holdfast.memory import ledger, runs
 from holdfast.memory.database import UNAVAILABLE, Connection
-from holdfast.memory.ledger import Step
+from holdfast.memory.ledger import Claim, Step
 from holdfast.tools.context import ToolContext
 from holdfast.tools.outcomes import classify
 from holdfast.tools.runner import ToolRunner, invoke
@@ -58,7 +59,6 @@ class EffectCall:
         self._tool = tool
         self._args = args
         self._ctx = ctx
-        self._lease = deps.settings.scaled(deps.settings.lease)
         self._fence = 0
         self._sends = 0
         self._unproven = False  # a request of a lost owner may have landed: that this one failed proves nothing
@@ -77,8 +77,20 @@ class EffectCall:
         if settled is not None:
             return settled
         self._fence, self._sends, self._unproven = claim.fence, claim.sends, claim.unproven
-        renewal = asyncio.create_task(self._renew())
+        work = asyncio.create_task(self._carry_out(claim))
         try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._deps.keep(work)
+            if self._only_believed_lost():
+                log.info("Temporal gave this attempt up and nobody asked to: the call goes on", tool=self._tool.name)
+                self._deps.spawn(watch(self._deps, self._at, work, self._pointless))
+            else:
+                work.cancel()
+            raise
+
+    async def _carry_out(self, claim: Claim) -> ToolOutcome:
+        with self._deps.leases.hold(self._step.key, self._fence):
             if claim.kind == "look":
                 found = await self._look()
                 if found is not None:
@@ -87,21 +99,22 @@ class EffectCall:
             if self._step.effect == "local_tx":
                 return await self._local()
             return await self._send()
-        finally:
-            renewal.cancel()
+
+    def _only_believed_lost(self) -> bool:
+        """Whether the server heard no beat for too long, as on a starved machine, and this call is worth its end.
+
+        The next attempt waits for the lease of a `once` or `verifiable` call and then reads what became of it; to break
+        it off would make a doubt out of a delay. The other classes are taken over at once.
+        """
+        return only_believed_lost() and self._step.effect in ("once", "verifiable")
+
+    async def _pointless(self) -> bool:
+        async with self._deps.pool.acquire() as conn:
+            return not await ledger.ours(conn, self._step.key, self._fence)
 
     def _start_clock(self) -> None:
         """Give the tool its whole time from now on: waiting for a lost owner's lease to end is none of it."""
         self._ctx = replace(self._ctx, deadline=time.monotonic() + self._declared.timeout)
-
-    async def _renew(self) -> None:
-        every = self._deps.settings.scaled(self._deps.settings.beat)
-        while True:
-            await asyncio.sleep(every)
-            with suppress(*UNAVAILABLE):
-                async with self._deps.pool.acquire() as conn:
-                    if not await ledger.renew(conn, self._step.key, self._fence, self._lease):
-                        return
 
     # ------------------------------------------------------------------------------------ look
 

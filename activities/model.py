@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from datetime import UTC, datetime, timedelta
+import time
+from collections import Counter
+from datetime import timedelta
 
+import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from holdfast import llm
 from holdfast.activities.answers import CORRECTION, check_model, correction, gave_up, problem_of
+from holdfast.activities.attempts import only_believed_lost, watch
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.requests import build_request, model_of, request_hash, tokens_besides, window_limit
@@ -18,7 +23,7 @@ from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, Sta
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.llm import ModelRequest, ToolCallRequest
 from holdfast.memory import events, family, ledger, outbox, requests, runs, threads
-from holdfast.memory.database import Connection
+from holdfast.memory.database import UNAVAILABLE, Connection
 from holdfast.memory.ledger import Step
 from holdfast.memory.threads import ThreadRow
 
@@ -28,6 +33,8 @@ MODEL = "model"  # the tool name under which the ledger knows model calls
 _NEARLY_FULL = 0.8
 _TRIES_OF_THE_UNKNOWN = 5
 _MOST_CALLS = 200  # of one reply: they travel in one payload
+
+log = structlog.get_logger(__name__)
 
 
 class _Lost(Exception):  # rolls the transaction back: another attempt was first
@@ -39,10 +46,16 @@ class ModelActivities:
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
+        self._under_way: dict[str, asyncio.Task[ModelReply]] = {}  # by key of the step
+        self._unknown: Counter[str] = Counter()  # failures that nobody has a name for, by key of the step
 
     @activity.defn(name=Activity.MODEL_STEP)
     async def model_step(self, inp: ModelStep) -> ModelReply:
-        """Return what the model decided, in ids and counts."""
+        """Return what the model decided, in ids and counts.
+
+        On a starved machine Temporal may give an attempt up that is well: what it has asked for is paid, so it goes on,
+        and the next attempt, if it comes to this worker, waits for the same reply.
+        """
         at = here()
         step = Step(
             key=effect_key(at.scope(inp), 0, inp.step_no, MODEL),
@@ -53,6 +66,32 @@ class ModelActivities:
             effect="pure",
             args_hash=inp.definition,
         )
+        work = self._under_way.get(step.key)
+        if work is None:
+            work = self._under_way[step.key] = asyncio.create_task(self._take(at, inp, step))
+            work.add_done_callback(lambda _: self._under_way.pop(step.key))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if only_believed_lost():
+                self._deps.spawn(self._see_out(work, at, inp.run_id))
+            else:
+                work.cancel()
+            raise
+
+    async def _see_out(self, work: asyncio.Task[ModelReply], at: Here, run_id: str) -> None:
+        async def pointless() -> bool:
+            async with self._deps.pool.acquire() as conn:
+                run = await runs.by_id(conn, run_id)
+            return run is None or run["state"] not in OPEN_STATES
+
+        await watch(self._deps, at, work, pointless)
+        await asyncio.wait([work])
+        if not work.cancelled() and work.exception() is not None:
+            log.info("a model call that Temporal gave up has failed", error=repr(work.exception()))
+
+    async def _take(self, at: Here, inp: ModelStep, step: Step) -> ModelReply:
+        """Return the recorded reply, or have one and record it."""
         definition = await self._deps.definition(inp.definition)
         settings = self._deps.settings
         check_model(definition, model_of(definition, settings))
@@ -85,21 +124,32 @@ class ModelActivities:
             return await self._too_long(step, at)
         request = build_request(definition, settings, entries, hits)
         try:
-            reply = await self._call(request, inp)
+            reply = await self._call(request, inp, step)
         except ContextTooLong:
             return await self._too_long(step, at)
-        try:
-            return await self._commit(at, inp, step, definition, request, ranges, reply, size, limit)
-        except _Lost:
-            return await self._lost(step, at, reply)
+        while True:  # the reply is paid: an outage shall not make it bought again
+            try:
+                return await self._commit(at, inp, step, definition, request, ranges, reply, size, limit)
+            except _Lost:
+                return await self._lost(step, at, reply)
+            except UNAVAILABLE as exc:
+                if self._deps.pool.is_closing() or isinstance(exc, ValueError):  # our own mistake, not an outage
+                    raise
+                log.info("the database is away: a model's reply waits", run_id=inp.run_id, error=repr(exc))
+            await asyncio.sleep(settings.scaled(settings.beat))
 
-    async def _call(self, request: ModelRequest, inp: ModelStep) -> llm.ModelReply:
+    async def _call(self, request: ModelRequest, inp: ModelStep, step: Step) -> llm.ModelReply:
         deltas = DeltaWriter(self._deps, inp.run_id, inp.step_no)
+        began = time.monotonic()
         try:
-            return await llm.complete(request, on_delta=deltas.add)
+            reply = await llm.complete(request, on_delta=deltas.add)
+            self._unknown.pop(step.key, None)
+            return reply
         except ModelUnavailable as exc:
             patience = timedelta(seconds=self._deps.settings.scaled(self._deps.settings.model_patience))
-            if datetime.now(UTC) - activity.info().scheduled_time > patience:
+            info = activity.info()  # both times are Temporal's: the clock of this machine may be wrong by days
+            tried = info.started_time - info.scheduled_time + timedelta(seconds=time.monotonic() - began)
+            if tried > patience:
                 raise ApplicationError(
                     f"the model did not answer for {patience.total_seconds():.0f} s: {exc}",
                     type="ModelUnavailable",
@@ -109,13 +159,16 @@ class ModelActivities:
         except HoldfastError:
             raise
         except Exception as exc:  # ours or the library's own fault: each try may cost money, so they are few
-            if activity.info().attempt >= _TRIES_OF_THE_UNKNOWN:
-                raise ApplicationError(
-                    f"the model call failed {activity.info().attempt} times: {type(exc).__name__}: {exc}"[:2000],
-                    type="ModelError",
-                    non_retryable=True,
-                ) from exc
-            raise
+            # Not Temporal's count of attempts: those that an outage took have bought nothing.
+            tries = self._unknown[step.key] = self._unknown[step.key] + 1
+            if tries < _TRIES_OF_THE_UNKNOWN:
+                raise
+            del self._unknown[step.key]
+            raise ApplicationError(
+                f"the model call failed {tries} times: {type(exc).__name__}: {exc}"[:2000],
+                type="ModelError",
+                non_retryable=True,
+            ) from exc
         finally:
             await deltas.close()
 
@@ -293,12 +346,14 @@ class ModelActivities:
         return out if done is None else ModelReply.model_validate(done[0])
 
     async def _lost(self, step: Step, at: Here, reply: llm.ModelReply) -> ModelReply:
-        """Another attempt recorded its reply first: return that one, and count what this one cost."""
+        """A reply was recorded before: return it. If it was another attempt's, count what this one cost."""
         tokens = reply.usage.input_tokens + reply.usage.output_tokens
         async with self._deps.pool.acquire() as conn, conn.transaction():
             done = await ledger.stored(conn, step.key)
             if done is None:
                 raise StaleWriter(f"step {step.step_no} was recorded and is gone")
+            if await ledger.recorded_by(conn, step.key, at.owner):  # by the commit whose answer got lost
+                return ModelReply.model_validate(done[0])
             await ledger.late(
                 conn, step.key, 0, at.owner, {"text": (reply.text or "")[:500]}, tokens=tokens, cost_usd=reply.cost_usd
             )

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +18,6 @@ from typing import Any, Literal, NoReturn
 import structlog
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -38,8 +38,8 @@ from holdfast.activities.runs import RunActivities
 from holdfast.activities.tools import ToolActivities
 from holdfast.agent import definition_hash
 from holdfast.contracts import OUTBOX_WORKFLOW
-from holdfast.convert import data_converter
-from holdfast.errors import ConfigurationError, HoldfastError, StackError
+from holdfast.convert import data_converter, quiet_runtime
+from holdfast.errors import ConfigurationError, HoldfastError, StackError, StorageError
 from holdfast.log import configure_logging
 from holdfast.mcp.serve import Equipment, open_servers
 from holdfast.memory import outbox, runs
@@ -82,9 +82,6 @@ async def connect_temporal(settings: Settings, *, identity: str, patience: float
 
     """
     address = settings.temporal_address or "127.0.0.1:7233"
-    # The SDK's own log lines go to standard error beside ours; its default telemetry counts nothing we read.
-    quiet = TelemetryFilter(core_level="ERROR", other_level="ERROR")
-    runtime = Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter=quiet)))
     deadline = asyncio.get_running_loop().time() + patience
     while True:
         try:
@@ -93,7 +90,7 @@ async def connect_temporal(settings: Settings, *, identity: str, patience: float
                 namespace=settings.temporal_namespace,
                 data_converter=data_converter,
                 identity=identity,
-                runtime=runtime,
+                runtime=quiet_runtime(),
             )
         except (RuntimeError, RPCError) as exc:
             if asyncio.get_running_loop().time() > deadline:
@@ -123,6 +120,7 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
         notifier.start()
         stack.push_async_callback(notifier.close)
         deps = Deps(settings, pool, notifier, client, agents=dict(load_agents(settings.agents)))
+        await _serve_beside(stack, deps.leases.serve(settings, f"holdfast-{name}-leases"))
         if role == "agents":
             runner = await stack.enter_async_context(ToolRunner(settings))
             deps.runner = runner
@@ -196,9 +194,14 @@ async def _publish(deps: Deps) -> None:
             check_model(agent.definition, model)
         except ConfigurationError as exc:  # its runs will fail; the other agents are of use
             log.warning("an agent cannot answer", agent=agent.name, why=str(exc))
-    async with deps.pool.acquire() as conn, conn.transaction():
-        for agent in deps.agents.values():
-            await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition))
+    try:
+        async with deps.pool.acquire() as conn, conn.transaction():
+            for agent in deps.agents.values():
+                await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition))
+    except UNAVAILABLE as exc:
+        raise StorageError(
+            f"PostgreSQL went away while this worker was starting ({exc}). It can be started again."
+        ) from exc
 
 
 async def _equip_again(deps: Deps, equipment: Equipment) -> None:
@@ -298,12 +301,13 @@ async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None
     log.info("worker is ready", agents=sorted(deps.agents), queues=[worker.task_queue for worker in workers])
     done, _ = await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
     deps.draining.set()
+    end = time.monotonic() + deps.settings.shutdown_grace
     log.info("worker drains", grace=deps.settings.shutdown_grace)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     stopping.cancel()
     await asyncio.gather(*running)
-    if deps.background:
-        await asyncio.wait(deps.background, timeout=1.0)
+    if deps.background:  # also calls and replies that go on although Temporal gave their attempts up
+        await asyncio.wait(deps.background, timeout=max(1.0, end - time.monotonic()))
     del done
 
 

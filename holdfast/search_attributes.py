@@ -34,7 +34,10 @@ def register_command(names: list[str], *, address: str, namespace: str) -> str:
 async def _connect(address: str, namespace: str) -> Client:
     from temporalio.client import Client
 
-    return await asyncio.wait_for(Client.connect(address, namespace=namespace), timeout=2 * _RPC_TIMEOUT)
+    from holdfast.convert import quiet_runtime
+
+    connecting = Client.connect(address, namespace=namespace, runtime=quiet_runtime())
+    return await asyncio.wait_for(connecting, timeout=2 * _RPC_TIMEOUT)
 
 
 async def namespace_problem(address: str, namespace: str) -> str | None:

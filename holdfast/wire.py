@@ -22,7 +22,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from holdfast import errors
 from holdfast.contracts import AGENT_WORKFLOW, Contract, ThreadStart
-from holdfast.convert import data_converter
+from holdfast.convert import data_converter, quiet_runtime
 from holdfast.errors import HoldfastError, InvalidInput, StackError
 from holdfast.link import NotRunning
 from holdfast.settings import Settings
@@ -67,6 +67,7 @@ class Wire:
                 settings.temporal_address,
                 namespace=settings.temporal_namespace,
                 data_converter=data_converter,
+                runtime=quiet_runtime(),
                 connect_timeout=timedelta(seconds=10),
             )
         except (RuntimeError, RPCError, ValueError, OSError) as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from importlib import resources
 from typing import TypeAlias
 
@@ -12,8 +13,9 @@ from asyncpg.pool import PoolConnectionProxy
 
 from holdfast.errors import StorageError
 
-__all__ = ["UNAVAILABLE", "Connection", "Pool", "connect", "migrate", "open_pool"]
+__all__ = ["UNAVAILABLE", "Connection", "OwnConnection", "Pool", "connect", "migrate", "open_pool"]
 
+OwnConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"  # of no pool
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
@@ -27,7 +29,18 @@ UNAVAILABLE = (
     asyncpg.InsufficientResourcesError,  # no connection, memory or disk left: until someone sees to it
     asyncpg.TransactionRollbackError,  # a deadlock: one of two is asked to try again
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InternalClientError,  # the server has said goodbye on an idle connection, which is not closed yet
 )
+
+
+class _Floor(logging.Filter):
+    """Drops the driver's traceback for each failed try to keep one connection open: who needs one hears of it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "connection floor" not in str(record.msg)
+
+
+_FLOOR = _Floor()
 
 _LOCK = 0x486F6C6466617374  # the advisory lock of migrations: "Holdfast" in ASCII
 
@@ -40,7 +53,7 @@ def _advice(url: str, exc: BaseException) -> StorageError:
     )
 
 
-async def connect(url: str, *, name: str = "holdfast", timeout: float = 10.0) -> asyncpg.Connection[asyncpg.Record]:
+async def connect(url: str, *, name: str = "holdfast", timeout: float = 10.0) -> OwnConnection:
     """Open one connection with our search path.
 
     Raises:
@@ -65,6 +78,7 @@ async def open_pool(url: str, *, size: int, name: str, timeout: float = 10.0, id
         StorageError: the server does not answer, or refuses; the message says what to check.
 
     """
+    logging.getLogger("asyncpg.pool").addFilter(_FLOOR)
     try:
         return await asyncpg.create_pool(
             url,

@@ -10,7 +10,7 @@ import asyncpg
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
-__all__ = ["ask", "audit", "audit_of_run", "audited", "decide", "edited_args", "of_run", "void"]
+__all__ = ["ask", "audit", "audit_of_run", "audited", "decide", "edited_args", "of_run", "said", "void"]
 
 _Q = queries("decisions")
 
@@ -21,6 +21,16 @@ async def ask(
     """Mirror a pending approval; False when it was there already."""
     status: str = await conn.execute(_Q["ask"], run_id, step_no, call_id, tool, args_hash, policy)
     return status.endswith(" 1")
+
+
+async def said(
+    conn: Connection, run_id: str, step_no: int, call_id: str, *, args_hash: str, policy: str, seq: int
+) -> asyncpg.Record | None:
+    """Return state, args (edited, JSON text), decision_id and reason of the decision of this very call, if it had one.
+
+    Its slot, *seq*, tells it from a call that an earlier chain made at this step of the run.
+    """
+    return await conn.fetchrow(_Q["said"], run_id, step_no, call_id, args_hash, policy, seq)
 
 
 async def decide(

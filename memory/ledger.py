@@ -7,6 +7,7 @@ the thread slot it fills. The clock is PostgreSQL's `clock_timestamp()`; seconds
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,7 +33,9 @@ __all__ = [
     "late",
     "left_behind",
     "of_run",
+    "ours",
     "record_pure",
+    "recorded_by",
     "release",
     "renew",
     "resolve",
@@ -131,10 +134,20 @@ async def _take_over(
     return Claim(kind, fence=fence, sends=row["sends"], unproven=keep_sent)
 
 
-async def renew(conn: Connection, key: str, fence: int, lease: float) -> bool:
-    """Prolong the lease; False when a newer owner has the step, or it has ended."""
-    status: str = await conn.execute(_Q["renew"], key, fence, lease)
-    return status.endswith(" 1")
+async def renew(conn: Connection, fences: Mapping[str, int], lease: float) -> set[str]:
+    """Prolong the leases of these claims, given as key and fence; return the keys of those that are prolonged.
+
+    Left out are claims that a newer owner has or that have ended, and for this once those that another transaction has
+    locked.
+    """
+    rows = await conn.fetch(_Q["renew"], list(fences), list(fences.values()), lease)
+    return {row["key"] for row in rows}
+
+
+async def ours(conn: Connection, key: str, fence: int) -> bool:
+    """Whether this claim can still complete its step, and the run it is for has not ended."""
+    found: bool | None = await conn.fetchval(_Q["ours"], key, fence)
+    return bool(found)
 
 
 async def release(conn: Connection, key: str, fence: int, *, running: bool = False) -> None:
@@ -200,6 +213,12 @@ async def stored(conn: Connection, key: str) -> tuple[dict[str, Any], str] | Non
     if row is None or row["result"] is None or row["state"] not in ("done", "failed"):
         return None
     return json.loads(row["result"]), row["args_hash"]
+
+
+async def recorded_by(conn: Connection, key: str, owner: str) -> bool:
+    """Whether it was this attempt that recorded the step."""
+    found: bool | None = await conn.fetchval(_Q["recorded_by"], key, owner)
+    return bool(found)
 
 
 async def late(

@@ -22,6 +22,7 @@ from holdfast.contracts import (
     Resolved,
     ResolveEffect,
     Run,
+    Said,
     ToolOutcome,
     ToolStep,
 )
@@ -132,6 +133,19 @@ class Round:
             for call in waiting:
                 if call.step_no in asked.settled and call.state == "approval":
                     call.state = "ready"
+            for said in asked.said:
+                for call in waiting:  # one that was decided meanwhile hears of it when that word is recorded
+                    if call.step_no == said.step_no and call.state == "approval":
+                        self._decided(call, said)
+
+    def _decided(self, call: Call, said: Said) -> None:
+        """Let a decision count that was recorded before a Reset."""
+        if not said.approve:
+            call.state, call.pending = "rejected", Decision(approve=False, reason=said.reason)
+        else:
+            call.state, call.pending = "ready", None
+            if said.args_hash is not None:
+                call.edited, call.args, call.args_hash = True, None, said.args_hash
 
     def _ref(self, call: Call) -> dict[str, Any]:
         carry = self._carry
@@ -189,7 +203,9 @@ class Round:
             self._carry.limits,
             summary=f"{'approve' if decision.approve else 'reject'} {call.tool}"[:PREVIEW],
         )
-        if not recorded.accepted:
+        if recorded.said is not None:
+            self._decided(call, recorded.said)
+        elif not recorded.accepted:
             call.state, call.pending = "approval", None
         elif not decision.approve:
             call.state = "rejected"

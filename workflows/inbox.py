@@ -110,7 +110,7 @@ def find_pending(carry: Carry, decision: Decision) -> Call:
         InvalidInput: its words cannot be stored.
 
     """
-    args = None if decision.args is None else json.dumps(decision.args)
+    args = None if decision.args is None else json.dumps(decision.args).replace("\\u0000", "\0")
     _check_storable(decision.reason, decision.actor, decision.decision_id, args)
     run = carry.current
     if run is None or (decision.run_id is not None and run.run_id != decision.run_id):

@@ -155,7 +155,9 @@ class RunLoop:
         self._details(run)
         if await Round(self._carry, run, self._should_roll, self._keep).finish():
             run.calls = []
-            if needs_approval:
+            # Not by what the calls were at first: after a roll-over a decision may come with the first task or, when
+            # that one is done again, before it. Histories from before the mend go by it all the same.
+            if run.asked and (workflow.patched("shown-when-asked") or needs_approval):
                 self._show(run, RunState.RUNNING, approval=False)
 
     async def _model(self, run: Run) -> ModelReply:

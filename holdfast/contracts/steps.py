@@ -178,10 +178,20 @@ class RequestApprovals(StepRef):
     definition: str
 
 
+class Said(Contract):
+    """A decision that stands though this history has it not: a Reset went back to before it."""
+
+    step_no: int
+    approve: bool
+    args_hash: str | None = Field(None, description="of the arguments a person put in place of the model's")
+    reason: str | None = None
+
+
 class Asked(Contract):
-    """Steps that need nobody's approval after all: the ledger has their outcome, as after a Reset."""
+    """Steps that nobody is asked about: a Reset came after the ledger had their outcome, or a person had decided."""
 
     settled: list[int] = []
+    said: list[Said] = []
 
 
 class RecordDecision(StepRef):
@@ -202,6 +212,7 @@ class Recorded(Contract):
     args: str | None = None
     args_hash: str = ""
     why: str | None = None
+    said: Said | None = Field(None, description="the decision that stands instead")
 
 
 class ResolveEffect(StepRef):

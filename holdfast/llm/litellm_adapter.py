@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import re
+import sys
 import threading
 import time
 import warnings
@@ -63,6 +64,8 @@ def _module() -> Any:  # Any: LiteLLM's functions are untyped where we use them
         litellm.telemetry = False
         litellm.num_retries = 0
         litellm.disable_hf_tokenizer_download = True  # else counting tokens of a Llama reaches for a hub
+        # It takes a hundred equal pieces in a row, such as the rule of a table, for an endless loop, each time anew.
+        litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize  # type: ignore[attr-defined]
         for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # we raise what it logs
         _loaded = litellm

@@ -20,6 +20,7 @@ def retry_after_seconds(headers: Mapping[str, str] | None, *, now: datetime | No
     """Return the seconds to wait that `Retry-After` asks for, as a number or an HTTP date (RFC 9110, 10.2.3).
 
     `retry-after-ms`, which OpenAI and Azure send, goes first. None when there is no such header or it makes no sense.
+    A date is compared with the `Date` of the same answer, for our clock may be wrong; without one, with *now*.
     """
     lower = {str(name).lower(): str(value).strip() for name, value in (headers or {}).items()}
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
@@ -29,15 +30,22 @@ def retry_after_seconds(headers: Mapping[str, str] | None, *, now: datetime | No
         try:
             seconds = float(value) * unit
         except ValueError:
-            try:
-                at = parsedate_to_datetime(value)
-            except ValueError:
+            at = _date(value)
+            if at is None:
                 continue
-            at = at if at.tzinfo else at.replace(tzinfo=UTC)
-            seconds = (at - (now or datetime.now(UTC))).total_seconds()
+            said = _date(lower.get("date") or lower.get("llm_provider-date") or "")
+            seconds = (at - (said or now or datetime.now(UTC))).total_seconds()
         if math.isfinite(seconds):
             return max(0.0, seconds)
     return None
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _what_to_do(status: int, model: str, api_base: str | None) -> str:

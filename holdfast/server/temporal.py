@@ -25,6 +25,8 @@ TUNING: Final[dict[str, str]] = {
     "history.visibilityProcessorMaxPollRPS": "2000",
     "history.outboundProcessorMaxPollRPS": "2000",
     "system.enableActivityEagerExecution": "true",
+    # How far the clocks of several servers may differ. Here is one, and each timer would be up to a second late for it.
+    "history.timerProcessorMaxTimeShift": '"20ms"',
 }
 _PRAGMAS: Final = ("journal_mode=WAL", "synchronous=NORMAL")
 

@@ -1,6 +1,17 @@
 -- name: ask
+-- A decision there is that of another call (`said` was asked before): an earlier chain's, which had this step's number.
 insert into approvals (run_id, step_no, call_id, tool, args_hash, policy, state)
-values ($1, $2, $3, $4, $5, $6, 'pending') on conflict (run_id, step_no) do nothing
+values ($1, $2, $3, $4, $5, $6, 'pending')
+on conflict (run_id, step_no) do update
+set call_id = excluded.call_id, tool = excluded.tool, args_hash = excluded.args_hash, policy = excluded.policy,
+    state = 'pending', args = null, decision_id = null, asked_at = clock_timestamp(), decided_at = null
+where approvals.state <> 'pending' or approvals.call_id <> excluded.call_id
+
+-- name: said
+select p.state, p.args, p.decision_id, a.detail->>'reason' as reason
+from approvals p join audit a using (decision_id)
+where p.run_id = $1 and p.step_no = $2 and p.call_id = $3 and p.args_hash = $4 and p.policy = $5
+  and (a.detail->>'seq')::bigint = $6 and p.state in ('approved', 'rejected') and a.accepted
 
 -- name: decide
 update approvals set state = $3, args = $4, decision_id = $5, decided_at = clock_timestamp()

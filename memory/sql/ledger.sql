@@ -21,8 +21,20 @@ update effects set state = 'in_flight', fence = fence + 1, owner = $2, args_hash
 where key = $1 returning fence
 
 -- name: renew
-update effects set lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => $3))
-where key = $1 and fence = $2 and state = 'in_flight'
+-- A row that another transaction has locked is left out: it is being settled or judged, and whoever waits for one row
+-- while it holds others can meet a deadlock. It has its turn with the next beat.
+with held as materialized (
+    select e.key from effects e join unnest($1::text[], $2::int[]) as mine (key, fence) on mine.key = e.key
+    where e.fence = mine.fence and e.state = 'in_flight'
+    for update of e skip locked
+)
+update effects e set lease_until = greatest(e.lease_until, clock_timestamp() + make_interval(secs => $3))
+from held where e.key = held.key returning e.key
+
+-- name: ours
+select e.fence = $2 and e.state in ('in_flight', 'in_doubt')
+       and coalesce(r.state in ('queued', 'running', 'waiting'), true)
+from effects e left join runs r on r.run_id = e.run_id where e.key = $1
 
 -- name: release
 -- A tool that was given up while it runs may send until its deadline, and lands within its settle time after that.
@@ -66,6 +78,9 @@ on conflict (key) do nothing
 
 -- name: result
 select result, args_hash, state from effects where key = $1
+
+-- name: recorded_by
+select owner = $2 from effects where key = $1
 
 -- name: late
 insert into late_outcomes (key, fence, owner, outcome, tokens, cost_usd) values ($1, $2, $3, $4, $5, $6)

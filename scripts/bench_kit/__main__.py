@@ -14,7 +14,10 @@ def main() -> int:
     """Measure, print a table, write JSON; 0 when all runs ended as they should."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures Holdfast on this machine.")
     parser.add_argument("what", choices=["steps", "resume"])
-    parser.add_argument("--rounds", type=int, default=None, help="measured rounds (steps: 15, resume: 4 kills a kind)")
+    parser.add_argument("--rounds", type=int, default=None, help="measured rounds (steps: 15, resume: 2 kills a place)")
+    parser.add_argument(
+        "--load", type=int, nargs="+", default=[0], help="resume: busy processes beside it, one turn each"
+    )
     parser.add_argument("--out", type=Path, default=None, help="file for all figures, as JSON")
     options = parser.parse_args()
     out: Path = options.out or Path(tempfile.gettempdir()) / f"holdfast-bench-{options.what}.json"
@@ -25,12 +28,13 @@ def main() -> int:
     else:
         from scripts.bench_kit import resume
 
-        asyncio.run(resume.measure(options.rounds or 4, out))
+        asyncio.run(resume.measure(options.rounds or 2, options.load, out))
     return 0
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nor may a time-out leave servers behind
     try:
         sys.exit(main())
     except KeyboardInterrupt:

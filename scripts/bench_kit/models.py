@@ -12,12 +12,13 @@ __all__ = ["model_server"]
 
 
 @asynccontextmanager
-async def model_server(folder: Path, script: str) -> AsyncIterator[str]:
-    """Serve *script* (YAML) and give the address for api_base."""
+async def model_server(folder: Path, script: str, journal: Path | None = None) -> AsyncIterator[str]:
+    """Serve *script* (YAML) and give the address for api_base. *journal* gets a line of JSON for each request."""
     file = folder / "script.yaml"
     file.write_text(script, encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "holdfast.testing.model_server", "--script", str(file), "--no-bodies"),
+        *(() if journal is None else ("--journal", str(journal))),
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
     )

@@ -1,161 +1,125 @@
-"""The time until runs move again after kill -9 of the worker they were on, with another worker up."""
+"""The time until runs move again after kill -9 of their worker, with another up, also on a loaded machine."""
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import time
+import os
 from collections import defaultdict
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState
-from temporalio.client import Client as Temporal
-
-from holdfast import Client
-from holdfast.contracts import Activity
-from holdfast.handles import RunHandle
-from scripts.bench_kit import report
-from scripts.bench_kit.models import model_server
-from tests import histories, standalone
-from tests.kit import Process, World, until
+from scripts.bench_kit import kills, report, starved
+from scripts.bench_kit.crew import RUNS, Count, crew
+from scripts.bench_kit.load import Load
 
 __all__ = ["measure"]
 
-RUNS = 10  # under way when the kill comes
-AGENTS = '''
-import asyncio
-
-from holdfast import Agent, ToolContext, tool
-
-@tool(effect="pure", timeout=300)
-async def hold(ctx: ToolContext) -> str:
-    """Take for ever at the first try."""
-    if ctx.attempt == 1:
-        await asyncio.sleep(280)
-    return "held"
-
-@tool(effect="pure", approval="always")
-async def asked() -> str:
-    """Do what a person was asked about."""
-    return "done"
-
-holder = Agent(name="holder", model="openai/test", tools=[hold])
-asker = Agent(name="asker", model="openai/test", tools=[asked])
-'''
-SCRIPT = """
-conversations:
-  - when: hold
-    replies: [{call: {hold: {}}}, {say: moved}]
-  - replies: [{call: {asked: {}}}, {say: moved}]
-"""
+Row = dict[str, float]
 
 
-async def measure(kills: int, out: Path) -> None:
-    """Kill *kills* workers in an activity and as many in a workflow task, and report seconds until runs move."""
-    async with (
-        standalone.servers() as given,
-        model_server(Path(given["folder"]), SCRIPT) as api_base,
-        standalone.world(given, AGENTS, api_base=api_base) as world,
-    ):
-        stage = _Stage(world, await world.client(), await histories.connect(world.settings))
-        for number in range(kills):
-            await stage.in_activities(f"activity-{number}")
-            await stage.in_workflow_tasks(f"task-{number}")
-        heartbeat = world.settings.scaled(world.settings.lease)
+async def measure(rounds: int, loads: Sequence[int], out: Path) -> None:
+    """Kill *rounds* workers at each place, once for each of *loads*, and report seconds until runs move.
+
+    Raises:
+        RuntimeError: a run did not finish, or something took place twice, was lost, or is in doubt without need.
+
+    """
+    found: list[dict[str, Any]] = []
+    for load in loads:
+        before = os.getloadavg()[0]
+        found.append(
+            {
+                "load": load,
+                "load_of_others": round(before, 1),
+                "killed": await _killed(rounds, load),
+                "unharmed": await _unharmed(rounds, load),
+            }
+        )
     rows = {
-        name: {
-            "n": len(values),
-            "p50": report.quantile(values, 0.5),
-            "p95": report.quantile(values, 0.95),
-            "min": min(values),
-            "max": max(values),
-        }
-        for name, values in stage.took.items()
-        if values
+        name if len(loads) == 1 else f"load {one['load']}: {name}": row for one in found for name, row in _table(one)
     }
+    promised = found[0]["killed"]["promised"]
     notes = [
-        f"promised: heartbeat + 1.5 s = {heartbeat + 1.5:.1f} s at p50, heartbeat + 4 s = {heartbeat + 4:.1f} s at p95",
-        f"{RUNS} runs under way at each of {2 * kills} kills; the other worker is up all the while",
-        "step: the tool call that was cut off, or held up, is done; reply: the model has spoken after it",
+        *(f"load {one['load']}, killed: {one['killed']['said']}" for one in found),
+        *(f"load {one['load']}, nobody killed: {one['unharmed']['said']}" for one in found),
+        f"promised: {promised['p50']:.1f} s at p50, {promised['p95']:.1f} s at p95, where (p) stands, on a machine not "
+        "starved; the others add their waits",
+        f"{RUNS} runs under way at each kill; the other worker is up; load: so many busy processes from 1 s before on",
+        "step: the step that was cut off is done, or its workflow has heard that it was; asked: a person is asked; "
+        "reply: the model has spoken after it",
         "in a workflow task: counted from when the server hands tasks to the worker that is about to be killed",
     ]
-    report.show("seconds until a run moves again after kill -9", rows, notes, out, stage.took)
+    report.show("seconds until a run moves again after kill -9", rows, notes, out, found)
+    for one in found:
+        for part in ("killed", "unharmed"):
+            _check(one[part]["count"], f"load {one['load']}, {part}")
 
 
-class _Stage:
-    """One worker works, is killed with runs under way, and the next one takes over."""
+async def _killed(rounds: int, busy: int) -> dict[str, Any]:
+    """Kill at every place in turn and return what came of it."""
+    took: dict[str, list[kills.Took]] = defaultdict(list)
+    async with crew(f"conversations:{kills.SCRIPT}", delay="0") as made, Load(busy) as load:
+        stage = kills.Stage(made, load)
+        for _ in range(rounds):
+            for kill in kills.KILLS:
+                for each in await stage.play(kill):
+                    took[each.where].append(each)
+        load.rest()
+        count = await made.count(stage.runs)
+        heartbeat = made.world.settings.scaled(made.world.settings.lease)
+    return {
+        "promised": {"p50": heartbeat + 1.5, "p95": heartbeat + 4.0},
+        "places": {where: _place(where, values) for where, values in took.items()},
+        "count": {**asdict(count), "needless_doubts": count.doubts - stage.doubts},
+        "said": f"{count.sentence()}; {stage.doubts} had to be",
+    }
 
-    def __init__(self, world: World, client: Client, temporal: Temporal) -> None:
-        self._world, self._client, self._temporal = world, client, temporal
-        self._worker: Process | None = None
-        self.took: dict[str, list[float]] = defaultdict(list)
 
-    async def in_activities(self, name: str) -> None:
-        """Kill a worker whose runs are all inside a tool call."""
-        worker = await self._only_worker()
-        runs = await self._start("holder", "hold", name)
-        await until(lambda: self._in_tools(runs), "every run is in its tool")
-        standby = await self._world.worker()
-        began = {run.run_id: time.time() for run in runs}
-        worker.kill()
-        await self._note("in an activity", runs, began)
-        self._worker = standby
+def _place(where: str, took: Sequence[kills.Took]) -> dict[str, Any]:
+    kill = next((kill for kill in kills.KILLS if kill.name == where), None)
+    first = "asked" if kill is not None and kill.doubts else "step"
+    replies = [each.reply for each in took if each.reply is not None]
+    return {
+        "promised": kill is None or kill.promised,
+        first: _figures([each.step for each in took]),
+        **({"reply": _figures(replies)} if replies else {}),
+    }
 
-    async def in_workflow_tasks(self, name: str) -> None:
-        """Kill a worker that has been handed workflow tasks and has not answered them."""
-        worker = await self._only_worker()
-        runs = await self._start("asker", "ask", name)
-        for run in runs:
-            await until(lambda run=run: self._has(run, "approval_requested"), "every run waits for a person")
-        standby = await self._world.worker()
-        # Frozen, it still has its polls open: the server hands it tasks, as to a worker that dies at that moment.
-        worker.signal(signal.SIGSTOP)
-        began = {run.run_id: time.time() for run in runs}
-        handles = [self._temporal.get_workflow_handle(run.workflow_id) for run in runs]
-        await asyncio.gather(*(handle.signal("decide", {"approve": True}) for handle in handles))
-        handed = [await self._handed(run) for run in runs]
-        worker.kill()
-        hit = [run for run, was in zip(runs, handed, strict=True) if was]
-        rest = [run for run, was in zip(runs, handed, strict=True) if not was]
-        await asyncio.gather(
-            self._note("in a workflow task", hit, began), self._note("beside a workflow task", rest, began)
-        )
-        self._worker = standby
 
-    async def _only_worker(self) -> Process:
-        if self._worker is None:
-            self._worker = await self._world.worker()
-        return self._worker
+def _figures(values: Sequence[float]) -> Row:
+    return {
+        "n": len(values),
+        "p50": report.quantile(values, 0.5),
+        "p95": report.quantile(values, 0.95),
+        "min": min(values),
+        "max": max(values),
+    }
 
-    async def _start(self, agent: str, text: str, name: str) -> list[RunHandle]:
-        return list(
-            await asyncio.gather(
-                *(self._client.start(agent, text, thread=f"{name}-{number}") for number in range(RUNS))
-            )
-        )
 
-    async def _in_tools(self, runs: list[RunHandle]) -> bool:
-        started = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
-        for run in runs:
-            found = (await self._temporal.get_workflow_handle(run.workflow_id).describe()).raw_description
-            pending = [activity for activity in found.pending_activities if activity.state == started]
-            if not any(activity.activity_type.name == Activity.TOOL_STEP for activity in pending):
-                return False
-        return True
+async def _unharmed(rounds: int, busy: int) -> dict[str, Any]:
+    """Let runs go their way beside the load and return what came of it."""
+    async with crew(f"conversations:{starved.SCRIPT}", starved.DELAY) as made, Load(busy) as load:
+        found = await starved.starve(made, load, rounds)
+    count: Count = found.count
+    return {
+        "run": _figures(found.seconds) if found.seconds else {},
+        "again": found.again,
+        "count": {**asdict(count), "needless_doubts": count.doubts},
+        "said": f"{count.sentence()}; {found.again} attempts of activities were tried again",
+    }
 
-    async def _handed(self, run: RunHandle) -> bool:
-        """Whether the server has handed out a workflow task of the run that is not answered."""
-        found = (await self._temporal.get_workflow_handle(run.workflow_id).describe()).raw_description
-        started = PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_STARTED
-        return found.HasField("pending_workflow_task") and found.pending_workflow_task.state == started
 
-    async def _has(self, run: RunHandle, kind: str) -> bool:
-        return any(event.kind == kind for event in await run.recorded())
+def _table(one: Mapping[str, Any]) -> list[tuple[str, Row]]:
+    rows = [
+        (f"{where}: {what}{' (p)' if place['promised'] and what == 'step' else ''}", place[what])
+        for where, place in one["killed"]["places"].items()
+        for what in ("step", "asked", "reply")
+        if what in place
+    ]
+    return [*rows, ("nobody killed: a whole run", one["unharmed"]["run"])]
 
-    async def _note(self, where: str, runs: list[RunHandle], began: dict[str, float]) -> None:
-        for run in runs:
-            await run.result(timeout=120)
-            at: dict[str, datetime] = {event.kind: event.at for event in await run.recorded()}
-            self.took[f"{where}: step"].append(at["tool_done"].timestamp() - began[run.run_id])
-            self.took[f"{where}: reply"].append(at["replied"].timestamp() - began[run.run_id])
+
+def _check(count: Mapping[str, int], where: str) -> None:
+    if count["finished"] < count["runs"] or count["twice"] or count["lost"] or count["needless_doubts"]:
+        raise RuntimeError(f"{where}: {dict(count)}")

@@ -1,88 +1,164 @@
-"""`scripts/conformance [--seed N] [--smoke | --campaign]`: the suite outside pytest, on servers of its own."""
+"""`scripts/conformance`: the suite outside pytest, on servers of its own; one seed, all guards, or a whole campaign."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import platform
 import random
+import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+import tempfile
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
-from tests import standalone
-from tests.conformance import controls
-from tests.conformance.controls import CONTROLS
-from tests.conformance.drive import CAMPAIGN, SMOKE, MakeWorld, Plan, conduct
-from tests.conformance.stage import Nursery
-from tests.kit import World
+import asyncpg
+import temporalio.service
+from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
+from temporalio.client import Client
 
-SEEDS = 5  # of a campaign
+import holdfast
+from tests.conformance import controls, gather, parts, report
+from tests.conformance.controls import CONTROLS, Control
+from tests.conformance.drive import CAMPAIGN, SMOKE, Plan, conduct
+from tests.conformance.servers import Ground, ground
+from tests.conformance.subject import KINDS
+from tests.conformance.switches import SWITCHES
 
-
-@asynccontextmanager
-async def ground() -> AsyncIterator[tuple[MakeWorld, Nursery]]:
-    """Give servers to make worlds on, and a nursery."""
-    async with AsyncExitStack() as stack:
-        nursery = Nursery()
-        stack.push_async_callback(nursery.close)
-        given = await stack.enter_async_context(standalone.servers())
-
-        async def make(source: str, **settings: Any) -> World:
-            return await stack.enter_async_context(standalone.world(given, source, **settings))
-
-        yield make, nursery
+TRIAL = replace(SMOKE, name="trial", faults=12, calls=80)
+PLANS = {plan.name: plan for plan in (SMOKE, CAMPAIGN, TRIAL)}
+SCALES = {scale.name: scale for scale in (parts.CAMPAIGN, parts.TRIAL)}
+USAGE = "scripts/conformance [--seed N] [--smoke | --campaign | --trial | --controls | --report FOLDER]"
 
 
-async def check_controls() -> int:
-    """Play every control with its guard off and on; return how many did not come out as they must."""
-    failed = 0
-    async with ground() as (make, nursery):
+async def check_controls() -> tuple[bool, parts.Result]:
+    """Play every control with its guard off and on; return whether each came out as it must, and what was found."""
+    played: list[parts.Result] = []
+    async with ground() as given:
         for control in CONTROLS:
             for guarded in (False, True):
-                verdict = await controls.play(make, nursery, control, guarded=guarded)
-                right = not verdict.wrong if guarded else control.caught_by <= verdict.wrong
-                said = ", ".join(f"({number})" for number in sorted(verdict.wrong, key=int)) or "nothing"
-                sys.stdout.write(
-                    f"{control.guard:<12} {'on ' if guarded else 'off'}  auditor finds {said:<16} "
-                    f"{verdict.seconds:5.1f} s  {'as it must' if right else 'WRONG'}\n{'' if right else verdict.table}"
+                found, right, word = await _play_control(given, control, guarded=guarded)
+                said = ", ".join(found) or "nothing"
+                _say(f"{control.guard:<14} {'on ' if guarded else 'off'}  auditor finds {said}: {word}")
+                played.append(
+                    {
+                        "guard": control.guard,
+                        "off": "" if guarded else (SWITCHES[f"off:{control.guard}"].__doc__ or "").strip(),
+                        "on": guarded,
+                        "must_find": [] if guarded else sorted(control.caught_by),
+                        "found": found,
+                        "right": right,
+                    }
                 )
-                sys.stdout.flush()
-                failed += not right
-    return failed
+    return all(each["right"] for each in played), {"controls": played}
 
 
-async def play(plan: Plan, seeds: list[int]) -> int:
-    """Drive through the plan once a seed; return how many the auditor found wrong."""
-    failed = 0
-    async with ground() as (make, nursery):
-        for seed in seeds:
-            sys.stdout.write(f"conformance {plan.name}: --seed {seed}\n")
-            sys.stdout.flush()
-            report = await conduct(make, nursery, plan, seed)
-            sys.stdout.write(report.text(f"conformance {plan.name}"))
-            sys.stdout.flush()
-            failed += report.code != 0
-    return failed
+async def _play_control(given: Ground, control: Control, *, guarded: bool) -> tuple[list[str], bool, str]:
+    try:
+        verdict = await controls.play(given, control, guarded=guarded)
+    except Exception as exc:  # one that does not come to its end loses no other
+        return [], False, f"WRONG, {type(exc).__name__}: {exc}"
+    right = verdict.fits(control, guarded=guarded)
+    return sorted(verdict.wrong), right, "as it must" if right else f"WRONG\n{verdict.table}"
+
+
+async def play(plan: Plan, seed: int) -> tuple[bool, parts.Result]:
+    """Drive through the plan with a seed; return whether the auditor found nothing wrong, and the figures."""
+    async with ground() as given:
+        _say(f"conformance {plan.name}: --seed {seed}")
+        made = await conduct(given, plan, seed)
+        _say(made.text(f"conformance {plan.name}"))
+        figures = {
+            **made.figures,
+            "seconds": round(made.seconds, 1),
+            "fell": len(made.fell),
+            "missing": sorted(made.missing),
+        }
+        subject = {"kinds": len(KINDS), "at_once": plan.at_once}
+        return made.code == 0, {**figures, "subject": subject, "versions": await _versions(given)}
+
+
+async def _versions(given: Ground) -> dict[str, str]:
+    conn = await asyncpg.connect(given.servers.given["database_url"])
+    postgres = str(await conn.fetchval("show server_version")).split()[0]
+    await conn.close()
+    client = await Client.connect(given.servers.given["temporal_address"])
+    system = await client.workflow_service.get_system_info(GetSystemInfoRequest())
+    return {
+        "Holdfast": holdfast.__version__,
+        "temporalio": temporalio.service.__version__,
+        "Temporal server": system.server_version,
+        "PostgreSQL": postgres,
+        "Python": platform.python_version(),
+    }
+
+
+def campaign(scale: parts.Scale, chosen: list[str], folder: Path) -> bool:
+    """Play the parts; after all of them write what the page would be beside the results. Return whether all hold."""
+    began = time.monotonic()
+    held = parts.play(scale, chosen or list(parts.PARTS), folder)
+    _say(f"\n{(time.monotonic() - began) / 60:.0f} minutes; results are in {folder}")
+    return held if chosen else _close(folder, folder) and held
+
+
+def _close(folder: Path, out: Path) -> bool:
+    """Write data and page from the results in a folder; return whether they are those of a whole campaign."""
+    data = gather.gather(folder)
+    report.write(data, out)
+    short = report.shortfalls(data)
+    _say(f"{out / report.PAGE.name} is written")
+    for line in short:
+        _say(f"  not shown: {line}")
+    return not short
 
 
 def main() -> int:
-    """Run as a program; exit code 0 when the auditor found nothing wrong."""
-    parser = argparse.ArgumentParser(prog="scripts/conformance", description="Try to prove Holdfast wrong.")
+    """Run as a program; exit code 0 when all holds."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/conformance", usage=USAGE, description="Try to prove Holdfast wrong."
+    )
     parser.add_argument("--seed", type=int, help="play one seed again; without it seeds come from chance")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--smoke", action="store_true", help="one seed, minutes (default)")
+    size.add_argument("--smoke", action="store_true", help="one seed, a minute or two (default)")
     size.add_argument("--controls", action="store_true", help="each guard off, then on, under a schedule that needs it")
-    size.add_argument("--campaign", action="store_true", help=f"{SEEDS} seeds, hundreds of faults, thousands of calls")
+    size.add_argument("--campaign", action="store_true", help="everything: about an hour on two cores")
+    size.add_argument("--trial", action="store_true", help="a campaign with little of everything")
+    size.add_argument("--report", type=Path, metavar="FOLDER", help="write the page of docs/reference from a campaign")
+    parser.add_argument(
+        "--part", action="append", choices=list(parts.PARTS), default=[], help="only this of a campaign"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where a campaign puts its results")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the figures of one seed, or of the controls")
     options = parser.parse_args()
+    if options.report is not None:
+        return 0 if _close(options.report, report.PAGE.parent) else 1
+    name = "campaign" if options.campaign else "trial" if options.trial else "smoke"
+    if name in SCALES and options.seed is None:
+        now = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        folder: Path = options.out or Path(tempfile.gettempdir()) / f"holdfast-conformance-{now}"
+        return 0 if campaign(SCALES[name], options.part, folder.absolute()) else 1
     if options.controls:
-        return 1 if asyncio.run(check_controls()) else 0
-    plan = CAMPAIGN if options.campaign else SMOKE
-    count = 1 if options.seed is not None or not options.campaign else SEEDS
-    chance = random.SystemRandom()
-    seeds = [options.seed] if options.seed is not None else [chance.randrange(1_000_000) for _ in range(count)]
-    return 1 if asyncio.run(play(plan, seeds)) else 0
+        held, figures = asyncio.run(check_controls())
+    else:
+        seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1_000_000)
+        held, figures = asyncio.run(play(PLANS[name], seed))
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    return 0 if held else 1
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    for number in (signal.SIGINT, signal.SIGTERM):  # in the background SIGINT may be ignored, for all children too
+        signal.signal(number, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

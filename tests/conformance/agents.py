@@ -15,11 +15,12 @@ from typing import Any
 import aiohttp
 import httpx
 
-from holdfast import Agent, Budget, ToolContext, tool
+from holdfast import Agent, Budget, ToolContext, ToolError, tool
 
 RECORDER = os.environ["CONFORMANCE_RECORDER"]
 SPAN = 0.7  # seconds of each of the three parts of a call, at most; SETTLE leaves a loaded machine time to spare
 SETTLE = 3.0
+LARGE = 300_000  # bytes of a large result
 # Seconds. Long for `once`: there a time-out is a doubt, and this test wants doubts from kills alone. Shorter than
 # SETTLE for `verifiable`: waiting for a lost request to settle must not use up the time of the call itself.
 TIMEOUT, TIMEOUT_VERIFIABLE = 6.0, 2.8
@@ -32,22 +33,22 @@ def delays(ctx: ToolContext) -> tuple[float, float, float]:
     return unsent, before, after
 
 
-def request(name: str, ctx: ToolContext, run: str, n: str) -> dict[str, Any]:
+def request(name: str, ctx: ToolContext, run: str, n: str, **more: str) -> dict[str, Any]:
     """Return what both HTTP clients are told."""
     _, before, after = delays(ctx)
     return {
         "url": f"{RECORDER}/effect/{name}",
         "params": {"delay_before": f"{before * 1000:.0f}", "delay_after": f"{after * 1000:.0f}"},
         "headers": {"Idempotency-Key": ctx.idempotency_key, "X-Pid": str(os.getpid())},
-        "json": {"run": run, "n": n},
+        "json": {"run": run, "n": n, **more},
     }
 
 
-async def send(name: str, ctx: ToolContext, run: str, n: str) -> str:
+async def send(name: str, ctx: ToolContext, run: str, n: str, **more: str) -> str:
     """Take one effect, as an async tool would."""
     await asyncio.sleep(delays(ctx)[0])
     timeout = aiohttp.ClientTimeout(total=ctx.remaining)
-    async with aiohttp.request("POST", **request(name, ctx, run, n), timeout=timeout) as answer:
+    async with aiohttp.request("POST", **request(name, ctx, run, n, **more), timeout=timeout) as answer:
         return str((await answer.json())["result"])
 
 
@@ -128,9 +129,40 @@ async def pure_look(ctx: ToolContext, run: str, n: str) -> str:
 
 
 @tool(effect="once", timeout=TIMEOUT, approval="always")
-async def once_approved(ctx: ToolContext, run: str, n: str) -> str:
-    """Each arrival is an effect, and a person allows it first."""
-    return await send("once_approved", ctx, run, n)
+async def once_approved(ctx: ToolContext, run: str, n: str, note: str = "") -> str:
+    """Each arrival is an effect, and a person allows it first, perhaps with a note of their own."""
+    return await send("once_approved", ctx, run, n, **({"note": note} if note else {}))
+
+
+@tool(effect="once", timeout=TIMEOUT)
+async def once_refused(ctx: ToolContext, run: str, n: str) -> str:
+    """Send what the remote refuses, for it is not in its form: no effect takes place."""
+    await asyncio.sleep(delays(ctx)[0])
+    what = {**request("once_refused", ctx, run, n), "json": [run, n]}
+    async with aiohttp.request("POST", **what, timeout=aiohttp.ClientTimeout(total=ctx.remaining)) as answer:
+        if answer.status == 400:
+            raise ToolError(f"refused: {await answer.text()}")
+        return str((await answer.json())["result"])
+
+
+@tool(effect="once", timeout=TIMEOUT)
+async def once_long(ctx: ToolContext, run: str, n: str, text: str) -> str:
+    """Take arguments that travel by reference."""
+    return await send("once_long", ctx, run, n, text=text)
+
+
+@tool(effect="keyed", timeout=TIMEOUT)
+def keyed_long(ctx: ToolContext, run: str, n: str, text: str) -> str:
+    """Take arguments that travel by reference."""
+    time.sleep(delays(ctx)[0])
+    with httpx.Client(timeout=ctx.remaining, verify=False, trust_env=False) as client:
+        return str(client.post(**request("keyed_long", ctx, run, n, text=text)).json()["result"])
+
+
+@tool(effect="keyed", timeout=TIMEOUT)
+async def keyed_large(ctx: ToolContext, run: str, n: str) -> str:
+    """Return much more than a model is passed on: it is stored whole."""
+    return (await send("keyed_large", ctx, run, n)).ljust(LARGE, ".")
 
 
 async def look_up_slow(ctx: ToolContext, run: str, n: str) -> str | None:
@@ -151,8 +183,12 @@ TOOLS: list[Any] = [
     once_async,
     once_sync,
     once_approved,
+    once_refused,
+    once_long,
     keyed_async,
     keyed_sync,
+    keyed_long,
+    keyed_large,
     verifiable_async,
     verifiable_sync,
     local_note,
@@ -166,3 +202,4 @@ mindful = Agent(name="mindful", model="openai/test", instructions=INSTRUCTIONS, 
 frugal = Agent(
     name="frugal", model="openai/test", instructions=INSTRUCTIONS, tools=TOOLS, budget=Budget(rounds=3, tokens=100_000)
 )
+thrifty = Agent(name="thrifty", model="openai/test", instructions=INSTRUCTIONS, tools=TOOLS, budget=Budget(tokens=2500))

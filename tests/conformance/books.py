@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 
-__all__ = ["GUARDED", "Books", "Call", "Row", "class_of", "read"]
+__all__ = ["GUARDED", "Books", "Call", "Row", "Slot", "class_of", "payload", "read"]
 
 GUARDED = ("once", "keyed", "verifiable", "local_tx")
 
@@ -21,25 +23,60 @@ Row = dict[str, Any]
 Call = tuple[str, str, str]  # run, tool, n: each is asked for once
 
 _TABLES = {
-    "effects": "select e.*, e.run_id::text as run, extract(epoch from settle)::float8 as settles from effects e",
-    "ledger": "select *, run_id::text as run from evidence.ledger order by id",
-    "messages": "select m.*, m.run_id::text as run, t.thread from messages m join threads t on t.id = m.thread_id "
-    "where m.seq is not null order by t.thread, m.seq",
-    "runs": "select r.*, r.run_id::text as run, t.thread, t.tenant, d.body as declared from runs r "
-    "join threads t on t.id = r.thread_id left join definitions d on d.hash = r.definition",
-    "events": "select *, run_id::text as run from events order by run_id, seq",
-    "approvals": "select *, run_id::text as run from approvals",
-    "audit": "select *, run_id::text as run from audit order by id",
-    "outbox": "select * from outbox",
+    "effects": "select key, run_id::text as run, scope, step_no, epoch, tool, class, args_hash, state, fence, owner, "
+    "sent_at, deadline, sends, result, error, created_at, ended_at, extract(epoch from settle)::float8 as settles "
+    "from effects",
+    "late": "select key, tokens, at from late_outcomes order by id",
+    "ledger": "select id, at, key, run_id::text as run, step_no, tool, class, state, fence, owner, sent_at, error "
+    "from evidence.ledger order by id",
+    "messages": "select m.seq, m.run_id::text as run, m.step_no, m.role, m.call_id, m.body, m.blob, m.created_at, "
+    "t.thread from messages m join threads t on t.id = m.thread_id where m.seq is not null order by t.thread, m.seq",
+    "blobs": "select id, bytes, convert_from(substring(body for 200), 'utf8') as head, "
+    "encode(sha256(body), 'hex') as sha256 from blobs",
+    "runs": "select r.run_id::text as run, r.message_id, r.agent, r.mode, r.state, r.merged_into::text, r.answer_seq, "
+    "r.error, r.rounds, r.tokens_in + r.tokens_out as tokens, r.created_at, r.started_at, r.ended_at, "
+    "m.body as message, t.thread, t.tenant, d.body->'budget' as budget from runs r "
+    "join threads t on t.id = r.thread_id left join messages m on m.id = r.message "
+    "left join definitions d on d.hash = r.definition",
+    "events": "select run_id::text as run, seq, kind, at from events order by run_id, seq",
+    "approvals": "select run_id::text as run, step_no, call_id, tool, state, args, decision_id, asked_at, decided_at "
+    "from approvals",
+    "audit": "select decision_id, run_id::text as run, step_no, action, actor, verified, accepted, detail, at "
+    "from audit order by id",
+    "outbox": "select source_key from outbox",
     "notes": "select * from public.notes order by id",
-    "faults": "select * from evidence.faults order by at",
-    "sent": "select *, run_id::text as run from evidence.sent order by id",
+    "faults": "select kind, at, until, pids, threads, note from evidence.faults order by at",
+    "starved": "select at, until from evidence.starved order by at",
+    "sent": "select name, thread, kind, run_id::text as run, expected, remembers, text from evidence.sent order by id",
+    "words": "select at, until, run_id::text as run, step_no, word, args, decision_id, taken from evidence.words "
+    "order by id",
     "asked": "select * from evidence.asked",
-    "model_calls": "select * from evidence.model_calls order by at",
-    "watched": "select *, run_id::text as run from evidence.watched order by watcher, position",
+    "model_calls": "select at, split_part(run, ' ', 1) as run, round, fault from evidence.model_calls order by at",
+    "watched": "select run_id::text as run, watcher, position, seq from evidence.watched order by watcher, position",
     "memories": "select * from evidence.memories",
     "replays": "select * from evidence.replays",
 }
+_TIME = re.compile(r"(.*_)?at|until|deadline")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tool call as its thread has it: what the model asked for, and what it was told."""
+
+    thread: str
+    run: str  # id
+    step_no: int
+    seq: int
+    call_id: str
+    tool: str
+    args: Row
+    said: str | None  # None: nobody answered
+    blob: str | None
+
+    @property
+    def call(self) -> Call:
+        """The name under which everybody outside knows it."""
+        return str(self.args.get("run")), self.tool, str(self.args.get("n"))
 
 
 @dataclass
@@ -66,20 +103,43 @@ class Books:
             self.results.setdefault(note["key"], f"local_note #{note['id']}")
             self.by_call[note["run"], "local_note", note["n"]] += 1
             self.by_key[note["key"]] += 1
+        self.runs = {row["run"]: row for row in self["runs"]}
         self.names = {row["run"]: row["message_id"] for row in self["runs"]}
         self.threads = {row["run"]: row["thread"] for row in self["runs"]}
-        self.asked: Counter[Call] = Counter(self._asked())
         self.guarded = [row for row in self["effects"] if row["class"] != "pure"]
+        self.spoken: dict[tuple[str, int], Row] = {}  # by message and round: what the model replied
+        self.asked: Counter[Call] = Counter()
+        self.slots: list[Slot] = []
+        self.by_step: dict[tuple[str, int, str], list[Slot]] = defaultdict(list)  # by run, step, tool
+        self._read_threads()
 
     def __getitem__(self, table: str) -> list[Row]:
         return self.tables[table]
 
-    def _asked(self) -> Iterator[Call]:
+    def _read_threads(self) -> None:
+        calls: dict[tuple[str, str], Row] = {}
+        name, spoken, thread = "", 0, ""
         for message in self["messages"]:
-            for call in json.loads(message["body"] or "{}").get("tool_calls") or []:
-                arguments = json.loads(call["function"]["arguments"])
-                if "run" in arguments and "n" in arguments:
-                    yield arguments["run"], call["function"]["name"], arguments["n"]
+            body = json.loads(message["body"] or "{}")
+            if message["thread"] != thread:
+                name, spoken, thread = "", 0, message["thread"]
+            if message["role"] == "user":
+                name, spoken = str(body["content"]).partition(" ")[0], 0
+            elif message["role"] == "assistant":
+                spoken += 1
+                self.spoken[name, spoken] = message
+                for call in body.get("tool_calls") or []:
+                    calls[thread, call["id"]] = call["function"]
+                    self.asked[_call(call["function"])] += 1
+            elif (thread, message["call_id"]) in calls:
+                asked = calls[thread, message["call_id"]]
+                args, said = json.loads(asked["arguments"]), body.get("content")
+                place = (message["run"], message["step_no"])
+                slot = Slot(
+                    thread, *place, message["seq"], message["call_id"], asked["name"], args, said, message["blob"]
+                )
+                self.slots.append(slot)
+                self.by_step[*place, slot.tool].append(slot)
 
     def about(self, row: Row) -> str:
         """Return how a person finds a ledger row."""
@@ -89,17 +149,33 @@ class Books:
         """Whether a fault took the thread's workflow away. A Reset does not: there everything must go on."""
         return any("Terminate" in fault["kind"] and thread in fault["threads"] for fault in self["faults"])
 
-    def activities(self, name: str) -> Iterator[tuple[Row, Row, Row]]:
-        """Yield (history, input, result) of every completed activity of this name."""
+    def stopped(self, run: str) -> Row | None:
+        """Return the word of the person who stopped this run, heard or not."""
+        return next((word for word in self["words"] if word["run"] == run and word["word"] == "stop"), None)
+
+    def scheduled(self, name: str) -> Iterator[tuple[Row, Row, Row | None]]:
+        """Yield (history, input, result or None) of every activity of this name."""
         for history in self.histories:
             inputs: dict[str, Row] = {}
+            results: dict[str, Row] = {}
             for event in history["events"]:
                 asked = event.get("activityTaskScheduledEventAttributes")
                 if asked is not None and asked["activityType"]["name"] == name:
-                    inputs[event["eventId"]] = _payload(asked["input"])
+                    inputs[event["eventId"]] = payload(asked["input"])
                 done = event.get("activityTaskCompletedEventAttributes")
                 if done is not None and done["scheduledEventId"] in inputs:
-                    yield history, inputs[done["scheduledEventId"]], _payload(done["result"])
+                    results[done["scheduledEventId"]] = payload(done["result"])
+            for number, given in inputs.items():
+                yield history, given, results.get(number)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read books that were kept as JSON."""
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        tables = {
+            name: [{key: _time(key, row[key]) for key in row} for row in rows] for name, rows in kept["tables"].items()
+        }
+        return cls(tables, kept["arrivals"], kept["histories"])
 
 
 def class_of(tool: str) -> str:
@@ -107,7 +183,8 @@ def class_of(tool: str) -> str:
     return "local_tx" if tool == "local_note" else tool.partition("_")[0]
 
 
-def _payload(payloads: Row) -> Row:
+def payload(payloads: Row) -> Row:
+    """Return what a payload of a history says."""
     decoded: Row = json.loads(base64.b64decode(payloads["payloads"][0]["data"]))
     return decoded
 
@@ -126,3 +203,12 @@ async def _tables(database: str) -> dict[str, list[Row]]:
         return {name: [dict(row) for row in await conn.fetch(query)] for name, query in _TABLES.items()}
     finally:
         await conn.close()
+
+
+def _call(function: Row) -> Call:
+    given = json.loads(function["arguments"])
+    return str(given.get("run")), function["name"], str(given.get("n"))
+
+
+def _time(name: str, value: Any) -> Any:
+    return datetime.fromisoformat(value) if isinstance(value, str) and _TIME.fullmatch(name) else value

@@ -6,91 +6,37 @@ Each schedule can also be played with its guard on: then the auditor must find n
 from __future__ import annotations
 
 import asyncio
-import re
-import signal
+import json
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
-
-from temporalio.client import WorkflowExecutionStatus
+from pathlib import Path
+from typing import Any
 
 from holdfast.testing import ModelServer
-from tests.conformance import subject
-from tests.conformance.drive import MakeWorld, audit
-from tests.conformance.person import Person
-from tests.conformance.stage import Born, Nursery, Stage, now
+from tests.conformance import schedules
+from tests.conformance.drive import audit
+from tests.conformance.scene import Scene
+from tests.conformance.servers import Ground
+from tests.conformance.stage import Stage
 from tests.conformance.subject import Kind
-from tests.kit import until
 
 __all__ = ["CONTROLS", "Control", "Verdict", "play"]
 
-THREAD = "control-001"
-NAME = f"{THREAD}.1"
+AGENTS = Path(__file__).with_name("control_agents.py")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the auditor said: the numbers of the assertions that do not hold, and its table."""
+    """What the auditor said: the names of the assertions that do not hold, and its table."""
 
     wrong: frozenset[str]
     table: str
     seconds: float
 
-
-@dataclass
-class Scene:
-    """A stage with one worker, in which one message was sent."""
-
-    stage: Stage
-    first: Born
-    off: tuple[str, ...]  # switches of every worker
-
-    async def send(self) -> None:
-        """Send the message, or send it again."""
-        run = await self.stage.client.start("steady", NAME, thread=THREAD, message_id=NAME)
-        await self.stage.note(
-            "insert into evidence.sent (name, thread, kind, run_id, expected, remembers) "
-            "values ($1, $2, 'control', $3, 'done', false)",
-            (NAME, THREAD, run.run_id),
-        )
-
-    async def strike(self, kind: str, *threads: str) -> None:
-        """Write down that the first worker was struck."""
-        at = now()
-        await self.stage.note(
-            "insert into evidence.faults (kind, at, until, pids, threads) values ($1, $2, $2, $3, $4)",
-            (kind, at, [self.first.pid], list(threads)),
-        )
-
-    async def second(self) -> None:
-        """Start a second worker."""
-        await self.stage.bear(switches=self.off, wait=True)
-
-    async def ended(self) -> None:
-        """Wait until the run has ended."""
-
-        async def found() -> bool:
-            return bool(await self.stage.rows("select 1 from holdfast.runs where ended_at is not null"))
-
-        await until(found, "the run has ended")
-
-    async def trouble(self, shows: Callable[[], Awaitable[bool]], patience: float) -> None:
-        """Wait until it shows what the guard prevents; for so many seconds, because with the guard it never does."""
-        with suppress(AssertionError):
-            await until(shows, "trouble", patience=patience)
-
-    async def two_effects(self) -> bool:
-        """Whether the recorder saw two arrivals."""
-        text = await asyncio.to_thread(self.stage.recorder.read_text)
-        return len(text.splitlines()) > 1
-
-    async def replies(self, count: int) -> bool:
-        """Whether the thread has so many replies of a model."""
-        return len(await self.stage.rows("select 1 from holdfast.messages where role = 'assistant'")) >= count
-
-
-Schedule = Callable[[Scene], Awaitable[None]]
+    def fits(self, control: Control, *, guarded: bool) -> bool:
+        """Whether it is as it must be: with the guard on nothing is wrong, off at least what the control names."""
+        return not self.wrong if guarded else control.caught_by <= self.wrong
 
 
 @dataclass(frozen=True)
@@ -98,106 +44,94 @@ class Control:
     """One guard."""
 
     guard: str  # its switch is off:GUARD
-    tools: tuple[str, ...]  # of the one round
-    schedule: Schedule
+    tools: tuple[str, ...]  # of the first round
+    schedule: Callable[[Scene], Awaitable[None]]
     caught_by: frozenset[str]  # each of these assertions must fail
-    first: tuple[str, ...] = ()  # more switches of the first worker
+    first: tuple[str, ...] = ()  # traps of the first worker
+    then: tuple[tuple[str, ...], ...] = ()  # tools of further rounds
+    agent: str = "steady"
+    ends: str = "done"
     prepare: str = ""  # SQL, with the guard off
 
 
-async def _zombie_sends(scene: Scene) -> None:
-    """The first stops before its guard; the second takes the call over and completes it; the first wakes."""
-    await until(lambda: scene.first.stopped, "the first worker stops")
-    await scene.strike("SIGSTOP of a worker")
-    await scene.second()
-    await scene.ended()
-    scene.first.signal(signal.SIGCONT)
-    await scene.trouble(scene.two_effects, 4.0)
-
-
-async def _mute_worker(scene: Scene) -> None:
-    """The first has sent and waits for the answer; Temporal believes it dead and has the call tried again."""
-    await scene.second()
-    await scene.ended()
-    await scene.trouble(scene.two_effects, 6.0)
-
-
-async def _dies_completing(scene: Scene) -> None:
-    """The first dies at the completion; the second goes on."""
-    await until(lambda: scene.first.ended, "the first worker dies")
-    await scene.strike("kill -9 of a worker")
-    await scene.stage.reap(scene.first)
-    await scene.second()
-    await scene.ended()
-
-
-async def _sent_again_late(scene: Scene) -> None:
-    """The message comes again when its workflow has ended; the next one has to ask the database whether it knows it."""
-    stage = scene.stage
-    handle = stage.plain.get_workflow_handle(f"{stage.world.settings.tenant}:{THREAD}")
-    seen: set[str] = set()
-
-    async def closed() -> bool:
-        described = await handle.describe()
-        over = described.status == WorkflowExecutionStatus.COMPLETED and described.run_id not in seen
-        if over:
-            seen.add(described.run_id)
-        return over
-
-    await until(closed, "the workflow has ended")
-    await scene.send()
-    await until(closed, "the next workflow has ended")
-
-
-async def _old_chain_writes(scene: Scene) -> None:
-    """The first has a reply in hand when its workflow is terminated; another one takes the run up and has its own."""
-    await until(lambda: scene.first.stopped, "the first worker stops")
-    await scene.second()
-    await scene.strike("Terminate through Temporal", THREAD)
-    stage = scene.stage
-    await stage.plain.get_workflow_handle(f"{stage.world.settings.tenant}:{THREAD}").terminate("a control")
-    await scene.send()
-    await until(lambda: scene.replies(1), "the run goes on in another workflow")
-    scene.first.signal(signal.SIGCONT)
-    await scene.trouble(lambda: scene.replies(2), 3.0)
-    await scene.ended()
+def _by(*assertions: str) -> frozenset[str]:
+    return frozenset(assertions)
 
 
 CONTROLS = (
-    Control("fence", ("once_sync",), _zombie_sends, frozenset({"1"}), ("stop:guard", "deaf")),
-    Control("lease", ("verifiable_slow",), _mute_worker, frozenset({"1"}), ("mute", "deaf")),
-    Control("transaction", ("local_note",), _dies_completing, frozenset({"2"}), ("die:complete",)),
+    Control(
+        "ledger",
+        ("once_held", "verifiable_held", "local_note"),
+        schedules.killed_in_all_calls,
+        _by("at_most_one_effect", "completed_has_its_effect"),
+        first=("hang:local",),
+    ),
+    Control("fence", ("once_held",), schedules.wakes_at_guard, _by("at_most_one_effect"), first=("stop:guard", "deaf")),
+    Control("lease", ("verifiable_late",), schedules.mute_worker, _by("at_most_one_effect"), first=("mute", "deaf")),
+    Control("settle", ("verifiable_late",), schedules.killed_on_its_way, _by("at_most_one_effect")),
+    Control("look_up", ("verifiable_held",), schedules.killed_in_one_call, _by("at_most_one_effect")),
+    Control("deadline", ("once_late",), schedules.not_done_too_early, _by("at_most_one_effect")),
+    Control(
+        "args_hash",
+        ("once_now",),
+        schedules.reset_to_other_arguments,
+        _by("ledger_history_recorder_agree"),
+        first=("other:arguments",),
+        then=(("keyed_held",),),
+    ),
+    Control("transaction", ("local_note",), schedules.dies, _by("completed_has_its_effect"), first=("die:complete",)),
     Control(
         "message_id",
-        ("keyed_async",),
-        _sent_again_late,
-        frozenset({"1", "9"}),
+        ("keyed_now",),
+        schedules.sent_again_late,
+        _by("at_most_one_effect", "one_message_one_run"),
         prepare="alter table holdfast.runs drop constraint runs_thread_id_message_id_key",
     ),
-    # "writer" is not here: since a terminated run is stopped at the next admission, `_old_chain_writes` never gets as
-    # far as a second reply. It needs a schedule in which the thread changes hands while its run goes on.
+    Control("writer", ("keyed_held",), schedules.changes_hands, _by("threads_are_whole"), first=("stop:reply", "deaf")),
+    Control(
+        "first_reply", ("keyed_held",), schedules.wakes_at_reply, _by("threads_are_whole"), first=("stop:reply", "deaf")
+    ),
+    Control("recorded_reply", ("keyed_held",), schedules.reset_after_reply, _by("recorded_calls_are_not_bought_again")),
+    Control("approval", ("once_approved",), schedules.approved, _by("decisions_are_audited")),
+    Control("audit_row", ("once_approved",), schedules.approved, _by("decisions_are_audited")),
+    Control("budget", ("keyed_now",), schedules.plain, _by("budgets_hold"), agent="frugal", ends="over_budget"),
+    Control(
+        "event_number",
+        ("keyed_now",),
+        schedules.dies,
+        _by("events_are_gapless"),
+        first=("die:event",),
+        prepare="create sequence holdfast.numbers",
+    ),
+    Control(
+        "one_memory", ("keyed_now",), schedules.dies_remembering, _by("memory_without_duplicates"), agent="mindful"
+    ),
 )
 
 
-async def play(make_world: MakeWorld, nursery: Nursery, control: Control, *, guarded: bool) -> Verdict:
+async def play(ground: Ground, control: Control, *, guarded: bool) -> Verdict:
     """Play the schedule with the guard on or off, and return what the auditor says."""
     began = time.monotonic()
-    kind = Kind("control", (control.tools,))
+    kind = Kind("control", (control.tools, *control.then))
+    off: tuple[str, ...] = () if guarded else (f"off:{control.guard}",)
     async with ModelServer({"conversations": [{"replies": kind.replies()}]}) as models:
-        source = await asyncio.to_thread(subject.AGENTS.read_text, encoding="utf-8")
-        world = await make_world(source, api_base=models.base_url, linger=0.5, sweep_every=60.0)
-        async with Stage(world, models, nursery) as stage:
-            off: tuple[str, ...] = () if guarded else (f"off:{control.guard}",)
+        source = await asyncio.to_thread(AGENTS.read_text, encoding="utf-8")
+        world = await ground.make(source, api_base=models.base_url, linger=0.5, sweep_every=60.0)
+        async with Stage(ground, world, models) as stage:
             if control.prepare and not guarded:
                 await stage.rows(control.prepare)
             first = await stage.bear(switches=(*off, *control.first), wait=True)
-            person = asyncio.create_task(Person(stage).serve())
-            scene = Scene(stage, first, off)
-            await scene.send()
-            await control.schedule(scene)
-            person.cancel()
-            await asyncio.gather(person, return_exceptions=True)
+            scene = Scene(stage, first, off, control.agent, control.ends)
+            try:
+                await control.schedule(scene)
+            except AssertionError as exc:
+                exc.add_note(stage.logs())
+                raise
+            finally:
+                await scene.close()
             await stage.close_books()
             _, table = await audit(stage)
-            found = re.findall(r"^\((\d+)\) ", table, re.MULTILINE)
-    return Verdict(frozenset(found), table, time.monotonic() - began)
+            figures = await asyncio.to_thread((world.folder / "figures.json").read_text, encoding="utf-8")
+    said: list[dict[str, Any]] = json.loads(figures)["assertions"]
+    wrong = frozenset(found["name"] for found in said if found["wrong"])
+    return Verdict(wrong, table, time.monotonic() - began)

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import HoldfastError, RunEnded
+from temporalio.service import RPCError
+
+from holdfast.errors import RunEnded
 from holdfast.handles import RunHandle
 from holdfast.testing import ModelServer
 from tests.conformance import faults, subject
+from tests.conformance.evidence import run_auditor
 from tests.conformance.faults import Fault
+from tests.conformance.faults.servers import DatabaseGone
 from tests.conformance.person import Person
-from tests.conformance.stage import Nursery, Stage
-from tests.conformance.subject import Thread
-from tests.kit import World, until
+from tests.conformance.pulse import pulse
+from tests.conformance.servers import Ground
+from tests.conformance.stage import Stage
+from tests.conformance.subject import KINDS, Kind, Thread
+from tests.kit import until
 
-__all__ = ["CAMPAIGN", "SMOKE", "Plan", "Report", "audit", "conduct"]
-
-MakeWorld = Callable[..., Awaitable[World]]
+__all__ = ["CAMPAIGN", "OUTAGE", "SMOKE", "Plan", "Report", "audit", "conduct"]
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,21 @@ class Plan:
     lanes: int = 2  # faults at the same time
     gap: tuple[float, float] = (0.5, 4.0)  # between two faults of a lane
     patience: float = 150.0  # for the last run to end
+    subject: Sequence[Kind] = KINDS
 
 
-SMOKE = Plan("smoke", faults.SMOKE, faults=28, calls=190)
-CAMPAIGN = Plan("campaign", faults.CAMPAIGN, faults=80, calls=700, at_once=8, patience=300.0)
+SMOKE = Plan("smoke", faults.SMOKE, faults=34, calls=190)
+# PostgreSQL away and nothing else: what a worker knows of its calls it keeps until it can say so.
+OUTAGE = Plan(
+    "outage",
+    (DatabaseGone(shortest=3.0, longest=3.0),),
+    faults=3,
+    calls=60,
+    lanes=1,
+    gap=(2.0, 4.0),
+    subject=[kind for kind in KINDS if kind.meanwhile is None],  # a person's stop leaves doubts of its own
+)
+CAMPAIGN = Plan("campaign", faults.CAMPAIGN, faults=48, calls=450, at_once=8, patience=300.0)
 
 
 @dataclass
@@ -60,13 +75,17 @@ class Report:
     calls: int = 0
     unfinished: list[str] = field(default_factory=list)
     fell: list[str] = field(default_factory=list)  # processes that ended by themselves and were replaced
+    missing: set[str] = field(default_factory=set)  # faults that this machine cannot have, and why
+    figures: dict[str, Any] = field(default_factory=dict)  # as the auditor wrote them
 
     def text(self, title: str) -> str:
         """Return it for a person."""
         struck = ", ".join(f"{count} x {name}" for name, count in sorted(self.faults.items()))
+        missing = "".join(f"  NOT DONE: {each}\n" for each in sorted(self.missing))
         return (
             f"\n{title}, seed {self.seed}: {self.seconds:.0f} s, {self.faults.total()} faults, {self.calls} guarded "
-            f"calls asked for\n  {struck}\n  ended by themselves: {self.fell or 'none'}\n{self.table}"
+            f"calls asked for\n  {struck}\n  ended by themselves: {self.fell or 'none'}\n"
+            f"{missing}{self.table}"
         )
 
 
@@ -75,7 +94,7 @@ class Drive:
 
     def __init__(self, stage: Stage, plan: Plan, seed: int) -> None:
         self._stage, self._plan, self._seed = stage, plan, seed
-        self._threads = subject.threads(random.Random(f"{seed} subject"))
+        self._threads = subject.threads(random.Random(f"{seed} subject"), plan.subject)
         self._struck = asyncio.Event()
         self._order = random.Random(f"{seed} order of faults")
         self._round: list[Fault] = []  # each kind of the plan comes once in a round
@@ -84,6 +103,7 @@ class Drive:
         self.faults: Counter[str] = Counter()
         self.calls = 0
         self.unfinished: list[str] = []
+        self._queue = stage.world.settings.task_queue
         self.person = Person(stage)
 
     async def run(self) -> None:
@@ -94,7 +114,7 @@ class Drive:
             await stage.bear()
         await until(lambda: all(born.ready.exists() for born in stage.live), "the processes are ready")
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(work) for work in (self.person.serve(), stage.keep())]
+            beside = [group.create_task(work) for work in (self.person.serve(), stage.keep(), pulse(stage.note))]
             work = [group.create_task(self._feed()) for _ in range(plan.at_once)]
             await until(lambda: stage.recorder.exists() and stage.recorder.stat().st_size > 0, "the first effect")
             lanes = [group.create_task(self._lane(number)) for number in range(plan.lanes)]
@@ -142,19 +162,27 @@ class Drive:
         kind = thread.kind
         runs: list[RunHandle] = []
         chance = random.Random(f"{self._seed} {thread.name}")
+        beside: list[asyncio.Task[None]] = []
         for message in thread.messages:
             if runs:
-                await asyncio.sleep(chance.uniform(0.0, 3.0))  # some find the workflow just ended, by itself or a fault
-            for _ in range(1 + kind.again):
-                run = await self._send(thread, message.name)
-                await self._stage.note(
-                    "insert into evidence.sent (name, thread, kind, run_id, expected, remembers) "
-                    "values ($1, $2, $3, $4, $5, $6)",
-                    (message.name, thread.name, kind.name, run.run_id, kind.ends, kind.remembers),
-                )
-            runs.append(run)
+                await asyncio.sleep(chance.uniform(*kind.pause))  # some find the workflow just ended
+            told = await message.send(self._stage, message)
+            await self._stage.note(
+                "insert into evidence.sent (name, thread, kind, run_id, expected, remembers, text) "
+                "values ($1, $2, $3, $4, $5, $6, $7)",
+                *(
+                    (message.name, thread.name, kind.name, run.run_id, message.ends, kind.remembers, message.text)
+                    for run in told
+                ),
+            )
             await self._stage.note("insert into evidence.asked values ($1, $2, $3)", *kind.asked(message.name))
-        watching = asyncio.create_task(self._watch(runs[0]))
+            if kind.meanwhile is not None and not runs:
+                beside.append(asyncio.create_task(kind.meanwhile(self._stage, told[0], chance)))
+            runs.append(told[0])
+        watching = [
+            asyncio.create_task(self._watch(run))
+            for run in {runs[0].run_id: runs[0], runs[-1].run_id: runs[-1]}.values()
+        ]
         for run in runs:
             try:
                 await run.result(timeout=self._plan.patience)
@@ -162,16 +190,11 @@ class Drive:
                 pass
             except TimeoutError:
                 self.unfinished.append(run.thread)
-                watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
-
-    async def _send(self, thread: Thread, name: str) -> RunHandle:
-        """Send a message; after an error send it again, as a client may that gave a message id."""
-        for _ in range(5):
-            with suppress(HoldfastError):
-                return await self._stage.client.start(thread.kind.agent, name, thread=thread.name, message_id=name)
-        raise AssertionError(f"message {name} could not be sent: {self._stage.logs()}")
+                for task in watching:
+                    task.cancel()
+        for task in (*watching, *beside):
+            with suppress(asyncio.CancelledError):
+                await task
 
     async def _watch(self, run: RunHandle) -> None:
         """Follow a run's events as a client that breaks off at random and resumes behind the last it saw."""
@@ -198,9 +221,14 @@ class Drive:
             "select 1 from holdfast.effects where state in ('in_flight', 'in_doubt') "
             "union all select 1 from holdfast.outbox"
         )
+        asking = f"WorkflowType = 'AskWorkflow' and ExecutionStatus = 'Running' and TaskQueue = '{self._queue}'"
 
         async def nothing() -> bool:
-            return not await self._stage.rows(left)
+            if await self._stage.rows(left):
+                return False
+            with suppress(RPCError):
+                return (await self._stage.plain.count_workflows(asking)).count == 0
+            return False
 
         with suppress(AssertionError):  # the auditor says what is left
             await until(nothing, "everything is settled", patience=45)
@@ -208,34 +236,28 @@ class Drive:
 
 async def audit(stage: Stage, keep: Path | None = None) -> tuple[int, str]:
     """Run the auditor, a program of its own, and return its exit code and table."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.conformance.audit",
-        *("--recorder", str(stage.recorder)),
-        *("--database", stage.world.settings.database_url or ""),
-        *("--histories", str(stage.histories)),
-        *(() if keep is None else ("--keep", str(keep))),
-        cwd=Path(__file__).parents[2],
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    out, _ = await process.communicate()
-    return process.returncode or 0, out.decode()
+    url, figures = stage.world.settings.database_url or "", stage.world.folder / "figures.json"
+    return await run_auditor(stage.recorder, url, stage.histories, figures, keep)
 
 
-async def conduct(make_world: MakeWorld, nursery: Nursery, plan: Plan, seed: int) -> Report:
+async def conduct(ground: Ground, plan: Plan, seed: int) -> Report:
     """Drive through *plan* and return the auditor's word."""
     began = time.monotonic()
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a caller that was killed is no news here
-    settings: dict[str, Any] = {"roll_after_events": 60}
-    async with ModelServer(subject.script()) as models:
-        world = await make_world(subject.AGENTS.read_text(encoding="utf-8"), api_base=models.base_url, **settings)
-        async with Stage(world, models, nursery) as stage:
+    settings: dict[str, Any] = {"roll_after_events": 50}
+    async with ModelServer(reply=subject.answer) as models:
+        world = await ground.make(subject.AGENTS.read_text(encoding="utf-8"), api_base=models.base_url, **settings)
+        async with Stage(ground, world, models) as stage:
             drive = Drive(stage, plan, seed)
             await drive.run()
             await stage.close_books()
             code, table = await audit(stage, Path(tempfile.gettempdir()) / f"conformance-{plan.name}-{seed}.json")
             if code:
                 table += stage.logs()
-    return Report(seed, code, table, time.monotonic() - began, drive.faults, drive.calls, drive.unfinished, stage.fell)
+            counted = world.folder / "figures.json"  # not there if the auditor itself failed: the table says why
+            figures = json.loads(counted.read_text(encoding="utf-8")) if counted.exists() else {}
+    seconds = time.monotonic() - began
+    report = Report(
+        seed, code, table, seconds, drive.faults, drive.calls, drive.unfinished, stage.fell, figures=figures
+    )
+    return replace(report, missing=stage.missing)

@@ -4,6 +4,9 @@ create schema evidence;
 -- The effects of the `local_tx` tool. No constraint: it would take the same row twice.
 create table public.notes (id bigint generated always as identity, key text, run text, n text);
 
+-- One of each time that something was said: what was said when the connection broke is not said twice.
+create table evidence.said (token uuid primary key);
+
 create table evidence.faults (
     id bigint generated always as identity primary key, kind text not null,
     at timestamptz not null, until timestamptz not null, -- equal for a kill
@@ -11,10 +14,19 @@ create table evidence.faults (
     threads text[] not null default '{}',                 -- threads whose workflow it hit
     note text not null default ''
 );
--- Every message as it was sent; one that was sent again is here again. name is text and message id in one.
+-- When the machine had no time: workers then miss their heartbeats with nobody's doing.
+create table evidence.starved (at timestamptz not null, until timestamptz not null);
+-- Every message as it was sent; one that was sent again is here again. name is the message id, and the text begins with
+-- it (null: the name is the text). expected has the states in which its run may end, such as done|merged.
 create table evidence.sent (
     id bigint generated always as identity primary key, name text not null, thread text not null, kind text not null,
-    run_id uuid not null, expected text not null, remembers boolean not null
+    run_id uuid not null, expected text not null, remembers boolean not null, text text
+);
+-- What a person said: approve, reject, edit (approve with other arguments), signal (approve by signal), stop. taken says
+-- that somebody took the word; without, it may have been heard all the same.
+create table evidence.words (
+    id bigint generated always as identity primary key, at timestamptz not null, until timestamptz not null,
+    run_id uuid not null, step_no int, word text not null, args text, decision_id text, taken boolean not null
 );
 create table evidence.asked (run text not null, tool text not null, n text not null);
 create table evidence.model_calls (

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
-__all__ = ["FaultProxy"]
+__all__ = ["AtCommit", "FaultProxy"]
+
+COMMIT = b"COMMIT;\0"  # as the PostgreSQL driver ends a transaction
+
+AtCommit: TypeAlias = Callable[[int], Awaitable[Literal["pass", "lose", "mute"] | None]]
+"""Is told the client's port and says: pass it on; lose it with its connection; or pass it on and lose the answer.
+
+None: this was not the one, the next may be.
+"""
 
 
 class FaultProxy:
@@ -14,6 +24,7 @@ class FaultProxy:
 
     latency = 0.0  # seconds before each piece of data is passed on
     allowance: int | None = None  # bytes that may still pass; at 0 the connection in hand is dropped, and it ends
+    at_commit: AtCommit | None = None  # asked when a COMMIT is on its way to the server, until it gives an answer
 
     def __init__(self, url: str) -> None:
         """Take the URL that the product would use; `url` is the one to give it instead."""
@@ -21,12 +32,19 @@ class FaultProxy:
         self._port = 0
         self._server: asyncio.Server | None = None
         self._pipes: set[asyncio.Task[None]] = set()
+        self.turn = asyncio.Lock()  # for whoever shuts and opens: one at a time
+        self._muted: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
         """The URL that leads through the gate."""
         login, _, _ = self._to.netloc.rpartition("@")
         return urlunsplit(self._to._replace(netloc=f"{login}@127.0.0.1:{self._port}"))
+
+    @property
+    def address(self) -> str:
+        """host:port of this side."""
+        return f"127.0.0.1:{self._port}"
 
     async def open(self) -> None:
         """Listen, always on the same port."""
@@ -37,15 +55,9 @@ class FaultProxy:
         """Refuse and drop everything."""
         if self._server is not None:
             self._server.close()
-        for pipe in self._pipes:
-            pipe.cancel()
+        self.cut()
         if self._pipes:
             await asyncio.wait(self._pipes)
-
-    @property
-    def address(self) -> str:
-        """host:port of this side."""
-        return f"127.0.0.1:{self._port}"
 
     def cut(self) -> None:
         """Drop every connection; new ones are welcome."""
@@ -59,7 +71,7 @@ class FaultProxy:
             writer.transport.abort()
             return
         pipes = {
-            asyncio.create_task(self._pass(reader, there_writer)),
+            asyncio.create_task(self._pass(reader, there_writer, back=writer)),
             asyncio.create_task(self._pass(there_reader, writer)),
         }
         self._pipes |= pipes
@@ -68,12 +80,20 @@ class FaultProxy:
             pipe.cancel()
         await asyncio.wait(pipes)
         self._pipes -= pipes
+        self._muted.discard(writer)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter | None = None
+    ) -> None:
+        """Forward one direction; *back* is the client's side if this is the one to the server."""
         try:
             while data := await reader.read(65536):
                 if self.latency:
                     await asyncio.sleep(self.latency)
+                if writer in self._muted:
+                    break
+                if back is not None and COMMIT in data and not await self._may_commit(back):
+                    break
                 if self.allowance is not None:
                     self.allowance -= len(data)
                     if self.allowance < 0:
@@ -88,3 +108,15 @@ class FaultProxy:
             writer.transport.abort()
             with suppress(ConnectionError):
                 await writer.wait_closed()
+
+    async def _may_commit(self, client: asyncio.StreamWriter) -> bool:
+        """Ask whoever waits for a commit; return whether it is passed on."""
+        if self.at_commit is None:
+            return True
+        asked, self.at_commit = self.at_commit, None  # one commit at a time
+        word = await asked(client.get_extra_info("peername")[1])
+        if word is None:
+            self.at_commit = asked
+        elif word == "mute":
+            self._muted.add(client)
+        return word != "lose"

@@ -1,47 +1,31 @@
-"""Guards of the ledger switched off, and places where a process stops or dies; only the nursery installs these.
-
-`off:…` removes a guard from the product. `stop:…` and `die:…` make the schedule certain that needs the guard: they
-strike once in a world, whichever process gets there first.
-"""
+"""Guards of the product switched off, one function each; only the nursery installs these, and traps beside them."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import replace as changed
 from typing import Any
 
 import asyncpg
-from temporalio.worker._activity import _RunningActivity
 
-from holdfast.activities import admit, interceptor
+from holdfast.activities import admit, model
+from holdfast.activities.effects import EffectCall
 from holdfast.activities.model import ModelActivities
-from holdfast.memory import ledger
+from holdfast.contracts import Budget, Call, Run
+from holdfast.memory import decisions, ledger, longterm, runs
 from holdfast.memory.queries import queries
+from tests.conformance.traps import TRAPS, View, replace
 
 __all__ = ["SWITCHES", "install"]
 
 
 def install(names: Iterable[str]) -> None:
-    """Switch these off, or on."""
+    """Switch these guards off, and set these traps."""
     for name in names:
-        SWITCHES[name]()
-
-
-def _patch(where: Any, name: str, new: Any) -> None:  # Any: a module or a class, and a function of it
-    assert hasattr(where, name), f"{where} has no {name} now: mend this switch"
-    setattr(where, name, new)
-
-
-def _first() -> bool:
-    """Whether nobody in this world was here before."""
-    try:
-        os.close(os.open(os.environ["CONFORMANCE_MARK"], os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    return True
+        ({**SWITCHES, **TRAPS})[name]()
 
 
 def _edit(room: str, name: str, *changes: tuple[str, str]) -> None:
@@ -52,7 +36,7 @@ def _edit(room: str, name: str, *changes: tuple[str, str]) -> None:
         found[name] = found[name].replace(old, new)
 
 
-def _ledger_off() -> None:
+def _ledger() -> None:
     """Every claim goes ahead and nothing is remembered of guarded calls; model calls and `pure` steps stay recorded."""
 
     async def claim(*_: Any) -> ledger.Claim:
@@ -61,7 +45,7 @@ def _ledger_off() -> None:
     async def yes(*_: Any) -> bool:
         return True
 
-    async def nothing(*_: Any) -> None:
+    async def nothing(*_: Any, **__: Any) -> None:
         return None
 
     async def complete(*_: Any) -> str:
@@ -69,27 +53,52 @@ def _ledger_off() -> None:
 
     stand_ins = {"claim": claim, "guard": yes, "renew": yes, "fail": yes, "doubt": yes, "release": nothing}
     for name, stand_in in {**stand_ins, "complete": complete}.items():
-        _patch(ledger, name, stand_in)
+        replace(ledger, name, stand_in)
 
 
-def _fence_off() -> None:
-    """Whoever once claimed a call may send it, whatever happened since."""
-    _edit(
-        "ledger",
-        "guard",
-        ("fence = $2 and state = 'in_flight'", "$2::int > 0"),
-        ("held.lease_until > clock_timestamp()", "true"),
-    )
+def _fence() -> None:
+    """Whoever once claimed a call may send it, although another has claimed it since."""
+    _edit("ledger", "guard", ("fence = $2 and", "$2::int > 0 and"))
 
 
-def _lease_off() -> None:
-    """Nobody waits until the lease of another owner has run out, or its request has settled."""
+def _lease() -> None:
+    """Nobody waits until the lease of another owner has run out; so there is nothing its settle time counts from."""
     lease = "extract(epoch from lease_until - clock_timestamp())::float8"
     settle = "extract(epoch from lease_until + settle - clock_timestamp())::float8"
     _edit("ledger", "lock", (lease, "0::float8"), (settle, "0::float8"))
 
 
-def _transaction_off() -> None:
+def _settle() -> None:
+    """Nobody waits until a lost owner's request must have landed, before looking it up."""
+    _edit("ledger", "lock", ("lease_until + settle - clock_timestamp()", "lease_until - clock_timestamp()"))
+
+
+def _look_up() -> None:
+    """Nobody looks a request up that a lost owner sent."""
+
+    async def nothing(_: EffectCall) -> None:
+        return None
+
+    replace(EffectCall, "_look", nothing)
+
+
+def _deadline() -> None:
+    """A person's "not done" is accepted at once."""
+    _edit("ledger", "lock", ("greatest(lease_until, deadline) - clock_timestamp()", "interval '0'"))
+
+
+def _args_hash() -> None:
+    """The ledger takes a call for the one it has, whatever its arguments."""
+    claim = ledger.claim
+
+    async def careless(conn: Any, step: ledger.Step, owner: str, lease: float) -> ledger.Claim:
+        known = await conn.fetchval("select args_hash from effects where key = $1", step.key)
+        return await claim(conn, changed(step, args_hash=known or step.args_hash), owner, lease)
+
+    replace(ledger, "claim", careless)
+
+
+def _transaction() -> None:
     """The ledger row is completed in a transaction of its own, before the slot and the effect."""
     together = ledger.complete
 
@@ -100,81 +109,98 @@ def _transaction_off() -> None:
         await own.close()
         return done
 
-    _patch(ledger, "complete", apart)
+    replace(ledger, "complete", apart)
 
 
-def _message_id_off() -> None:
+def _message_id() -> None:
     """Every message that reaches a workflow is a new one."""
-    _patch(admit, "run_id_for", lambda *_: str(uuid.uuid4()))
+    replace(admit, "run_id_for", lambda *_: str(uuid.uuid4()))
 
 
-def _writer_off() -> None:
+def _writer() -> None:
     """Whoever once wrote a thread may go on writing it, even when another has taken it over."""
     for name in ("hold_for_writer", "lock_for_writer"):
         _edit("threads", name, ("writer = $3", "$3::text <> ''"))
 
 
-def _stop_at_guard() -> None:
-    """Freeze between claim and guard."""
-    guard = ledger.guard
-
-    async def stopping(conn: Any, key: str, fence: int, deadline: float) -> bool:
-        if _first():
-            os.kill(os.getpid(), signal.SIGSTOP)
-        return await guard(conn, key, fence, deadline)
-
-    _patch(ledger, "guard", stopping)
+def _first_reply() -> None:
+    """A second attempt at a model call commits its reply, too."""
+    _edit("ledger", "insert_done", ("do nothing", "do update set result = excluded.result"))
 
 
-def _stop_at_reply() -> None:
-    """Freeze between a model's reply and its commit."""
-    commit = ModelActivities._commit
+def _recorded_reply() -> None:
+    """A model step does not look whether its reply is recorded; whoever lost a race still does."""
+    asked: set[Any] = set()
 
-    async def stopping(self: ModelActivities, *args: Any) -> Any:
-        if _first():
-            os.kill(os.getpid(), signal.SIGSTOP)
-        return await commit(self, *args)
+    async def stored(conn: Any, key: str) -> Any:
+        task = asyncio.current_task()
+        if task in asked:
+            return await ledger.stored(conn, key)
+        asked.add(task)
+        return None
 
-    _patch(ModelActivities, "_commit", stopping)
-
-
-def _die_at_complete() -> None:
-    """Die between the completion of a ledger row and the commit of its transaction."""
-    complete = ledger.complete
-
-    async def dying(conn: Any, key: str, fence: int, args_hash: str, result: dict[str, Any]) -> Any:
-        done = await complete(conn, key, fence, args_hash, result)
-        if _first():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return done
-
-    _patch(ledger, "complete", dying)
+    replace(model, "ledger", View(ledger, stored=stored))
 
 
-def _mute() -> None:
-    """Never beat: Temporal takes every slow activity of this process for lost, and has it tried again."""
+def _approval() -> None:
+    """No call waits for its approval."""
+    read = ModelActivities._read_call
 
-    async def silent(_: float) -> None:
-        await asyncio.Event().wait()
+    def hasty(self: ModelActivities, *args: Any) -> tuple[Call, str | None]:
+        call, why = read(self, *args)
+        if call.state == "approval":
+            call.state = "ready"
+        return call, why
 
-    _patch(interceptor, "_beat", silent)
+    replace(ModelActivities, "_read_call", hasty)
 
 
-def _deaf() -> None:
-    """Never hear that an activity is cancelled: that is a courtesy of Temporal's, and no guard."""
-    _patch(_RunningActivity, "cancel", lambda *_, **__: None)
+def _audit_row() -> None:
+    """A decision counts, and nobody writes down who made it."""
+
+    async def forgetful(*_: Any, **__: Any) -> bool:
+        return True
+
+    replace(decisions, "audit", forgetful)
+
+
+def _budget() -> None:
+    """A run is not told its budget."""
+    read = runs._run
+
+    def generous(row: Any) -> Run:
+        return read(row).model_copy(update={"budget": Budget()})
+
+    replace(runs, "_run", generous)
+
+
+def _event_number() -> None:
+    """Events are numbered by a sequence: it does not go back with a transaction. Needs `create sequence numbers`."""
+    assert "heads.seq + 1" in queries("events")["emit"], "events.emit reads otherwise now: mend this switch"
+    queries("events")["emit"] = "insert into events select $1, nextval('numbers'), $2, $3 returning seq"
+
+
+def _one_memory() -> None:
+    """What is remembered again is remembered twice."""
+    replace(longterm, "point_id", lambda _: str(uuid.uuid4()))
 
 
 SWITCHES: dict[str, Callable[[], None]] = {
-    "off:ledger": _ledger_off,
-    "off:fence": _fence_off,
-    "off:lease": _lease_off,
-    "off:transaction": _transaction_off,
-    "off:message_id": _message_id_off,
-    "off:writer": _writer_off,
-    "stop:guard": _stop_at_guard,
-    "stop:reply": _stop_at_reply,
-    "die:complete": _die_at_complete,
-    "mute": _mute,
-    "deaf": _deaf,
+    "off:ledger": _ledger,
+    "off:fence": _fence,
+    "off:lease": _lease,
+    "off:settle": _settle,
+    "off:look_up": _look_up,
+    "off:deadline": _deadline,
+    "off:args_hash": _args_hash,
+    "off:transaction": _transaction,
+    "off:message_id": _message_id,
+    "off:writer": _writer,
+    "off:first_reply": _first_reply,
+    "off:recorded_reply": _recorded_reply,
+    "off:approval": _approval,
+    "off:audit_row": _audit_row,
+    "off:budget": _budget,
+    "off:event_number": _event_number,
+    "off:one_memory": _one_memory,
 }

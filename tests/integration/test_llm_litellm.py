@@ -50,7 +50,8 @@ conversations:
   - {when: no usage, replies: [{fault: {cut_after: 3}, say: one}]}
   - {when: slow, replies: [{pace: 0.2, say: "one two three four five six seven eight nine ten eleven twelve thirteen"}]}
   - {when: cut off by length, replies: [{say: half an ans, finish: length}]}
-"""
+  - {when: the rule of a table, replies: [{say: "RULE"}]}
+""".replace("RULE", "----- " * 600)
 
 TOOLS = [
     {"type": "function", "function": {"name": name, "description": "", "parameters": {"type": "object"}}}
@@ -101,6 +102,12 @@ async def test_an_answer_with_usage_and_cost(server: ModelServer, *, stream: boo
     if stream:
         assert len(pieces) > 3
         assert "".join(pieces) == reply.text
+
+
+async def test_a_reply_may_repeat_itself(server: ModelServer) -> None:
+    """A hundred equal pieces in a row are no fault: the library would break the reply off, and each try would cost."""
+    reply, _ = await ask(server, "the rule of a table", stream=True)
+    assert (reply.text or "").count("-----") == 600
 
 
 @both

@@ -6,6 +6,8 @@ starts with `keyed` honour the idempotency key: a key seen before gets its first
     python tests/outside/recorder.py --port 0 --log FILE      prints its port on a line of its own
 
     POST /effect/{tool}?delay_before=MS&delay_after=MS        {"key": ..., any arguments}, header Idempotency-Key
+        &land=GATE, &answer=GATE                              takes effect, or answers, once that gate is open
+    POST /open/{gate}                                         opens it, for good
     GET  /lookup/{tool}/{key}                                 200 {"result": ...} or 404
     GET  /count                                               {"effects": N, "deduped": M, "by_tool": {tool: effects}}
 
@@ -22,7 +24,7 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,7 @@ class Recorder:
 
 
 RECORDER = web.AppKey("recorder", Recorder)
+GATES = web.AppKey("gates", defaultdict[str, asyncio.Event])
 
 
 def bad_request(message: str) -> web.HTTPBadRequest:
@@ -94,6 +97,18 @@ def delay(request: web.Request, name: str) -> float:
         return max(0.0, float(request.query.get(name, "0"))) / 1000
     except ValueError:
         raise bad_request(f"{name} must be a number of milliseconds") from None
+
+
+async def passed(request: web.Request, name: str) -> None:
+    """Wait until the gate is open that the query names, if it names one."""
+    if name in request.query:
+        await request.app[GATES][request.query[name]].wait()
+
+
+async def open_gate(request: web.Request) -> web.Response:
+    """Let pass what waits at a gate, and all that comes."""
+    request.app[GATES][request.match_info["gate"]].set()
+    return web.json_response({})
 
 
 async def effect(request: web.Request) -> web.Response:
@@ -110,8 +125,10 @@ async def effect(request: web.Request) -> web.Response:
     if not isinstance(key, str) or not key or inside not in (None, key):
         raise bad_request("give one key, in the header Idempotency-Key or in the body or the same in both")
     await asyncio.sleep(before)
+    await passed(request, "land")
     result = request.app[RECORDER].take(request.match_info["tool"], key, body, request.headers.get("X-Pid"))
     await asyncio.sleep(after)
+    await passed(request, "answer")
     return web.json_response({"result": result})
 
 
@@ -135,7 +152,9 @@ async def serve(port: int, log: Path) -> None:
     """Serve on 127.0.0.1 until SIGTERM or Ctrl-C."""
     app = web.Application(client_max_size=LARGEST_BODY)
     app[RECORDER] = Recorder(log)
+    app[GATES] = defaultdict(asyncio.Event)
     app.router.add_post("/effect/{tool}", effect)
+    app.router.add_post("/open/{gate}", open_gate)
     app.router.add_get("/lookup/{tool}/{key}", lookup)
     app.router.add_get("/count", count)
     stop = asyncio.Event()

@@ -15,6 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.kit import until
+
 PROGRAM = Path(__file__).with_name("recorder.py")
 
 
@@ -49,6 +51,22 @@ async def get(session: aiohttp.ClientSession, path: str) -> tuple[int, dict[str,
     """Ask; give status and answer."""
     async with session.get(path) as response:
         return response.status, await response.json()
+
+
+async def test_gates_hold_an_effect_or_its_answer(tmp_path: Path) -> None:
+    """At a gate a request waits before its effect, or after it; an open gate stays open."""
+    log = tmp_path / "log"
+    with recorder(log) as (url, _):
+        async with aiohttp.ClientSession(url) as session:
+            late = asyncio.create_task(post(session, "/effect/once_pay?land=a", "k1", {}))
+            held = asyncio.create_task(post(session, "/effect/once_pay?answer=b", "k2", {}))
+            await until(lambda: entries(log), "one of them takes effect")
+            await post(session, "/open/a", None, {})
+            assert await late == (200, {"result": "once_pay #2"})
+            assert not held.done()
+            await post(session, "/open/b", None, {})
+            assert await held == (200, {"result": "once_pay #1"})
+            assert await post(session, "/effect/once_pay?land=a&answer=b", "k3", {}) == (200, {"result": "once_pay #3"})
 
 
 async def test_keyed_dedupes_and_the_others_do_not(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
         ({"retry-after": "Thu, 01 Jan 2026 12:01:30 GMT"}, 90.0),
         ({"retry-after": "Thu, 01 Jan 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after": "Fri, 02 Jan 2026 12:01:30 GMT", "Date": "Fri, 02 Jan 2026 12:01:00 GMT"}, 30.0),
         ({"llm_provider-retry-after": "4"}, 4.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "nan"}, None),

@@ -310,7 +310,7 @@ CONTROLS = [
     Control("fence in fail", "keyed", fails_late, "fail", *_FENCE),
     Control("fence in doubt", "keyed", doubts_late, "doubt", *_FENCE),
     Control("fence in release", "keyed", releases_late, "release", *_FENCE),
-    Control("fence in renew", "once", renews_late, "renew", *_FENCE),
+    Control("fence in renew", "once", renews_late, "renew", "e.fence = mine.fence and", ""),
     Control("new fence in take_over", "once", two_senders, "take_over", "fence = fence + 1", "fence = fence"),
     Control("args_hash in claim", "once", asked_with_other_arguments),
     Control(

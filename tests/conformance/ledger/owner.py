@@ -131,7 +131,7 @@ class Owner:
 
     async def renew(self, conn: Connection) -> None:
         """Beat once, on a connection that no tool uses."""
-        await ledger.renew(conn, self.step_.key, self.fence, LEASE)
+        await ledger.renew(conn, {self.step_.key: self.fence}, LEASE)
 
     def give_up(self) -> None:
         """Be cancelled while the tool runs: say so in the ledger; its thread runs on, for nobody can stop it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -213,11 +213,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module")
-def lab(servers: dict[str, str]) -> Iterator[Lab]:
-    """Return connections to a database of the module's own."""
+def lab(servers: dict[str, str], record_testsuite_property: Callable[[str, object], None]) -> Iterator[Lab]:
+    """Return connections to a database of the module's own; `--junitxml` gets what was played."""
     lab = Lab(servers["database_url"])
     yield lab
     lab.close()
+    for name, times in sorted(lab.counts.items()):
+        record_testsuite_property(name, times)
 
 
 @pytest.mark.timeout(3600)

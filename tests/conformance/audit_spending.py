@@ -1,0 +1,126 @@
+"""What must hold of model calls and budgets, (11) (12); `assertions` lists it, the auditor calls it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from tests.conformance.books import Books, Row
+
+__all__ = ["budgets_hold", "recorded_calls_are_not_bought_again", "repeats"]
+
+# Faults so named never come between a model's answer and its record: who is told to go lets his calls finish first.
+_HARMLESS = ("SIGTERM", "memory process")
+# Seconds after a fault in which its harm may show: a frozen worker wakes, and sends what it was about to send, though
+# another has been given the same call.
+_AFTER = timedelta(seconds=2)
+
+
+def repeats(books: Books) -> tuple[int, int]:
+    """Return how many answers of the model were bought and not recorded, and how many faults fell into model calls."""
+    lost = struck = 0
+    for where, bought in _bought(books).items():
+        lost += len(bought) - (where in books.spoken)
+        struck += len(_struck(books, where, bought))
+    return lost, struck
+
+
+def _bought(books: Books) -> dict[tuple[str, int], list[datetime]]:
+    """Return by message and round when the model server was asked, and had it in mind to answer."""
+    bought: dict[tuple[str, int], list[datetime]] = defaultdict(list)
+    for call in books["model_calls"]:
+        if not call["fault"]:
+            bought[call["run"], call["round"]].append(call["at"])
+    return bought
+
+
+def _struck(books: Books, where: tuple[str, int], bought: list[datetime]) -> list[Row]:
+    """Return the faults and stops that fell between the first request of a model call and its record."""
+    reply = books.spoken.get(where)
+    run = next((row for row in books["runs"] if row["message_id"] == where[0]), None)
+    run = None if run is None else books.runs.get(run["merged_into"] or "", run)
+    over = (run or {}).get("ended_at") if reply is None else reply["created_at"]
+    until = max([*bought, *([] if over is None else [over])])
+    found = [
+        fault
+        for fault in books["faults"]
+        if not any(word in fault["kind"] for word in _HARMLESS)
+        and (not fault["threads"] or (run is not None and run["thread"] in fault["threads"]))
+        and fault["until"] + _AFTER >= bought[0]
+        and fault["at"] <= until
+        and (fault["until"] >= bought[0] or not fault["threads"] or _left_open(books, run))
+    ]
+    stop = None if run is None else books.stopped(run["run"])
+    return found if stop is None or reply is not None else [*found, stop]
+
+
+def _left_open(books: Books, run: Row | None) -> bool:
+    """Whether a workflow of the run was taken away in a model step, which may have been about to buy."""
+    return run is not None and any(
+        result is None and given["run_id"] == run["run"] for _, given, result in books.scheduled("model_step")
+    )
+
+
+def recorded_calls_are_not_bought_again(books: Books) -> Iterator[str]:
+    """No recorded model call is bought again; what was bought and not recorded is at most the faults that hit it."""
+    for where, bought in _bought(books).items():
+        about = f"round {where[1]} of {where[0]}"
+        reply = books.spoken.get(where)
+        lost, struck = len(bought) - (reply is not None), _struck(books, where, bought)
+        if _starved(books, bought):
+            continue
+        if lost > len(struck):
+            hit = ", ".join(str(fault.get("kind", "a stop")) for fault in struck) or "none"
+            yield f"{about} was bought {len(bought)} times, {lost} of them for nothing, and the faults then were: {hit}"
+        for at in bought:
+            if reply is not None and at > reply["created_at"] and not _frozen_before(books, reply["created_at"], at):
+                yield f"{about} was bought again at {at} after it had been recorded at {reply['created_at']}"
+    for where in books.spoken.keys() - _bought(books).keys():
+        yield f"round {where[1]} of {where[0]} has a reply that no model gave"
+
+
+def _starved(books: Books, bought: list[datetime]) -> bool:
+    """Whether the machine had no time then: what Temporal does not hear of for two seconds it has tried again.
+
+    Each try may buy once, as if its worker had been killed; `variety` counts them with the repeats.
+    """
+    return any(row["at"] <= bought[-1] and row["until"] + _AFTER >= bought[0] for row in books["starved"])
+
+
+def _frozen_before(books: Books, recorded: datetime, bought: datetime) -> bool:
+    """Whether a process was frozen when it was recorded and woke before it was bought: it had looked before."""
+    return any(
+        "SIGSTOP" in fault["kind"] and fault["at"] <= recorded <= fault["until"] <= bought for fault in books["faults"]
+    )
+
+
+def budgets_hold(books: Books) -> Iterator[str]:
+    """No run goes on when its budget is spent or ends for it sooner, and all that was bought is counted."""
+    bought: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
+    late: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
+    run_of = {row["key"]: row["run"] for row in books["effects"]}
+    for row in sorted((row for row in books["effects"] if row["tool"] == "model"), key=lambda row: row["created_at"]):
+        reply = json.loads(row["result"])
+        if reply.get("status") != "too_long":  # then nothing was sent
+            bought[row["run"]].append((row["created_at"], reply.get("tokens", 0)))
+    for row in books["late"]:
+        if row["tokens"]:
+            late[run_of.get(row["key"], "")].append((row["at"], row["tokens"]))
+    for run in books["runs"]:
+        budget, name = json.loads(run["budget"] or "null") or {}, run["message_id"]
+        calls, others = bought[run["run"]], late[run["run"]]
+        total = sum(tokens for _, tokens in [*calls, *others])
+        if (run["rounds"], run["tokens"]) != (len(calls), total):
+            yield f"{name} counts {run['rounds']} rounds, {run['tokens']} tokens, and bought {len(calls)} and {total}"
+        most, limit = budget.get("rounds"), budget.get("tokens")
+        if most is not None and len(calls) > most:
+            yield f"{name} had {len(calls)} of {most} rounds"
+        before = sum(tokens for _, tokens in calls[:-1])
+        if limit is not None and calls and before >= limit:
+            yield f"{name} went on after {before} of {limit} tokens"
+        if run["state"] == "over_budget" and not (
+            (most is not None and len(calls) >= most) or (limit is not None and total >= limit)
+        ):
+            yield f"{name} is over budget with {len(calls)} of {most} rounds and {total} of {limit} tokens"

@@ -1,0 +1,55 @@
+"""The auditor is able to fail: good books hold, and each of many small changes to them is reported."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import pytest
+
+from tests.conformance import wrongs_effects, wrongs_records, wrongs_runs, wrongs_spending
+from tests.conformance.assertions import ASSERTIONS
+from tests.conformance.audit import judge, verdict
+from tests.conformance.bookkeeping import BOOK
+from tests.conformance.books import Books
+from tests.conformance.doctor import CHANGES, Change
+
+LOADED = (wrongs_effects, wrongs_records, wrongs_runs, wrongs_spending)  # each enters its changes
+WRONGS = [(assertion, change) for assertion, changes in CHANGES.items() for change in changes]
+
+
+@pytest.fixture(scope="module")
+def good() -> Books:
+    """Return the books of a small drive; nobody may change them."""
+    return Books.load(BOOK)
+
+
+def test_good_books_hold(good: Books) -> None:
+    """The books of a drive that went well, with a kill in it, have nothing wrong."""
+    holds, table = judge(good)
+    assert holds, table
+
+
+@pytest.mark.parametrize(("assertion", "change"), WRONGS, ids=[change.__name__ for _, change in WRONGS])
+def test_a_wrong_is_reported(good: Books, assertion: str, change: Change) -> None:
+    """Each change is reported by the assertion that is there for it."""
+    books = Books(copy.deepcopy(good.tables), copy.deepcopy(good.arrivals), copy.deepcopy(good.histories))
+    change(books)
+    findings = verdict(Books(books.tables, books.arrivals, books.histories))
+    assert assertion in {finding.name for finding in findings if finding.wrong}
+
+
+def test_every_assertion_has_been_seen_to_fail() -> None:
+    """There is at least one change for each assertion, and none for an assertion that is no more."""
+    assert CHANGES.keys() == {assertion.__name__ for _, assertion in ASSERTIONS}
+
+
+def test_the_auditor_shares_no_code_with_what_it_judges() -> None:
+    """Loaded as a program, it has imported nothing of the product nor of what drives it."""
+    code = (
+        "import sys, tests.conformance.audit; "
+        "sys.exit(' '.join(name for name in sys.modules if name.partition('.')[0] in ('holdfast', 'temporalio')) or 0)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert found.returncode == 0, f"the auditor imports {found.stderr}"

@@ -1,0 +1,96 @@
+"""How much of everything a drive really had: a drive in which nothing was hit proves nothing. `figures` has these."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+
+from tests.conformance.audit_effects import frozen_double
+from tests.conformance.audit_records import REJECTED
+from tests.conformance.audit_spending import repeats
+from tests.conformance.books import Books, Row, payload
+
+__all__ = ["variety"]
+
+_TEXT, _ARGUMENTS = 2048, 1024  # bytes; longer ones travel by reference
+_ROLLED = "workflowExecutionContinuedAsNewEventAttributes"
+
+
+def variety(books: Books) -> dict[str, int]:
+    """Return by name how often it came about."""
+    states = Counter(row["state"] for row in books["runs"])
+    steered = [row for row in books["runs"] if row["mode"] == "steer"]
+    words = Counter(word["word"] for word in books["words"] if word["taken"] or word["word"] == "signal")
+    repeated, struck = repeats(books)
+    return {
+        "kills and freezes that hit a guarded call in flight": sum(_hit(books, fault) for fault in books["faults"]),
+        "guarded calls taken over by another worker": sum(1 for _ in _taken_over(books)),
+        "workflows that rolled over with an approval pending": sum(_rolled_pending(row) for row in books.histories),
+        "steering messages that joined a run": sum(row["state"] == "merged" for row in steered),
+        "steering messages that came too late": sum(row["state"] != "merged" for row in steered),
+        "messages refused: another agent's thread": states["refused"],
+        "runs stopped by a person": sum(
+            row["state"] == "stopped" and books.stopped(row["run"]) is not None for row in books["runs"]
+        ),
+        "approvals by update": words["approve"],
+        "approvals by signal": words["signal"],
+        "approvals with other arguments": words["edit"],
+        "rejections": sum(str(slot.said).startswith(REJECTED) for slot in books.slots),
+        "questions by AskWorkflow": sum(history["type"] == "AskWorkflow" for history in books.histories),
+        "texts by reference": sum(len(sent["text"] or "") > _TEXT for sent in books["sent"]),
+        "arguments by reference": sum(len(json.dumps(slot.args)) > _ARGUMENTS for slot in books.slots),
+        "results stored whole and passed on in part": sum(slot.blob is not None for slot in books.slots),
+        "calls refused by the remote": sum(slot.tool.endswith("_refused") for slot in books.slots),
+        "runs over budget": states["over_budget"],
+        "model answers bought and not recorded": repeated,
+        "faults that fell into a model call": struck,
+        "seconds in which the machine had no time": round(
+            sum((row["until"] - row["at"]).total_seconds() for row in books["starved"])
+        ),
+        "verifiable calls doubled by a frozen process": sum(
+            count > 1 and frozen_double(books, key) for key, count in books.by_key.items()
+        ),
+    }
+
+
+def _hit(books: Books, fault: Row) -> bool:
+    """Whether a worker that it killed or froze had a guarded call in hand."""
+    if not fault["pids"] or not ("kill" in fault["kind"] or "SIGSTOP" in fault["kind"]):
+        return False
+    return any(
+        change["state"] == "in_flight" and _pid(change) in fault["pids"] and change["at"] <= fault["at"] < until
+        for change, until in _spans(books)
+    )
+
+
+def _spans(books: Books) -> Iterator[tuple[Row, datetime]]:
+    """Yield each change of a guarded call's row, and when the next one was."""
+    last: dict[str, Row] = {}
+    for entry in books["ledger"]:
+        if entry["class"] == "pure":
+            continue
+        if entry["key"] in last:
+            yield last[entry["key"]], entry["at"]
+        last[entry["key"]] = entry
+
+
+def _taken_over(books: Books) -> Iterator[str]:
+    last: dict[str, Row] = {}
+    for entry in books["ledger"]:
+        before, last[entry["key"]] = last.get(entry["key"]), entry
+        if before is not None and before["state"] == entry["state"] == "in_flight" and _pid(before) != _pid(entry):
+            yield entry["key"]
+
+
+def _rolled_pending(history: Row) -> bool:
+    rolled = history["events"][-1].get(_ROLLED)
+    if rolled is None:
+        return False
+    run = (payload(rolled["input"]).get("carry") or {}).get("current") or {}
+    return any(call.get("state") == "approval" for call in run.get("calls") or [])
+
+
+def _pid(entry: Row) -> int:
+    return int(entry["owner"].partition(".")[0])
