@@ -1,7 +1,7 @@
 """A stand-in for a worker: tells that it is ready, notes start and stop in a journal, ends on SIGTERM.
 
-What it does otherwise comes from STAND_IN: `refuse` (or a file of that name) exits with 3, `stubborn` ignores SIGTERM, `parent` starts a child
-that ignores SIGTERM.
+What it does otherwise comes from STAND_IN: `refuse` (or a file of that name) exits with 3, `stubborn` ignores
+SIGTERM, `parent` starts a child that ignores SIGTERM.
 """
 
 from __future__ import annotations
