@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from holdfast import Client
-from holdfast.memory.database import connect, migrate
+from holdfast.memory.database import Connection, connect, migrate
 from holdfast.settings import Settings, load_settings
 
 __all__ = ["PATIENCE", "Process", "World", "until"]
@@ -155,6 +155,17 @@ class World:
         conn = await connect(self.settings.database_url or "")
         try:
             return [dict(row) for row in await conn.fetch(query, *args)]
+        finally:
+            await conn.close()
+
+    @asynccontextmanager
+    async def held(self, lock: str, *args: Any) -> AsyncIterator[Connection]:
+        """Hold a lock that stops one kind of step, as a slow database would."""
+        conn = await connect(self.settings.database_url or "")
+        try:
+            async with conn.transaction():
+                await conn.execute(lock, *args)
+                yield conn
         finally:
             await conn.close()
 
