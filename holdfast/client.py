@@ -180,24 +180,29 @@ class Client:
     ) -> S:
         """Fill a signature: a run of the agent it stands for, on a thread of its own; return it with its outputs.
 
-        The same *message_id* names the same run, also without a thread: what was predicted is not bought again.
+        The same *message_id* names the same run, also without a thread: what was predicted is not bought again. It is
+        refused with other inputs.
 
         Raises:
-            InvalidInput: an input is missing, unknown or does not fit.
+            InvalidInput: an input is missing, unknown or does not fit; or the message id has named other inputs.
             UnknownAgent: no worker has loaded the signature: it belongs into the agents file.
             RunEnded: no valid outputs came of it; `state` says how it ended.
             OutputInvalid: the outputs do not fit the signature as it is here.
             TimeoutError: it has not ended within *timeout* seconds. It goes on.
 
         """
-        from holdfast.typed.signature import agent_name, instance_of, message_of
+        from holdfast.typed.signature import agent_name, check_inputs, instance_of, message_of
 
         given, text = message_of(signature, inputs)
         name = agent_name(signature)
         if thread is None and message_id is not None:
             thread = f"predict-{args_hash({'signature': name, 'message_id': message_id})[:24]}"
         run = await self.start(name, text, thread=thread, message_id=message_id)
-        return instance_of(signature, given, await run.result(timeout))
+        answer = await run.result(timeout)
+        if message_id is not None:
+            asked = await self._link.read(lambda conn: runs.message_text(conn, run.run_id))
+            check_inputs(message_id, given, asked)
+        return instance_of(signature, given, answer)
 
     async def check_agent(self, agent: str, thread: str) -> None:
         """Make sure that this agent may be sent a message on this thread; it need not be there yet.

@@ -171,6 +171,17 @@ def test_a_problem_names_each_place() -> None:
     assert "value.0" in (schema_problem(definition(list[int]), ["x"]) or "")
 
 
+def test_an_expression_that_python_does_not_know_is_left_to_the_type() -> None:
+    """Pydantic's expressions are Rust's; by the schema alone what Python knows is checked, the rest breaks nothing."""
+
+    class Named(BaseModel):
+        name: str = Field(pattern=r"^\p{Lu}\w+$")
+        code: str = Field(pattern="^[A-Z]+$")
+
+    assert schema_problem(definition(Named), {"name": "Émile", "code": "AB"}) is None
+    assert "code: 'ab' does not match" in (schema_problem(definition(Named), {"name": "Émile", "code": "ab"}) or "")
+
+
 def test_a_wrapped_value_is_unwrapped_and_a_bare_one_taken() -> None:
     """Models leave the wrapping out now and then."""
     assert answer_value(definition(list[int]), '{"value": [1]}') == [1]
