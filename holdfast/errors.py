@@ -15,6 +15,7 @@ HoldfastError
 │   ├── UnknownSchedule
 │   ├── ScheduleExists          there is a schedule of that name already
 │   ├── ThreadOwned             the thread belongs to another agent
+│   ├── ThreadFull              too many messages wait on the thread: later there is room again
 │   └── DecisionRefused         a decision does not fit what is pending
 ├── RunEnded                    the run ended without an answer
 ├── OutputInvalid               there is an answer, but not of the type it is read as
@@ -59,6 +60,7 @@ __all__ = [
     "StaleWriter",
     "StorageError",
     "TemporalBinaryNotFound",
+    "ThreadFull",
     "ThreadOwned",
     "ToolAnsweredError",
     "ToolArgumentsInvalid",
@@ -135,6 +137,10 @@ class ScheduleExists(InvalidInput):
 
 class ThreadOwned(InvalidInput):
     """The thread belongs to another agent."""
+
+
+class ThreadFull(InvalidInput):
+    """Too many messages wait on the thread: send it later."""
 
 
 class DecisionRefused(InvalidInput):

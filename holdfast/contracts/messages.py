@@ -106,8 +106,8 @@ class AskResult(Contract):
     answer_ref: str | None = None
     output: Any = Field(None, description="the answer as JSON, where the agent gives typed ones")
     error: str | None = None
-    tokens: int = 0
-    cost_usd: float = 0.0
+    tokens: int = Field(0, description="with those of the agents that it asked")
+    cost_usd: float = Field(0.0, description="with that of the agents that it asked")
     steps: int = 0
 
 
