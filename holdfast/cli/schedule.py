@@ -201,12 +201,12 @@ def show(name: Name, json: Json = False) -> None:
     head.append(f"  asks {view.agent}, {view.when}, {view.time_zone}", "not bold")
     console.print(head, soft_wrap=True)
     console.print(Text(f"  {clean(view.text)}", "italic"), soft_wrap=True)
+    counts = {"skipped": view.skipped, "missed": view.missed, "dropped": view.dropped, "waiting": view.waiting}
     facts = [
         f"thread {view.thread}" if view.thread is not None else "a thread for each",
         f"overlap {view.overlap}",
         f"fired {view.fired}",
-        *(f"{word} {count}" for word, count in (("skipped", view.skipped), ("missed", view.missed)) if count),
-        *([f"waiting {view.waiting}"] if view.waiting else []),
+        *(f"{word} {count}" for word, count in counts.items() if count),
         *([f"{view.remaining} to come"] if view.remaining is not None else []),
     ]
     console.print(Text(f"  {', '.join(facts)}", "dim"), soft_wrap=True)

@@ -263,6 +263,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"every": "1h", "time_zone": "../etc"}, "no time zone"),
     ({"every": "1h", "overlap": "never"}, "skip, buffer_one"),
     ({"every": "1h", "catch_up": "1s"}, "at least 10 s"),
+    ({"every": "1h", "overlap": "allow_all", "pause_on_failure": True}, "does not go with allow_all"),
+    ({"calendar": {"day_of_week": "sat-thu"}}, "within 0 to 7"),
     ({"every": "1h", "remaining": 0}, "at least 1"),
     ({"every": "1h", "start": "2030-01-02", "end": "2030-01-01"}, "ends before"),
     ({"every": "1h", "start": "soon"}, "is no time"),
