@@ -38,6 +38,12 @@ select r.agent, r.definition, r.budget, d.body from runs r join definitions d on
 update runs set agent = $3, definition = $4, budget = case when run_id = $2 then budget else $5 end
 where thread_id = $1 and (run_id = $2 or state = 'queued')
 
+-- name: handed_over
+select exists (
+    select from runs r join events e on e.run_id = r.run_id
+    where r.thread_id = $1 and e.kind = 'handed_off' and e.data ->> 'before' = $2
+)
+
 -- name: give_scope
 update threads set scope = $2 where id = $1 and scope is null
 
