@@ -30,7 +30,7 @@ class Answer(_View, Generic[Out]):
     """What a run came to.
 
     `output` is the text, or where the agent gives typed answers its JSON value, or that as the type it was read as.
-    `text` is what the model wrote.
+    `text` is what the model wrote. `tokens_below` and `cost_usd_below` are what the agents spent that it asked.
     """
 
     run_id: str
@@ -42,6 +42,8 @@ class Answer(_View, Generic[Out]):
     cost_usd: float = 0.0
     steps: int = 0
     rounds: int = 0
+    tokens_below: int = 0
+    cost_usd_below: float = 0.0
 
 
 class RunSummary(_View):

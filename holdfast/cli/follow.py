@@ -212,12 +212,13 @@ async def ending(run: RunHandle) -> tuple[dict[str, Any], RunEnded | None]:
         answer = await run.result()
     except RunEnded as exc:
         status = await run.status()
+        spent = {"cost_usd", "steps", "rounds", "tokens_below", "cost_usd_below"}
         return (
             {
                 "kind": "answer",
                 **status.model_dump(mode="json", include={"run_id", "thread", "state", "error", "usage"}),
                 "output": None,
-                **status.model_dump(mode="json", include={"cost_usd", "steps", "rounds"}),
+                **status.model_dump(mode="json", include=spent),
             },
             exc,
         )

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.cli.below import Below
-from holdfast.cli.text import call_text, clean, cost, duration, one_line, resolve_lines, short, size
+from holdfast.cli.text import call_text, clean, cost, duration, one_line, resolve_lines, short, size, spent
 from holdfast.contracts import Event
 
 __all__ = ["Screen"]
@@ -293,8 +293,7 @@ class Screen:
         told = [
             f"{rounds} round{'s' if rounds != 1 else ''}",
             f"{steps} step{'s' if steps != 1 else ''}",
-            f"{data.get('tokens', 0):,} tokens",
-            cost(data.get("cost_usd", 0.0)),
+            *spent(data),
         ]
         text = Text(self.state.replace("_", " "), style=STATE_STYLE.get(self.state, "red"))
         if data.get("error"):

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from holdfast.cli.screen import Screen
-from holdfast.cli.text import ago, call_text, clean, cost, duration, one_line
+from holdfast.cli.text import ago, call_text, clean, duration, one_line, spent
 from holdfast.contracts import Event
 from holdfast.views import MessageView
 
@@ -69,13 +69,13 @@ class TalkScreen(Screen):
         self.console.print(Text(clean(text.strip("\n"))), highlight=False)
 
     def _ended(self, event: Event, data: dict[str, Any]) -> None:
-        self.tokens += int(data.get("tokens") or 0)
-        self.cost_usd += float(data.get("cost_usd") or 0.0)
+        self.tokens += int(data.get("tokens") or 0) + int(data.get("tokens_below") or 0)
+        self.cost_usd += float(data.get("cost_usd") or 0.0) + float(data.get("cost_usd_below") or 0.0)
         if data.get("state") != "done":
             super()._ended(event, data)
             return
         self.state = "done"
-        told = f"{int(data.get('tokens') or 0):,} tokens · {cost(data.get('cost_usd') or 0.0)}"
+        told = " · ".join(spent(data))
         self.console.print(Padding(Text(told, style="dim"), (0, 0, 0, 2)))
 
 
