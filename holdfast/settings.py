@@ -92,7 +92,7 @@ class Settings(BaseSettings):
 
     # Sizes
     text_max: int = Field(4 * KiB * KiB, ge=1, description="Longest message accepted.")
-    text_inline: int = Field(2 * KiB, ge=1, description="Longer message text travels by reference.")
+    text_inline: int = Field(2 * KiB, ge=1, le=2 * KiB, description="Longer message text travels by reference.")
     args_inline: int = Field(1 * KiB, ge=1, description="Longer tool arguments travel by reference.")
     result_inline: int = Field(16 * KiB, ge=256, description="Longer tool results are stored whole, passed on trimmed.")
     result_max: int = Field(64 * KiB * KiB, ge=KiB, description="A tool result over this is an error.")
