@@ -14,7 +14,7 @@ from holdfast.errors import InvalidInput, StackNotRunning, ThreadOwned, UnknownA
 from holdfast.handles import RunHandle, check_prefix
 from holdfast.ids import args_hash, check_part, workflow_id_for
 from holdfast.link import Link
-from holdfast.memory import runs, threads
+from holdfast.memory import family, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.settings import Settings, load_settings
 from holdfast.views import Answer, MessageView, RunSummary
@@ -231,7 +231,9 @@ class Client:
         if agent not in known:
             raise UnknownAgent(_no_such_agent(agent, sorted(known)))
         row = await threads.find(conn, self._link.tenant, thread)
-        if row is not None and row.agent != agent:
+        if row is None or row.agent in (None, agent):
+            return
+        if not await family.handed_over(conn, row.id, agent):  # else whoever it belongs to now will answer
             raise ThreadOwned(
                 f"thread {thread!r} belongs to agent {row.agent!r}, so {agent!r} cannot answer there. "
                 f"Send it to {row.agent!r}, or start another thread."

@@ -39,9 +39,10 @@ update runs set agent = $3, definition = $4, budget = case when run_id = $2 then
 where thread_id = $1 and (run_id = $2 or state = 'queued')
 
 -- name: handed_over
+-- By way of the thread's messages, which are found by its number; asked only for a name that is not the owner's.
 select exists (
-    select from runs r join events e on e.run_id = r.run_id
-    where r.thread_id = $1 and e.kind = 'handed_off' and e.data ->> 'before' = $2
+    select from (select distinct run_id from messages where thread_id = $1) m join events e on e.run_id = m.run_id
+    where e.kind = 'handed_off' and e.data ->> 'before' = $2
 )
 
 -- name: give_scope

@@ -110,9 +110,11 @@ async def test_the_conversation_moves_and_stays(world: World) -> None:
     systems = {entry["body"]["messages"][0]["content"] for entry in world.models.journal}
     assert systems == {"You are triage.", "You are billing."}
     with pytest.raises(ThreadOwned, match="belongs to agent 'billing'"):
-        await client.start("triage", "hello", thread="both")
-    later = await client.start("billing", "hello", thread="both")
-    assert (await later.result(timeout=60)).output == "billing: hello"
+        await client.start("other", "hello", thread="both")
+    for agent in ("billing", "triage"):  # who knows of the move, and who does not
+        later = await client.start(agent, f"hello {agent}", thread="both")
+        assert (await later.result(timeout=60)).output == f"billing: hello {agent}"
+        assert (await later.status()).agent == "billing"
 
 
 async def test_it_may_move_back_and_an_unknown_agent_is_an_error(world: World) -> None:
@@ -148,6 +150,22 @@ async def test_what_waits_behind_is_the_new_agents(world: World) -> None:
     assert (await run.result(timeout=60)).output == "billing: noted by billing"
     assert (await queued.result(timeout=60)).output == "billing: and then?"
     assert {row["run"] for row in await _owner(world, "queue")} == {"billing"}
+
+
+async def test_a_thread_that_nobody_was_found_for_is_free(world: World) -> None:
+    """A question to an agent that is not there leaves the thread to whoever comes."""
+    client = await world.client()
+    temporal = await histories.connect(world.settings)
+    refused: AskResult = await temporal.execute_workflow(
+        ASK_WORKFLOW,
+        Ask(agent="nobody", text="hello", thread="free"),
+        id=f"{world.settings.tenant}-free",
+        task_queue=world.settings.task_queue,
+        result_type=AskResult,
+    )
+    assert refused.state == "refused"
+    run = await client.start("billing", "hello", thread="free")
+    assert (await run.result(timeout=60)).output == "billing: hello"
 
 
 async def test_whoever_could_not_know_is_answered_by_the_new_owner(world: World) -> None:
