@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -23,44 +21,17 @@ from holdfast.testing import ModelServer
 from holdfast.workflows import inbox
 from tests import histories, standalone
 from tests.conftest import MakeWorld
+from tests.integration._schedules import AGENTS, Model, answered, clerks
 from tests.kit import World, until
 
-AGENTS = """
-from holdfast import Agent
-
-clerk = Agent(name="clerk", model="openai/test")
-"""
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-class Model:
-    """Says what it heard; what has `hold` in it waits until it is let go."""
-
-    def __init__(self) -> None:
-        self.let_go = asyncio.Event()
-
-    async def reply(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer one request."""
-        said = request["messages"][-1]["content"]
-        if "hold" in said:
-            await self.let_go.wait()
-        return {"say": f"heard {said}"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
     """Return one world with a worker for all tests of this file."""
-    model = Model()
-    async with ModelServer(reply=model.reply, bodies=False) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url)
-        world.models = model
-        await world.worker()
+    async with clerks(make_shared_world) as world:
         yield world
-        model.let_go.set()
-        desk = (await world.client()).schedules
-        for view in await desk.list():
-            await desk.delete(view.name)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -69,19 +40,7 @@ async def desk(world: World) -> ScheduleDesk:
     return (await world.client()).schedules
 
 
-async def ended(desk: ScheduleDesk, name: str, count: int) -> ScheduleView:
-    """Wait until the last so many occurrences have ended."""
-
-    async def look() -> ScheduleView | None:
-        view = await desk.get(name)
-        done = [occurrence for occurrence in view.recent if occurrence.ended_at is not None]
-        return view if len(done) >= count else None
-
-    view: ScheduleView = await until(look, f"{count} occurrences of {name} have ended")
-    return view
-
-
-CHANGES = {  # cron line: from, to, the local times that a backfill asks about
+CHANGES = {  # cron line, from, to, and the local times that a backfill asks about
     "into summer": ("0 7 * * *", "2026-03-28", "2026-03-31", ["28T07:00 +0100", "29T07:00 +0200", "30T07:00 +0200"]),
     "out of summer": ("0 7 * * *", "2025-10-25", "2025-10-28", ["25T07:00 +0200", "26T07:00 +0100", "27T07:00 +0100"]),
     "a time that is skipped": ("30 2 * * *", "2026-03-28", "2026-03-31", ["28T02:30 +0100", "30T02:30 +0200"]),
@@ -97,7 +56,7 @@ async def test_a_change_of_the_clock(world: World, desk: ScheduleDesk, name: str
     text = "{time:%dT%H:%M %z}"
     await desk.create(called, "clerk", text, cron=cron, time_zone="Europe/Berlin", thread=called, paused=True)
     assert len(await desk.backfill(called, start, end)) == len(wanted)
-    await ended(desk, called, len(wanted))
+    await answered(desk, called, len(wanted))
     client = await world.client()
     told = [str((message.body or {}).get("content")) for message in await client.history(called)]
     assert told == [line for time in wanted for line in (time, f"heard {time}")]
@@ -124,7 +83,7 @@ async def test_what_is_skipped_does_not_take_place_later(world: World, desk: Sch
     view = await desk.get("picky")
     assert (view.waiting, view.dropped, view.fired) == (0, 0, 1)
     world.models.let_go.set()
-    view = await ended(desk, "picky", 1)
+    view = await answered(desk, "picky", 1)
     assert (view.fired, [occurrence.state for occurrence in view.recent]) == (1, ["done"])
 
 
@@ -141,7 +100,7 @@ async def test_after_an_outage_what_is_not_too_old_takes_place() -> None:
         for name, catch_up in (("patient", "10m"), ("hasty", "10s")):
             made = await desk.create(name, "clerk", "{time}", every="2s", overlap="buffer_all", catch_up=catch_up)
             first[name] = made.next[0]
-        await ended(desk, "hasty", 1)
+        await answered(desk, "hasty", 1)
         stack = read_stack(Path(given["folder"]) / "home")
         assert stack is not None
         temporal = psutil.Process(next(each.pid for each in stack.children if each.name == "temporal"))
