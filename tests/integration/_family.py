@@ -72,6 +72,7 @@ boss = Agent(
     ],
 )
 thrifty = Agent("thrifty", "openai/test", "You are boss.", tools=[leaf, middle], budget=Budget(tokens=200))
+crowded = Agent("crowded", "openai/test", "You are boss.", tools=[leaf], budget=Budget(tokens=1500))
 '''
 )
 

@@ -188,6 +188,24 @@ async def test_a_budget_holds_for_the_whole_tree(world: World) -> None:
     assert status.tokens + status.tokens_below == total[0]["n"] >= 200
 
 
+async def test_twenty_at_once_exceed_a_budget_by_the_calls_under_way(world: World) -> None:
+    """None begins a model call once the budget is spent: over it are at most the twenty that had begun."""
+    client = await world.client()
+    run = await client.start("crowded", "twenty", thread="crowded")
+    with pytest.raises(RunEnded, match="of 1500 tokens of this run are used, sub-agents included"):
+        await run.result(timeout=120)
+    assert {child["state"] for child in await family(world, run)} <= {"done", "over_budget"}
+    [calls] = await world.rows(
+        "select sum(t)::int as total, max(t) as largest from (select (e.data ->> 'tokens_in')::int"
+        " + (e.data ->> 'tokens_out')::int as t from events e join runs r on r.run_id = e.run_id"
+        " where e.kind = 'replied' and r.root_run_id = $1) as below",
+        run.run_id,
+    )
+    own = (await run.status()).tokens
+    assert 1500 <= own + calls["total"] <= 1500 + 20 * calls["largest"]
+    assert (await run.status()).tokens_below == calls["total"]
+
+
 async def test_parent_and_child_roll_over_while_others_work(make_shared_world: MakeWorld) -> None:
     """Both continue as new in between; each hears of the other all the same."""
     async with ModelServer(SCRIPT) as models:
