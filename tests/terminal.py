@@ -29,6 +29,13 @@ def refund(ctx: ToolContext, order_id: str, amount: float) -> str:
     """Pay money back."""
     return f"refunded {amount} for {order_id}"
 
+@tool(effect="once", approval="always")
+def book(flight: str) -> str:
+    """Book a flight."""
+    return f"booked {flight}"
+
+booker = Agent(name="booker", model="openai/test", instructions="Book.", tools=[book])
+desk = Agent(name="desk", model="openai/test", instructions="Travel.", tools=[booker], handoffs=["clerk"])
 support = Agent(name="support", model="openai/test", instructions="Help.", tools=[order_status, refund])
 clerk = Agent(name="clerk", model="openai/test", instructions="File.")
 '''
@@ -39,6 +46,18 @@ conversations:
     replies:
       - call: {refund: {order_id: "17", amount: 40}}
       - say: "The tool said: {{last_tool}}"
+  - when: please book
+    replies:
+      - call: {book: {flight: LH1}}
+      - say: "{{last_tool}}"
+  - when: a trip
+    replies:
+      - call: {booker: {message: please book}}
+      - say: "Booker said: {{last_tool}}"
+  - when: my files
+    replies:
+      - call: {hand_off_to_clerk: {}}
+      - say: the clerk speaks
   - when: story
     replies:
       - say: "once upon a time there was an order that came late but came in the end and all were glad"

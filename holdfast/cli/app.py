@@ -91,8 +91,9 @@ def _with_client(work: Callable[[Client], Awaitable[Any]], *, asks: bool = False
         done, _ = await asyncio.wait([working], timeout=None if asks else 1.0)
         if not done:
             from holdfast.cli.stack import progress
+            from holdfast.cli.waiting import Waiting
 
-            with progress().status(" waiting", spinner="dots"):
+            with Waiting(progress(), "waiting"):
                 await asyncio.wait([working])
         return await working
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from holdfast.cli.follow import print_json
 from holdfast.cli.text import clean, duration, one_line
+from holdfast.cli.waiting import Waiting
 from holdfast.errors import AgentsFileError, ConfigurationError, MissingModelKey
 from holdfast.settings import Settings
 
@@ -145,7 +146,7 @@ def dev(settings: Settings, *, as_json: bool = False) -> None:
         "log_level" in settings.model_fields_set
     )  # its lines come by notify
     began = time.monotonic()
-    status = console.status(Text(" starting Temporal, PostgreSQL, memory and workers", style="cyan"), spinner="dots")
+    status = Waiting(console, "starting Temporal, PostgreSQL, memory and workers")
     status.start()
     up = False
 
@@ -205,8 +206,12 @@ def ensure_stack(settings: Settings, given: Path | None, console: Console) -> Se
         )
     agents = inspect_agents(settings)
     began = time.monotonic()
-    with console.status(Text(" starting a stack in the background", style="cyan"), spinner="dots"):
-        info = start_detached(settings)
+    try:
+        with Waiting(console, "starting a stack in the background") as waiting:
+            info = start_detached(settings, hear=waiting.say)
+    except KeyboardInterrupt:
+        console.print(Text("the stack goes on starting; `holdfast down` ends it", style="dim"))
+        raise
     line = f"started a stack in the background ({duration(time.monotonic() - began)}); it ends after "
     line += f"{settings.idle_exit / 60:.0f} idle minutes, or by `holdfast down`. Web UI: {info.temporal_ui}"
     console.print(Text(line, style="dim"), soft_wrap=True)
@@ -229,7 +234,7 @@ def _until_loaded(settings: Settings, info: StackInfo, console: Console) -> None
     wanted, found, deadline = file_hash(info.agents), info, time.monotonic() + settings.scaled(settings.start_timeout)
     if info.agents_version is None or wanted in (None, info.agents_version):
         return
-    with console.status(Text(f" {info.agents.name} has changed: the workers load it", style="cyan"), spinner="dots"):
+    with Waiting(console, f"{info.agents.name} has changed: the workers load it"):
         while found.agents_version != wanted and found.agents_refused != wanted and time.monotonic() < deadline:
             time.sleep(0.1)
             found = read_stack(settings.home) or found
@@ -247,7 +252,7 @@ def down(settings: Settings, *, as_json: bool = False) -> None:
     from holdfast.server import stop_stack
 
     console = progress(as_json=as_json)
-    with console.status(Text(" stopping", style="cyan"), spinner="dots"):
+    with Waiting(console, "stopping"):
         ran = stop_stack(settings.home, grace=settings.stop_grace)
     where = settings.home.absolute()
     if as_json:
@@ -261,7 +266,7 @@ def doctor(settings: Settings, *, as_json: bool = False) -> int:
     from holdfast.server import doctor as look
 
     console = Console(highlight=False)
-    with progress(as_json=as_json).status(Text(" looking", style="cyan"), spinner="dots"):
+    with Waiting(progress(as_json=as_json), "looking"):
         checks = look(settings)
     good = all(check.ok for check in checks)
     if as_json:

@@ -14,7 +14,9 @@ from importlib.util import find_spec
 
 from holdfast.errors import HoldfastError
 from holdfast.server.binary import CLI_VERSION, find_binary
+from holdfast.server.lock import lock_holder
 from holdfast.server.postgres import binaries
+from holdfast.server.starting import now_starting
 from holdfast.server.state import is_alive, read_stack, read_state
 from holdfast.settings import Settings
 
@@ -143,6 +145,10 @@ def _stack(settings: Settings) -> Check:
     info = read_stack(home)
     if info is None:
         left = read_state(home)
+        said = now_starting(home)
+        if said is not None:
+            told = f": {said}" if said else ""
+            return Check("stack", ok=True, detail=f"starting (pid {lock_holder(home)}){told}")
         if left is None:
             return Check("stack", ok=True, detail="none runs in this folder")
         if is_alive(left.supervisor):

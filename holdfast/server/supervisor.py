@@ -33,6 +33,7 @@ from holdfast.server.ports import choose_ports, wanted_ports
 from holdfast.server.postgres import EmbeddedPostgres
 from holdfast.server.processes import ChildProcess, ProcessSpec
 from holdfast.server.reload import Reloader
+from holdfast.server.starting import tell_start
 from holdfast.server.state import ProcessInfo, StackInfo, environment_for, write_state
 from holdfast.server.temporal import EmbeddedTemporal
 from holdfast.settings import Settings
@@ -90,10 +91,13 @@ class Supervisor:
         self._migrate = migrate
         self._notify_person = notify
         self._children: list[ChildProcess] = []
+        self._starting = False
 
     def notify(self, line: str) -> None:
-        """Log a line and pass it to whoever watches."""
+        """Log a line and pass it to whoever watches, or waits for the start."""
         _log.info(line)
+        if self._starting:
+            tell_start(self.home, line)
         if self._notify_person is not None:
             self._notify_person(line)
 
@@ -106,6 +110,8 @@ class Supervisor:
             StorageError: the migrations failed.
 
         """
+        self._starting = True
+        tell_start(self.home, "")
         ended = await asyncio.to_thread(end_leftovers, self.home)
         if ended:
             self.notify(f"the last supervisor here was killed; ended what it left running: {', '.join(ended)}")
@@ -125,6 +131,8 @@ class Supervisor:
             self._add(spec)
         await _all(child.wait_ready(timeout=timeout) for child in self._children)
         self._update(ready=True)
+        self._starting = False
+        tell_start(self.home, None)
         return self.info
 
     async def _servers(self, ports: dict[str, int]) -> list[ProcessSpec]:
