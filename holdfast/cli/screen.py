@@ -200,8 +200,11 @@ class Screen:
         else:
             self.line("○", "answered", style="blue", more=more)
         for call in calls:
-            self._running[call["step"]] = call["tool"]
             self.line("→", call_text(call["tool"], call.get("args"), self._width(2)), style="blue")
+            if call.get("error"):
+                self.line("✗", f"not made: {one_line(str(call['error']), 300)}", style="red")
+            else:
+                self._running[call["step"]] = call["tool"]
         self._now()
 
     def _now(self) -> None:

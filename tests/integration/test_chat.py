@@ -284,7 +284,7 @@ async def test_the_agents_below_are_heard_and_answered(terminal: Terminal, tmp_p
         ("send this?", b"y\r"),
         ("Booker said: booked LH2", b"/quit\r"),
         agent="desk",
-        editor=script(tmp_path, "sed -i s/LH1/LH2/ \"$1\""),
+        editor=script(tmp_path, 'sed -i s/LH1/LH2/ "$1"'),
     )
     code, seen = await chat(terminal, (READY, b"last: a trip\r"), (question, b"\x04"), agent="desk")
     assert "goes on" in seen
