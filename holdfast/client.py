@@ -74,7 +74,7 @@ class Client:
         """The MCP servers that workers have met: `servers()`, `tools(server)`, `accept(tools)`."""
         from holdfast.mcp.desk import ServerDesk
 
-        return ServerDesk(self._link.read)
+        return ServerDesk(self._link.read, self.settings.home)
 
     @property
     def schedules(self) -> ScheduleDesk:

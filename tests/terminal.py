@@ -92,7 +92,7 @@ class Terminal:
     @property
     def command(self) -> list[str]:
         """The command line of this very checkout."""
-        return [sys.executable, "-c", "from holdfast.cli import main; main()"]
+        return [sys.executable, "-X", "faulthandler", "-c", "from holdfast.cli import main; main()"]
 
     def environment(self) -> dict[str, str]:
         """Return the variables of a command: the world's, the client's tenant, on a screen of known width."""
@@ -165,7 +165,13 @@ async def on_a_terminal(
                 process.send_signal(signal.SIGINT)
             else:
                 os.write(ours, answer)
-        code = await asyncio.wait_for(process.wait(), PATIENCE)
+        try:
+            code = await asyncio.wait_for(process.wait(), PATIENCE)
+        except TimeoutError:
+            process.send_signal(signal.SIGABRT)  # it tells where it stands, and ends
+            await process.wait()
+            text = seen.decode(errors="replace")[-6000:]
+            raise AssertionError(f"{argv} did not end within {PATIENCE:.0f} s:\n{text}") from None
         return code, seen.decode(errors="replace")
     finally:
         loop.remove_reader(ours)

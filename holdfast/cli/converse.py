@@ -68,6 +68,8 @@ class _Lines:
         async with await Client.connect(settings) as client:
             await client.check_agent(self._agent, self._thread)
             self._console.print(Text(f"  thread {self._thread}", style="dim"))
+            if can_ask() and not self._as_json:
+                self._console.print(Text("  each line is a message; Ctrl-D leaves", style="dim"))
             async for line in _lines():
                 if not line.strip():
                     continue

@@ -21,7 +21,7 @@ from holdfast.errors import AgentsFileError, ConfigurationError, MissingModelKey
 from holdfast.settings import Settings
 
 if TYPE_CHECKING:
-    from holdfast.contracts import AgentDefinition
+    from holdfast.contracts import AgentDefinition, ToolDefinition
     from holdfast.server import StackInfo
 
 __all__ = ["AgentLine", "dev", "doctor", "down", "ensure_stack", "inspect_agents", "progress", "ready_screen"]
@@ -38,6 +38,7 @@ class AgentLine:
     model: str
     tools: tuple[tuple[str, str], ...]  # (name, remarks)
     keys: tuple[str, ...] = ()  # variables of which one would give the wanted model
+    typed: bool = False  # it answers in a type: perhaps one that is asked in another, too
 
     @property
     def stand_in(self) -> bool:
@@ -73,10 +74,14 @@ def _agent_line(agent: AgentDefinition, settings: Settings) -> AgentLine:
         )
     except MissingModelKey as exc:
         raise ConfigurationError(f"agent {agent.name!r}: {exc}") from exc
-    tools = tuple(
-        (tool.name, f"{tool.effect}, asks first" if tool.approval == "always" else tool.effect) for tool in agent.tools
-    )
-    return AgentLine(agent.name, wanted, model, tools, KEY_VARIABLES.get(split_model(wanted)[0], ()))
+    tools = tuple((tool.name, _remarks(tool)) for tool in agent.tools)
+    keys = KEY_VARIABLES.get(split_model(wanted)[0], ())
+    return AgentLine(agent.name, wanted, model, tools, keys, typed=agent.output is not None)
+
+
+def _remarks(tool: ToolDefinition) -> str:
+    kind = "hand-off" if tool.handoff else "agent" if tool.agent else tool.effect
+    return f"{kind}, asks first" if tool.approval == "always" else kind
 
 
 def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: float, width: int = 100) -> Table:
@@ -84,6 +89,8 @@ def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: f
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
+    from holdfast.mcp.away import away
+
     grid.add_row("", "")
     grid.add_row("Holdfast", Text(f"is up, after {duration(took)}", style="bold green"))
     grid.add_row("Web UI", Text(info.temporal_ui or "none", style="cyan"))
@@ -102,6 +109,8 @@ def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: f
         if agent.tools:
             tools = ", ".join(f"{name} ({remarks})" for name, remarks in agent.tools)
             grid.add_row("", Text(f"  {one_line(tools, max(width * 3, 200))}", style="dim"))
+    for server, why in away(info.home).items():
+        grid.add_row("MCP", Text(f"{server} is away: {one_line(why, 500)}", style="yellow"))
     stand_ins = [agent for agent in agents if agent.stand_in]
     if stand_ins or any(agent.model.startswith("offline/") for agent in agents):
         grid.add_row("", "")
@@ -111,7 +120,7 @@ def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: f
             note += f" For {stand_ins[0].wanted}, set {keys[0]} and start again."
         grid.add_row("Offline", Text(note, style="yellow"))
     grid.add_row("", "")
-    name = agents[0].name if agents else "AGENT"
+    name = next((agent.name for agent in agents if not agent.typed), "AGENT")
     grid.add_row("Try", Text(f'holdfast run {name} "your question"', style="bold"))
     grid.add_row("", Text("holdfast runs", style="bold"))
     grid.add_row("", Text("holdfast ui RUN", style="bold"))

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from holdfast.errors import HoldfastError
-from holdfast.server.binary import CLI_VERSION, find_binary
+from holdfast.server.binary import CLI_VERSION, find_binary, way_to_get
 from holdfast.server.lock import lock_holder
 from holdfast.server.postgres import binaries
 from holdfast.server.starting import now_starting
@@ -67,11 +67,14 @@ def _temporal(settings: Settings) -> Check:
         return Check("temporal", ok=True, detail=f"server at {settings.temporal_address} (TEMPORAL_ADDRESS)")
     binary = find_binary(settings)
     if binary is None:
+        way = way_to_get()
+        if way is not None:
+            return Check("temporal", ok=True, detail=f"no `temporal` binary yet: the first start {way}")
         hint = (
-            f"the first start downloads it, or builds it where Go is installed (Temporal CLI {CLI_VERSION}); "
-            "or install it yourself (https://docs.temporal.io/cli), or set HOLDFAST_TEMPORAL_BINARY or TEMPORAL_ADDRESS"
+            f"install the Temporal CLI (https://docs.temporal.io/cli), or Go, which builds {CLI_VERSION}; "
+            "or set HOLDFAST_TEMPORAL_BINARY or TEMPORAL_ADDRESS"
         )
-        return Check("temporal", ok=False, detail="no `temporal` binary yet", hint=hint)
+        return Check("temporal", ok=False, detail="no `temporal` binary, and none can be downloaded", hint=hint)
     said = subprocess.run([str(binary), "--version"], capture_output=True, text=True, timeout=20, check=False)
     good = said.returncode == 0 and "temporal version" in said.stdout
     hint = "" if good else "this is not a working Temporal CLI: remove it, or set HOLDFAST_TEMPORAL_BINARY to another"

@@ -7,12 +7,9 @@ Order of stop: agent workers, memory, Temporal, PostgreSQL.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
@@ -33,6 +30,7 @@ from holdfast.server.ports import choose_ports, wanted_ports
 from holdfast.server.postgres import EmbeddedPostgres
 from holdfast.server.processes import ChildProcess, ProcessSpec
 from holdfast.server.reload import Reloader
+from holdfast.server.signals import signals
 from holdfast.server.starting import tell_start
 from holdfast.server.state import ProcessInfo, StackInfo, environment_for, write_state
 from holdfast.server.temporal import EmbeddedTemporal
@@ -274,7 +272,7 @@ async def run_stack(
     """
     with folder_lock(settings.home.absolute()):
         supervisor = Supervisor(settings, detached=detached, workers=workers, migrate=migrate, notify=notify)
-        with _signals() as (stopping, rolling):
+        with signals() as (stopping, rolling):
             try:
                 await _run(supervisor, on_ready, stopping, rolling, detached=detached)
             finally:
@@ -365,39 +363,3 @@ async def _all(waits: Iterator[Awaitable[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _terminal_is_gone() -> bool:
-    """Tell a closed terminal from a SIGHUP that somebody sent: asking a terminal that is gone fails."""
-    try:
-        os.tcgetpgrp(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
-    except (OSError, ValueError):
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Turn SIGINT and SIGTERM into the first event, SIGHUP into the second. Off the main thread: neither."""
-    stopping, rolling = asyncio.Event(), asyncio.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopping, rolling
-        return
-    loop = asyncio.get_running_loop()
-    ignores_hang_up = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # started by nohup
-    had_terminal = sys.__stdin__ is not None and not sys.__stdin__.closed and sys.__stdin__.isatty()
-
-    def hang_up() -> None:
-        if not (had_terminal and _terminal_is_gone()):
-            rolling.set()
-        elif not ignores_hang_up:
-            stopping.set()
-
-    loop.add_signal_handler(signal.SIGINT, stopping.set)
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
-    try:
-        yield stopping, rolling
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.remove_signal_handler(number)
