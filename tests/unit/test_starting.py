@@ -1,4 +1,4 @@
-"""What is told while something is not there yet: a stack that starts, an MCP server that is away, no standard output."""
+"""What is told while something is not there: a stack that starts, an MCP server that is away, a standard output."""
 
 from __future__ import annotations
 
