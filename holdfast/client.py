@@ -74,7 +74,7 @@ class Client:
         """The MCP servers that workers have met: `servers()`, `tools(server)`, `accept(tools)`."""
         from holdfast.mcp.desk import ServerDesk
 
-        return ServerDesk(self._link.read)
+        return ServerDesk(self._link.read, self.settings.home)
 
     @property
     def schedules(self) -> ScheduleDesk:
@@ -236,7 +236,8 @@ class Client:
         if not await family.handed_over(conn, row.id, agent):  # else whoever it belongs to now will answer
             raise ThreadOwned(
                 f"thread {thread!r} belongs to agent {row.agent!r}, so {agent!r} cannot answer there. "
-                f"Send it to {row.agent!r}, or start another thread."
+                f"Send it to {row.agent!r}, or start another thread.",
+                owner=row.agent or "",
             )
 
     async def get(self, run: str) -> RunHandle:
@@ -285,11 +286,14 @@ class Client:
 
 def _addressed(settings: Settings) -> tuple[Settings, bool]:
     """Return *settings* with both addresses, their own or those of the stack here, and whether they are the stack's."""
-    from holdfast.server import read_stack, settings_for
+    from holdfast.server import now_starting, read_stack, settings_for
 
     info = read_stack(settings.home)
     if settings.temporal_address and settings.database_url:
         return settings, info is not None and info.database_url == settings.database_url
+    if info is None and (said := now_starting(settings.home)) is not None:
+        told = f" ({said})" if said else ""
+        raise StackNotRunning(f"The stack in {settings.home.absolute()} is being started{told}. Try again in a moment.")
     if info is None:
         raise StackNotRunning(
             f"No Holdfast stack runs in {settings.home.absolute()}. Start one with `holdfast dev`, change to the "

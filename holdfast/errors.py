@@ -138,6 +138,11 @@ class ScheduleExists(InvalidInput):
 class ThreadOwned(InvalidInput):
     """The thread belongs to another agent."""
 
+    def __init__(self, message: str | None = None, *, owner: str = "") -> None:
+        """Keep the name of its *owner* beside the message."""
+        super().__init__(message)
+        self.owner = owner
+
 
 class ThreadFull(InvalidInput):
     """Too many messages wait on the thread: send it later."""

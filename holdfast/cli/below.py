@@ -23,6 +23,10 @@ class Below:
     def __contains__(self, run_id: object) -> bool:
         return run_id in self._names
 
+    def name(self, run_id: str) -> str:
+        """Return how the lines call a run below: its agent, with those between."""
+        return self._names.get(run_id, short(run_id))
+
     def started(self, event: Event) -> Line:
         """Take in that a run was asked for, and return the line that says so."""
         data = event.data
@@ -42,7 +46,7 @@ class Below:
     def lines(self, event: Event) -> list[Line]:
         """Return what is shown of an event of a run below: calls, failures, and what waits for a person."""
         data = event.data
-        who = self._names.get(event.run_id, short(event.run_id))
+        who = self.name(event.run_id)
         if event.kind == "replied":
             calls = data.get("calls") or []
             return [("→", f"{who}  {call_text(call['tool'], call.get('args'), _SHOWN)}", "dim", "") for call in calls]

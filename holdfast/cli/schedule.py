@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from holdfast.cli import complete
+from holdfast.cli.reach import with_client
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,14 +38,7 @@ _SHOWN = 5  # next times that `show` lists
 
 
 def _with_desk(work: Callable[[ScheduleDesk], Awaitable[Any]]) -> Any:
-    async def body() -> Any:
-        from holdfast.client import Client
-        from holdfast.settings import load_settings
-
-        async with await Client.connect(load_settings()) as client:
-            return await work(client.schedules)
-
-    return asyncio.run(body())
+    return with_client(lambda client: work(client.schedules), temporal=True)
 
 
 def _say(line: str) -> None:
@@ -115,6 +108,8 @@ def add(
 ) -> None:
     """Ask an agent again and again: by cron line, interval or calendar."""
     calendars = [_calendar(line) for line in calendar or []]
+    if not (cron or every or calendars):
+        raise typer.BadParameter("say when: --cron '0 7 * * mon-fri', --every 2h or --calendar 'hour=7'")
 
     async def body(desk: ScheduleDesk) -> ScheduleView:
         given: dict[str, Any] = {

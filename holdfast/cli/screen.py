@@ -49,6 +49,7 @@ class Screen:
         self._rejected: set[int] = set()
         self._below = Below()
         self._trouble = ""
+        self._spinner = Spinner("dots", style="cyan")
 
     # ------------------------------------------------------------------------------------ the moving part
 
@@ -88,6 +89,10 @@ class Screen:
             self.line("!", one_line(what, 300), style="yellow")
         self._trouble = what
 
+    def whose(self, run_id: str) -> str:
+        """Return the agent of a run below the one that is shown; nothing of that one itself."""
+        return self._below.name(run_id) if run_id in self._below else ""
+
     def spoken(self, width: int, lines: int = _TAIL) -> list[str]:
         """Return the last *lines* of the reply under way, broken at *width*; none between replies."""
         if not self._spoken:
@@ -104,11 +109,11 @@ class Screen:
         label.append(duration(time.monotonic() - self._since), style="dim")
         if self._trouble:
             label.append(f"  {one_line(self._trouble, self._width(30))}", style="yellow")
-        spinner = Spinner("dots", text=label, style="cyan")
+        self._spinner.update(text=label)
         if not self._spoken:
-            return spinner
+            return self._spinner
         tail = Text("\n".join(self.spoken(self.console.width - 4)), style="dim")
-        return Group(Padding(tail, (0, 0, 0, 2)), spinner)
+        return Group(Padding(tail, (0, 0, 0, 2)), self._spinner)
 
     # ------------------------------------------------------------------------------------ the lines
 
@@ -195,8 +200,11 @@ class Screen:
         else:
             self.line("○", "answered", style="blue", more=more)
         for call in calls:
-            self._running[call["step"]] = call["tool"]
             self.line("→", call_text(call["tool"], call.get("args"), self._width(2)), style="blue")
+            if call.get("error"):
+                self.line("✗", f"not made: {one_line(str(call['error']), 300)}", style="red")
+            else:
+                self._running[call["step"]] = call["tool"]
         self._now()
 
     def _now(self) -> None:
