@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import shutil
 import sys
@@ -49,13 +50,12 @@ class Trial:
                 await self._kill(name)
             await self._until(waiting, "waiting")
             self._say("it still waits, after every server was killed")
+            await self._power_cut()
+            await self._until(waiting, "waiting")
+            self._say("and after all were killed at once, and came back in no order")
             await self._cli("approve", waiting)
-            shown = await self._until(waiting, "done")
-            refunds = [call for call in shown["calls"] if call["tool"] == "refund"] if "calls" in shown else []
-            self._say(
-                f"approved and done: {str(shown.get('answer') or shown.get('output'))[:90]!r}, refunds {len(refunds)}"
-            )
-            await self._web_ui(shown)
+            self._refunded(await self._until(waiting, "done"), "approved from outside")
+            await self._web_ui()
             print("down, and up with new containers on the old volumes")
             await stack.down()
             stack.forget()
@@ -102,13 +102,40 @@ class Trial:
         starts = [container.starts - one for container, one in zip(hit, before, strict=True)]
         self._say(f"{name} killed: unhealthy, {max(starts)} start(s), healthy after {time.monotonic() - began:.1f} s")
 
-    async def _web_ui(self, shown: dict[str, Any]) -> None:
-        """Look at the Web UI: the page, its way to Temporal, and a signal as a person's browser would send it."""
-        base = "http://127.0.0.1:8233"
-        page = await self._out("curl", "-fsS", "-o", "/dev/null", "-w", "%{http_code}", base + "/")
-        listed = json.loads(await self._out("curl", "-fsS", base + "/api/v1/namespaces/default/workflows"))
+    async def _power_cut(self) -> None:
+        """Kill everything at once; an engine that starts again starts all of it at once too, and asks for no order."""
+        stack, names = self._stack, [name for name, service in self._stack.services.items() if service.health]
+        for name in names:
+            stack.free[name] = asyncio.Event()
+        hit = [container for name in names for container in stack.kill(name)]
+        await asyncio.gather(*(container.process.wait() for container in hit if container.process is not None))
+        for name in names:
+            stack.free[name].set()
+        began = time.monotonic()
+        await asyncio.gather(*(stack.healthy(container) for container in hit))
+        self._say(f"all healthy again {time.monotonic() - began:.1f} s after a power cut")
+
+    def _refunded(self, shown: dict[str, Any], how: str) -> None:
+        refunds = [step["state"] for step in shown["steps_taken"] if step["tool"] == "refund"]
+        if refunds != ["done"]:
+            raise Wrong(f"the refund is {refunds}, not done once")
+        self._say(f"{how}, the refund was made once")
+
+    async def _web_ui(self) -> None:
+        """Look at the Web UI: the page, its way to Temporal, and a signal as a person's browser sends it."""
+        base, jar = "http://127.0.0.1:8233", str(self._stack.work / "home" / "cookies")
+        page = await self._out("curl", "-fsS", "-o", "/dev/null", "-c", jar, "-w", "%{http_code}", base + "/")
+        api = base + "/api/v1/namespaces/default/workflows"
+        listed = json.loads(await self._out("curl", "-fsS", api))
         self._say(f"the Web UI answers ({page.strip()}) and lists {len(listed['executions'])} workflows")
-        del shown
+        run = (await self._cli("run", "support", _REFUND, "--thread", "c-43", "--detach"))[-1]["run_id"]
+        await self._until(run, "waiting")
+        token = (await self._out("cat", jar)).split()[-1]
+        encoding, data = (base64.b64encode(text).decode() for text in (b"json/plain", b'{"approve": true}'))
+        signal = json.dumps({"input": {"payloads": [{"metadata": {"encoding": encoding}, "data": data}]}})
+        sent = ("-H", f"X-CSRF-Token: {token}", "-H", f"Origin: {base}", "-H", "Content-Type: application/json")
+        await self._out("curl", "-fsS", "-b", jar, *sent, "-d", signal, f"{api}/default:c-43/signal/decide")
+        self._refunded(await self._until(run, "done"), "approved in the Web UI")
 
     async def _until(self, run: str, state: str) -> dict[str, Any]:
         deadline = time.monotonic() + _PATIENCE

@@ -60,7 +60,7 @@ boss = Agent(
 thrifty = Agent("thrifty", "openai/test", "You are boss.", tools=[leaf, middle], budget=Budget(tokens=200))
 '''
 
-SCRIPT = """
+_SCRIPT = """
 conversations:
   - when: {system: You are boss, user: twenty}
     replies:
@@ -136,8 +136,9 @@ conversations:
         call: {note: {text: "poor {{n}}"}}
       - say: never
 """
-SCRIPT = SCRIPT.replace("TWENTY", ", ".join(f"{{leaf: {{message: number {n}}}}}" for n in range(20)))
-SCRIPT = SCRIPT.replace("LONG", "x" * 40_000)
+SCRIPT = _SCRIPT.replace("TWENTY", ", ".join(f"{{leaf: {{message: number {n}}}}}" for n in range(20))).replace(
+    "LONG", "x" * 40_000
+)
 
 
 async def family(world: World, run: RunHandle) -> list[dict[str, Any]]:

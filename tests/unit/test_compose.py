@@ -203,7 +203,8 @@ def test_a_workers_check_looks_at_the_age_of_its_file(compose: Any, tmp_path: Pa
     assert not _check(compose, "workers", ready=str(ready))
     ready.touch()
     assert _check(compose, "workers", ready=str(ready))
-    os.utime(ready, (time.time() - 60,) * 2)
+    old = time.time() - 60
+    os.utime(ready, (old, old))
     assert not _check(compose, "workers", ready=str(ready))
 
 
