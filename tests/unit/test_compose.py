@@ -236,15 +236,25 @@ def test_one_version_of_temporal(compose: Any) -> None:
     assert images["temporalio/server"].partition(":")[2] == images["temporalio/admin-tools"].partition(":")[2]
 
 
+def test_the_page_names_what_is_run(compose: Any) -> None:
+    """Each service stands in the table with its image; ours have none from a registry."""
+    page = (ROOT / "docs" / "howto" / "compose.md").read_text(encoding="utf-8")
+    for name, service in compose["services"].items():
+        image = "ours" if "build" in service else f"`{service['image']}`"
+        assert f"| `{name}` | {image} |" in page
+
+
 def _environments(compose: Any) -> Iterator[str]:
     for service in compose["services"].values():
-        yield from service.get("environment", {})
+        if "build" in service:  # other images have variables of their own
+            yield from service.get("environment", {})
 
 
 def test_every_variable_exists_in_the_settings(compose: Any, text: str) -> None:
     """A HOLDFAST_* or TEMPORAL_* variable that no process reads would be a silent mistake."""
     named = set(_environments(compose)) | {match["name"] for match in VARIABLE.finditer(text)}
-    named |= set(re.findall(r"\b(?:HOLDFAST|TEMPORAL)_[A-Z_]+", text))
+    comments = " ".join(re.findall(r"#.*", text))
+    named |= set(re.findall(r"\b(?:HOLDFAST|TEMPORAL)_[A-Z_]+", comments))
     ours = {name for name in named if name.startswith(("HOLDFAST_", "TEMPORAL_"))}
     assert len(ours) > 5
     assert ours <= accepted_variables()
