@@ -187,7 +187,7 @@ class Screen:
         more = f"from message {data.get('from_seq')} on, {data.get('tokens', 0):,} tokens"
         self.line("≡", "the conversation was shortened to fit the model", style="magenta", more=more)
 
-    def _replied(self, _: Event, data: dict[str, Any]) -> None:
+    def _replied(self, event: Event, data: dict[str, Any]) -> None:
         self._spoken = ""
         self._rounds += 1
         calls = data.get("calls") or []
@@ -295,7 +295,7 @@ class Screen:
     def _handed_off(self, _: Event, data: dict[str, Any]) -> None:
         self.line("⇒", f"handed over to {clean(str(data.get('agent', '')))}", style="magenta")
 
-    def _ended(self, _: Event, data: dict[str, Any]) -> None:
+    def _ended(self, event: Event, data: dict[str, Any]) -> None:
         self.state = str(data.get("state", "done"))
         rounds, steps = data.get("rounds", 0), data.get("steps", 0)
         told = [

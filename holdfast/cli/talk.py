@@ -46,14 +46,14 @@ class TalkScreen(Screen):
     def _unicode(self) -> bool:
         return (self.console.encoding or "").lower().startswith("utf")
 
-    def _accepted(self, _: Event, __: dict[str, Any]) -> None:
+    def _accepted(self, event: Event, data: dict[str, Any]) -> None:
         self._rounds = 0
         self.activity("queued")
 
-    def _merged(self, _: Event, __: dict[str, Any]) -> None:
+    def _merged(self, _: Event, data: dict[str, Any]) -> None:
         pass  # told by the run it joined
 
-    def _joined(self, _: Event, __: dict[str, Any]) -> None:
+    def _joined(self, _: Event, data: dict[str, Any]) -> None:
         self.line("↳", "what you said has joined the run", style="cyan")
 
     def _replied(self, event: Event, data: dict[str, Any]) -> None:

@@ -15,10 +15,10 @@ class Message(Contract):
 
     message_id: str = Field(min_length=1, max_length=256)
     agent: str = Field(min_length=1, max_length=128)
-    text: str | None = Field(None, description="at most 2 KiB; longer text is stored first, see text_ref")
+    text: str | None = Field(default=None, description="at most 2 KiB; longer text is stored first, see text_ref")
     text_ref: str | None = None
     mode: Mode = "next"
-    notify: str | None = Field(None, description="workflow id that gets the signal `ended` with the run id")
+    notify: str | None = Field(default=None, description="workflow id that gets the signal `ended` with the run id")
 
     @model_validator(mode="after")
     def _one_text(self) -> Message:
@@ -39,9 +39,9 @@ class Decision(Contract):
 
     approve: bool
     run_id: str | None = None
-    call_id: str | None = Field(None, description="may be left out when exactly one approval is pending")
-    reason: str | None = Field(None, max_length=2000, description="the model sees it when the call is rejected")
-    args: dict[str, Any] | None = Field(None, description="edited arguments, validated before they are used")
+    call_id: str | None = Field(default=None, description="may be left out when exactly one approval is pending")
+    reason: str | None = Field(default=None, max_length=2000, description="the model sees it when the call is rejected")
+    args: dict[str, Any] | None = Field(default=None, description="edited arguments, validated before they are used")
     decision_id: str | None = None
     actor: str | None = None
     verified: bool = False
@@ -52,7 +52,7 @@ class Resolution(Contract):
 
     step_no: int
     outcome: Literal["done", "not_done", "abandon", "reuse", "redo"]
-    result: str | None = Field(None, description="what the call returned, with outcome done")
+    result: str | None = Field(default=None, description="what the call returned, with outcome done")
     run_id: str | None = None
     decision_id: str | None = None
     actor: str | None = None
@@ -69,8 +69,8 @@ class Receipt(Contract):
 class StopRequest(Contract):
     """Stop a run within a second. Update and signal `stop` of AgentWorkflow."""
 
-    run_id: str | None = Field(None, description="left out: the run under way")
-    reason: str | None = Field(None, max_length=500)
+    run_id: str | None = Field(default=None, description="left out: the run under way")
+    reason: str | None = Field(default=None, max_length=500)
     actor: str | None = None
 
 
@@ -80,8 +80,10 @@ class Recurring(Contract):
     schedule: str = Field(min_length=1, max_length=128, description="its name")
     tenant: str
     time_zone: str = "UTC"
-    fail: bool = Field(False, description="fail when the run has no answer, so that Temporal pauses the Schedule")
-    earlier: list[str] = Field([], description="threads it spoke on before it was changed, to find its runs by")
+    fail: bool = Field(
+        default=False, description="fail when the run has no answer, so that Temporal pauses the Schedule"
+    )
+    earlier: list[str] = Field(default=[], description="threads it spoke on before it was changed, to find its runs by")
 
 
 class Ask(Contract):
@@ -104,7 +106,7 @@ class AskResult(Contract):
     state: str
     answer: str | None = None
     answer_ref: str | None = None
-    output: Any = Field(None, description="the answer as JSON, where the agent gives typed ones")
+    output: Any = Field(default=None, description="the answer as JSON, where the agent gives typed ones")
     error: str | None = None
     tokens: int = Field(0, description="with those of the agents that it asked")
     cost_usd: float = Field(0.0, description="with that of the agents that it asked")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,7 +13,7 @@ __all__ = ["Occurrence", "ScheduleView"]
 class Occurrence(BaseModel):
     """One firing. `state` is that of its run; `accepted` until a worker has stored it, `lost` if none was begun."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     scheduled_at: datetime
     started_at: datetime
@@ -36,7 +36,7 @@ class ScheduleView(BaseModel):
     fell due while a thousand waited: Temporal keeps no more. `remaining` None: no end by count.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     name: str
     agent: str

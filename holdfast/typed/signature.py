@@ -152,7 +152,8 @@ def outputs_of(signature: type[Signature]) -> type[BaseModel]:
     for key, found in signature.__pydantic_decorators__.field_validators.items():
         names = [name for name in found.info.fields if name in fields]
         if names:
-            checks[key] = field_validator(*names, mode=found.info.mode)(_plain(getattr(signature, found.cls_var_name)))
+            decorate = field_validator(*names, mode=found.info.mode)  # pyright: ignore  # overloads
+            checks[key] = decorate(_plain(getattr(signature, found.cls_var_name)))
     return create_model(signature.__name__, __validators__=checks, __module__=signature.__module__, **fields)
 
 

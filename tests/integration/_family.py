@@ -76,7 +76,7 @@ crowded = Agent("crowded", "openai/test", "You are boss.", tools=[leaf], budget=
 '''
 )
 
-SCRIPT = """
+_SCRIPT = """
 conversations:
   - when: {system: You are boss, user: twenty}
     replies:
@@ -182,8 +182,9 @@ conversations:
         call: {note: {text: "poor {{n}}"}}
       - say: never
 """
-SCRIPT = SCRIPT.replace("TWENTY", ", ".join(f"{{leaf: {{message: number {n}}}}}" for n in range(20)))
-SCRIPT = SCRIPT.replace("LONG", "x" * 40_000)
+SCRIPT = _SCRIPT.replace("TWENTY", ", ".join(f"{{leaf: {{message: number {n}}}}}" for n in range(20))).replace(
+    "LONG", "x" * 40_000
+)
 
 
 async def family(world: World, run: RunHandle) -> list[dict[str, Any]]:

@@ -96,6 +96,7 @@ def test_a_refund_waits_for_approval_and_takes_place_once(user: User) -> None:
     left = user.holdfast("run", "support", asked, "--thread", "customer-42", "--detach", "--json")[-1]
     run = left["run_id"]
     user.run(HOLDFAST, "show", run)
+    shown: dict[str, Any] = {}
     for _ in range(200):
         shown = user.holdfast("show", run, "--json")[0]
         if shown["state"] == "waiting":

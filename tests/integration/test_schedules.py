@@ -53,6 +53,7 @@ async def test_an_interval_fires_with_a_thread_for_each(world: World, desk: Sche
     assert view.next == []
     for occurrence in view.recent:
         tokyo = occurrence.scheduled_at + timedelta(hours=9)
+        assert occurrence.thread is not None
         assert occurrence.thread == f"often-{occurrence.scheduled_at:%Y%m%dT%H%M%SZ}"
         assert await texts(world, occurrence.thread) == [f"It is {tokyo:%H:%M:%S}"]
         assert occurrence.tokens > 0
@@ -236,8 +237,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("given", "said"), WRONG, ids=lambda value: str(value)[:40])
 async def test_what_does_not_fit_is_refused(desk: ScheduleDesk, given: dict[str, Any], said: str) -> None:
     """Nothing is created, and the message says what was wrong."""
+    options: dict[str, Any] = {"name": "wrong", "agent": "clerk", "text": "hello", **given}
     with pytest.raises(InvalidInput) as refused:
-        await desk.create(**{"name": "wrong", "agent": "clerk", "text": "hello", **given})
+        await desk.create(**options)
     assert said in str(refused.value)
     with pytest.raises(UnknownSchedule):
         await desk.get("wrong")

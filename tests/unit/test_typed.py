@@ -218,8 +218,9 @@ def test_a_validator_that_fails_otherwise_is_a_problem_and_no_crash() -> None:
 )
 def test_what_cannot_be_an_output_is_refused_with_the_agent(given: dict[str, Any], said: str) -> None:
     """When the file is loaded, not when the first run is asked."""
+    options: dict[str, Any] = {"name": "a", "model": "openai/x", **given}
     with pytest.raises(ConfigurationError, match=said):
-        Agent(**{"name": "a", "model": "openai/x", **given})
+        Agent(**options)
 
 
 def test_litellm_says_which_models_are_held_to_a_schema() -> None:
