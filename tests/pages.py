@@ -22,7 +22,19 @@ from typing import Any, NamedTuple
 
 from tests.kit import PATIENCE
 
-__all__ = ["PAGES", "REASONS", "ROOT", "Block", "Done", "Page", "blocks", "commands", "pages_of_users", "shell"]
+__all__ = [
+    "PAGES",
+    "REASONS",
+    "ROOT",
+    "Block",
+    "Done",
+    "Page",
+    "blocks",
+    "commands",
+    "lines",
+    "pages_of_users",
+    "shell",
+]
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -31,7 +43,6 @@ NO_CODE = {"", "text"}  # languages of blocks that show something and are no cod
 # All there is; a new reason is worth a thought.
 REASONS = {
     "it installs from the network",
-    "it needs the repository's address",
     "these take up to an hour; the first is one of the tests",
 }
 
@@ -104,9 +115,15 @@ def commands() -> list[tuple[Block, str]]:
     return [(block, line) for block in blocks("console") for line in lines(block.text)]
 
 
-async def shell(text: str, folder: Path, environment: Mapping[str, str], stdin: bytes = b"", **words: str) -> Done:
+async def shell(
+    text: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    words: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+) -> Done:
     """Run console text in a folder, with *words* in the place of its placeholders; the commands are this checkout's."""
-    for word, value in words.items():
+    for word, value in (words or {}).items():
         text = re.sub(rf"(?<![\w-]){word}(?![\w-])", shlex.quote(value), text)
     process = await asyncio.create_subprocess_exec(
         *("bash", "-euo", "pipefail", "-c", text),
@@ -148,12 +165,6 @@ class Page:
         self.left.remove(found[0])
         return found[0].text
 
-    def take_marked(self, mark: str) -> list[str]:
-        """Return the texts of all blocks left whose comment begins with *mark*."""
-        found = [block for block in self.left if block.mark.startswith(mark)]
-        self.left = [block for block in self.left if block not in found]
-        return [block.text for block in found]
-
     def python(self, part: str) -> dict[str, Any]:
         """Execute the block and return its names."""
         names: dict[str, Any] = {"__name__": "page"}
@@ -161,9 +172,14 @@ class Page:
         return names
 
     async def shell(
-        self, part: str, folder: Path, environment: Mapping[str, str], stdin: bytes = b"", **words: str
+        self,
+        part: str,
+        folder: Path,
+        environment: Mapping[str, str],
+        words: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
     ) -> Done:
         """Run the block as a script and expect it to succeed."""
-        done = await shell(self.take(part), folder, environment, stdin, **words)
+        done = await shell(self.take(part), folder, environment, words, stdin)
         assert done.code == 0, f"{self.name}: {part}\n{done.out}{done.err}"
         return done

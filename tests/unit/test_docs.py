@@ -22,7 +22,6 @@ from pydantic import BaseModel
 from holdfast import contracts, errors
 from holdfast.cli.app import app
 from holdfast.settings import Settings
-from holdfast.testing import Script
 from holdfast.tools.registry import load_agents
 from scripts.reference import FOLDER
 from scripts.reference import PAGES as WRITTEN
@@ -79,18 +78,6 @@ def test_examples_load(path: Path) -> None:
     for agent in load_agents(path).values():
         assert agent.tools
         assert agent.definition.instructions
-
-
-def test_the_model_script_is_one() -> None:
-    """The script of the page about testing is read by the model server."""
-    block = next(block for block in blocks("python") if "SCRIPT = " in block.text)
-    tree = ast.parse(block.text)
-    scripts = [
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "SCRIPT"
-    ]
-    assert len(Script.parse(scripts[0]).conversations) == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- commands
