@@ -36,10 +36,11 @@ SYNOPSIS = {
     "holdfast down": "holdfast down",
 }
 REFUSED = {  # and why, in this folder
-    "holdfast resolve RUN STEP …": "is not in doubt",
+    "holdfast resolve RUN STEP …": "has no step 1 in the ledger",
     "holdfast mcp diff SERVER [TOOL]": "No worker has seen",
     "holdfast mcp accept SERVER [TOOL]": "No worker has seen",
 }
+HOUSE = "# House\n\nThe boiler was replaced by Anna Winter.\n"
 REFUND = "Please refund 40 dollars for order 17"
 
 
@@ -85,7 +86,7 @@ async def test_readme(folder: Path) -> None:
             done = await shell(shown[-1], folder, user.environment)
         assert read_stack(folder / ".holdfast") is None, done
         (folder / "notes").mkdir()
-        (folder / "notes" / "house.md").write_text("# House\n\nThe boiler was replaced by Anna Winter.\n")
+        (folder / "notes" / "house.md").write_text(HOUSE, encoding="utf-8")
         cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
         home = {**user.environment, "HOME": str(folder), "XDG_CACHE_HOME": cache}
         assert "Anna Winter" in (await page.shell("./scripts/demo --files ~/notes", ROOT, home)).out
@@ -111,8 +112,8 @@ async def test_quickstart(folder: Path) -> None:
                 client = page.take("asyncio.run(main())")
                 assert "delivered damaged" in user.run("python", "-c", client).stdout
             (user.folder / "agents.py").write_text(page.take("librarian = Agent("), encoding="utf-8")
-            found = user.run(HOLDFAST, "run", "librarian", "What does the README say about keys?")
-            assert "README.md" in found.stdout
+            (user.folder / "house.md").write_text(HOUSE, encoding="utf-8")
+            assert "house.md:3" in user.run(HOLDFAST, "run", "librarian", "Who replaced the boiler?").stdout
         finally:
             user.run(HOLDFAST, "down")
 
