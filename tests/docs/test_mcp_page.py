@@ -9,7 +9,9 @@ from pathlib import Path
 
 from holdfast.testing import ModelServer
 from holdfast.tools.registry import load_agents
+from scripts.reference.shapes import SHAPES
 from tests.conftest import MakeWorld
+from tests.docs.promised import fits
 from tests.pages import Page, lines
 from tests.terminal import Terminal
 
@@ -39,6 +41,10 @@ async def test_the_page_runs(make_world: MakeWorld, tmp_path: Path) -> None:
             for line in lines(page.take("holdfast mcp list")):
                 done = await terminal(*shlex.split(line)[1:])
                 assert done.code == 0, done.err
+            listed = json.loads((await terminal("mcp", "list", "--json")).out)
+            fits("mcp list", 0, listed)
+            assert "list of {" + ", ".join(listed["tools"][0]) + "}" == SHAPES["mcp list"][0].fields["tools"]
+            fits("mcp accept", 0, json.loads((await terminal("mcp", "accept", "clock", "--json")).out))
             [server] = await client.mcp.servers()
             tools = {tool.name: tool for tool in await client.mcp.tools("clock")}
             assert server.said["name"] == "mcp-time"

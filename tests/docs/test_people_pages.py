@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from holdfast.memory.database import connect
 from tests.docs.desk import Desk, answered
+from tests.docs.promised import fits
 from tests.kit import until
 from tests.pages import Page, lines, shell
 
@@ -41,8 +44,10 @@ async def test_effects(desk: Desk) -> None:
                 assert (done.code, "in doubt" in done.out) == (0, True), done
 
             async def taken(command: str = command, words: dict[str, str] = words) -> bool:
-                done = await shell(command, world.folder, terminal.environment(), words)
+                done = await shell(f"{command} --json", world.folder, terminal.environment(), words)
                 assert done.code == 0 or "not-done" in command, done.err
+                if done.code == 0:
+                    fits("resolve", 0, json.loads(done.out))
                 return done.code == 0
 
             await until(taken, f"{command} is taken")

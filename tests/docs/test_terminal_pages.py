@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,7 @@ from holdfast.cli import complete
 from holdfast.server import read_stack
 from scripts.reference.shapes import SHAPES
 from tests.docs.desk import Desk
+from tests.docs.promised import fits
 from tests.docs.user import HOLDFAST, User
 from tests.kit import PATIENCE
 from tests.pages import Page, lines, shell
@@ -74,23 +74,27 @@ def test_the_json_of_the_reference(user: User) -> None:
     """Each command writes the fields that the page promises, and no others."""
     left = user.holdfast("run", "support", REFUND, "--detach", "--json")[-1]
     run = left["run_id"]
-    _fits("run", 2, left)
+    fits("run", 2, left)
     while user.holdfast("show", run, "--json")[0]["state"] != "waiting":
         pass
-    _fits("ui", 0, user.holdfast("ui", run, "--json")[0])
-    _fits("approve", 0, user.holdfast("approve", run, "--json")[0])
+    fits("ui", 0, user.holdfast("ui", run, "--json")[0])
+    fits("approve", 0, user.holdfast("approve", run, "--json")[0])
     *events, answer = user.holdfast("show", run, "--follow", "--json")
     for event in events:
-        _fits("show", 1, event)
-    _fits("show", 2, answer)
-    _fits("run", 1, answer)
+        fits("show", 1, event)
+    fits("show", 2, answer)
+    fits("run", 1, answer)
     shown = user.holdfast("show", run, "--json")[0]
-    _fits("show", 0, shown)
+    fits("show", 0, shown)
     for part in ("steps_taken", "approvals_asked"):
         assert "{" + ", ".join(shown[part][0]) + "}" in SHAPES["show"][0].fields[part]
-    _fits("doctor", 0, user.holdfast("doctor", "--json")[0])
+    fits("doctor", 0, user.holdfast("doctor", "--json")[0])
     waits = user.holdfast("run", "support", REFUND, "--detach", "--json")[-1]["run_id"]
-    _fits("stop", 0, user.holdfast("stop", waits, "--json")[0])
+    fits("stop", 0, user.holdfast("stop", waits, "--json")[0])
+    other = user.holdfast("run", "support", REFUND, "--thread", "other", "--detach", "--json")[-1]["run_id"]
+    while not user.waiting("other"):
+        pass
+    fits("reject", 0, user.holdfast("reject", other, "--reason", "no", "--json")[0])
     stopped = subprocess.run(
         [HOLDFAST, "show", waits, "--follow", "--json"],
         cwd=user.folder,
@@ -100,30 +104,20 @@ def test_the_json_of_the_reference(user: User) -> None:
         timeout=2 * PATIENCE,
     )
     assert stopped.returncode == 1
-    _fits("show", 2, json.loads(stopped.stdout.splitlines()[-1]))
+    fits("show", 2, json.loads(stopped.stdout.splitlines()[-1]))
     for listed in user.holdfast("runs", "--json"):
-        _fits("runs", 0, listed)
+        fits("runs", 0, listed)
     added = user.holdfast("schedule", "add", "late", "support", "TEXT", "--every", "30d", "--json")[0]
-    _fits("schedule add", 0, added)
-    _fits("schedule show", 0, user.holdfast("schedule", "show", "late", "--json")[0])
+    fits("schedule add", 0, added)
+    fits("schedule show", 0, user.holdfast("schedule", "show", "late", "--json")[0])
     for word in ("pause", "resume", "trigger"):
-        _fits(f"schedule {word}", 0, user.holdfast("schedule", word, "late", "--json")[0])
+        fits(f"schedule {word}", 0, user.holdfast("schedule", word, "late", "--json")[0])
     due = user.holdfast("schedule", "backfill", "late", "2026-01-01T00:00", "2026-01-02T00:00", "--json")[0]
-    _fits("schedule backfill", 0, due)
+    fits("schedule backfill", 0, due)
     for listed in user.holdfast("schedule", "list", "--json"):
-        _fits("schedule list", 0, listed)
-    _fits("schedule delete", 0, user.holdfast("schedule", "delete", "late", "--json")[0])
+        fits("schedule list", 0, listed)
+    fits("schedule delete", 0, user.holdfast("schedule", "delete", "late", "--json")[0])
     assert user.holdfast("mcp", "list", "--json") == []
-
-
-def _fits(command: str, number: int, line: dict[str, Any]) -> None:
-    """Compare a line with one of those on the page."""
-    promised = SHAPES[command][number].fields
-    wanted = {name for name in promised if not name.endswith("?")}
-    assert wanted <= set(line) <= {name.rstrip("?") for name in promised}, command
-    for name, kind in promised.items():
-        if kind.startswith('"') and " or " not in kind and "," not in kind:
-            assert json.dumps(line[name]) == kind
 
 
 def test_tab_offers_what_there_is(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +147,7 @@ def test_what_was_saved_answers(user: User) -> None:
 def test_a_stack_in_the_foreground_tells_a_script(tmp_path: Path) -> None:
     """`dev --json`: ready with its addresses, no password among them; stopped at the end."""
     user = User(tmp_path)
-    user.run(HOLDFAST, "init", ".")
+    fits("init", 0, user.holdfast("init", ".", "--json")[0])
     command = [HOLDFAST, "dev", "--json", "--no-reload", "--workers", "1"]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=user.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -161,16 +155,20 @@ def test_a_stack_in_the_foreground_tells_a_script(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
-        assert (ready["kind"], ready["agents"]) == ("ready", ["assistant", "support"])
+        fits("dev", 0, ready)
+        assert ready["agents"] == ["assistant", "support"]
         assert "postgres" not in json.dumps(ready)
         info = read_stack(tmp_path / ".holdfast")
         assert info is not None
         assert info.agents_version is None
         process.terminate()
         out, err = process.communicate(timeout=60)
-        assert [json.loads(line)["kind"] for line in out.splitlines()][-1] == "stopped"
+        *notices, stopped = map(json.loads, out.splitlines())
+        for notice in notices:
+            fits("dev", 1, notice)
+        fits("dev", 2, stopped)
         assert "error" not in err
     finally:
         process.kill()
         process.communicate()
-        user.run(HOLDFAST, "down")
+        fits("down", 0, user.holdfast("down", "--json")[0])
