@@ -14,6 +14,8 @@ from tests.docs.user import HOLDFAST, User
 from tests.kit import until
 from tests.pages import ROOT, Page, lines, shell
 
+pytestmark = pytest.mark.timeout(900)  # some forty commands and two demos
+
 # What somebody types who has read the synopsis in the README; `…`: the rest is left to them.
 SYNOPSIS = {
     "holdfast init my-agents": "holdfast init my-agents",
