@@ -121,8 +121,8 @@ class ThreadStart(Contract):
 class ThreadState(Contract):
     """Answer of the query `state`: what the workflow knows, without the conversation."""
 
-    current: Run | None = Field(None, description="the run under way")
-    queued: list[str] = Field([], description="ids of the runs behind it")
-    accepted: list[str] = Field([], description="ids of messages that are not stored yet")
-    step_no: int = Field(0, description="steps taken on this thread")
-    executions: int = Field(0, description="how often the workflow has continued as new, plus one")
+    current: Run | None = Field(default=None, description="the run under way")
+    queued: list[str] = Field(default=[], description="ids of the runs behind it")
+    accepted: list[str] = Field(default=[], description="ids of messages that are not stored yet")
+    step_no: int = Field(default=0, description="steps taken on this thread")
+    executions: int = Field(default=0, description="how often the workflow has continued as new, plus one")

@@ -53,7 +53,7 @@ _PARTS = re.compile(r"(.*?)\n\nWhen: (.*?)\nDo: (.*)", re.S)
 
 def tree(kind: type[HoldfastError] = HoldfastError) -> list[tuple[int, type[HoldfastError]]]:
     """Return (depth, class) of a class and all below it, in the order of the file."""
-    below = [each for each in kind.__subclasses__() if each.__module__ == errors.__name__]
+    below = [each for each in kind.__subclasses__() if each.__module__ == errors.__name__ and each.__bases__[0] is kind]
     return [(0, kind), *((depth + 1, each) for child in below for depth, each in tree(child))]
 
 

@@ -201,8 +201,8 @@ class Ended(_Kind):
     cost_usd: float = Field(description="of its own model calls")
     rounds: int = Field(description="model calls")
     steps: int = Field(description="all steps")
-    tokens_below: int = Field(0, description="spent by the agents it asked; left out if there are none")
-    cost_usd_below: float = Field(0.0, description="spent by the agents it asked; left out if there are none")
+    tokens_below: int = Field(default=0, description="spent by the agents it asked; left out if there are none")
+    cost_usd_below: float = Field(default=0.0, description="spent by the agents it asked; left out if there are none")
 
 
 KINDS: dict[str, type[_Kind]] = {
