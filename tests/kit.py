@@ -17,6 +17,7 @@ from typing import Any
 from holdfast import Client
 from holdfast.memory.database import Connection, connect, migrate
 from holdfast.settings import Settings, load_settings
+from scripts.reference.kinds import check
 
 __all__ = ["PATIENCE", "Process", "World", "until"]
 
@@ -170,11 +171,13 @@ class World:
             await conn.close()
 
     async def close(self) -> None:
-        """End all processes."""
+        """End all processes, and hold the events they wrote against the reference."""
         await self._stack.aclose()
         for process in self.processes:
             process.signal(signal.SIGCONT)
             process.kill()
+        for row in await self.rows("select kind, data from events"):
+            check(row["kind"], row["data"])  # what docs/reference/events.md promises
 
     def logs(self) -> str:
         """Return the end of every process's log, for a failed test's report."""

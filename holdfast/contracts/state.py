@@ -123,8 +123,8 @@ class ThreadStart(Contract):
 class ThreadState(Contract):
     """Answer of the query `state`: what the workflow knows, without the conversation."""
 
-    current: Run | None = None
-    queued: list[str] = []
-    accepted: list[str] = []
-    step_no: int = 0
-    executions: int = 0
+    current: Run | None = Field(default=None, description="the run under way")
+    queued: list[str] = Field(default=[], description="ids of the runs behind it")
+    accepted: list[str] = Field(default=[], description="ids of messages that are not stored yet")
+    step_no: int = Field(default=0, description="steps taken on this thread")
+    executions: int = Field(default=0, description="how often the workflow has continued as new, plus one")

@@ -282,26 +282,26 @@ class Remembered(Contract):
 class MemoryQuestion(Contract):
     """Input of MemoryWorkflow: what does this tenant's long-term memory know about a text?"""
 
-    tenant: str = "default"
-    text: str = Field(min_length=1, max_length=4000)
-    limit: int = Field(default=5, ge=1, le=100)
+    tenant: str = Field(default="default", description="whose memory")
+    text: str = Field(min_length=1, max_length=4000, description="what to look for")
+    limit: int = Field(default=5, ge=1, le=100, description="at most so many hits")
 
 
 class MemoryHit(Contract):
     """One memory, best first; score is the engine's own."""
 
-    id: str
-    text: str
-    score: float
-    thread: str | None = None
-    run_id: str | None = None
-    at: datetime | None = None
+    id: str = Field(description="the memory's id")
+    text: str = Field(description="what is remembered")
+    score: float = Field(description="the engine's own; only their order means something")
+    thread: str | None = Field(default=None, description="the conversation it comes from")
+    run_id: str | None = Field(default=None, description="the run it comes from")
+    at: datetime | None = Field(default=None, description="when it was remembered")
 
 
 class MemoryAnswer(Contract):
     """Result of MemoryWorkflow."""
 
-    hits: list[MemoryHit] = []
+    hits: list[MemoryHit] = Field(default=[], description="best first")
 
 
 class SendMessage(Contract):
