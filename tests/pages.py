@@ -43,6 +43,8 @@ NO_CODE = {"", "text"}  # languages of blocks that show something and are no cod
 # All there is; a new reason is worth a thought.
 REASONS = {
     "it installs from the network",
+    "it needs Docker",
+    "it needs root and builds servers",
     "these take up to an hour; the first is one of the tests",
 }
 
