@@ -48,11 +48,20 @@ class Below:
         data = event.data
         who = self.name(event.run_id)
         if event.kind == "replied":
-            calls = data.get("calls") or []
-            return [("→", f"{who}  {call_text(call['tool'], call.get('args'), _SHOWN)}", "dim", "") for call in calls]
+            lines: list[Line] = []
+            for call in data.get("calls") or []:
+                lines.append(("→", f"{who}  {call_text(call['tool'], call.get('args'), _SHOWN)}", "dim", ""))
+                if call.get("error"):
+                    lines.append(("✗", f"{who}  not made: {one_line(str(call['error']), _SHOWN)}", "red", ""))
+            return lines
         if event.kind == "approval_requested":
             text = f"{who}: approval needed: {call_text(str(data.get('tool', '')), data.get('args'), 2000)}"
             return [("?", text, "bold yellow", f"step {data.get('step')}")]
+        if event.kind == "approval_decided":
+            said = "approved" if data.get("approve") else "rejected"
+            by = f" by {clean(str(data['actor']))}" if data.get("actor") else ""
+            mark, style = ("✓", "green") if data.get("approve") else ("✗", "yellow")
+            return [(mark, f"{who}: {clean(str(data.get('tool', '')))} {said}{by}", style, "")]
         if event.kind in ("in_doubt", "conflict"):
             text = f"{who}: step {data.get('step')}, {data.get('tool')}: waits for your word"
             return [("?", text, "bold yellow", f"holdfast show {short(event.run_id)}")]

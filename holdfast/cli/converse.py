@@ -17,6 +17,7 @@ from holdfast.cli.follow import ending, follow, follow_json, print_answer, print
 from holdfast.cli.prompt import can_ask, read_line
 from holdfast.cli.screen import Screen
 from holdfast.cli.stack import ensure_stack, progress
+from holdfast.cli.waiting import Waiting
 from holdfast.client import Client, RunHandle
 from holdfast.errors import InvalidInput, ThreadOwned
 from holdfast.settings import Settings
@@ -52,7 +53,9 @@ def converse(settings: Settings, agent: str, thread: str | None, *, given: Path 
 async def _chat(settings: Settings, agent: str, thread: str) -> int:
     from holdfast.cli.chat import Chat
 
-    async with await Client.connect(settings) as client:
+    with Waiting(progress(), "connecting"):
+        connected = await Client.connect(settings)
+    async with connected as client:
         return await Chat(client, agent, thread).talk()
 
 
