@@ -23,6 +23,7 @@ from mcp_types import jsonrpc_message_adapter
 
 from holdfast.mcp.server import Endpoint, expand, inherited
 from holdfast.settings import Settings
+from holdfast.tools.builtin.processes import GUARD
 
 __all__ = ["Child", "Streams"]
 
@@ -31,7 +32,6 @@ log = structlog.get_logger(__name__)
 Incoming: TypeAlias = SessionMessage | Exception
 Streams: TypeAlias = tuple[MemoryObjectReceiveStream[Incoming], MemoryObjectSendStream[SessionMessage]]
 
-_GUARD = Path(__file__).with_name("guard.py")
 _GRACE = 1.0  # seconds a server may take to end by itself when its input closes, and again after SIGTERM
 _CHUNK = 64 * 1024
 _TAIL = 2000  # characters of its last words that an error quotes
@@ -66,7 +66,7 @@ class Child:
         """
         environment = inherited() | expand(self._endpoint.env, f"MCP server {self._endpoint.name!r}, env")
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(_GUARD), str(_GRACE), *self._endpoint.command),
+            *(sys.executable, "-I", "-S", GUARD, "serve", str(_GRACE), *self._endpoint.command),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -165,10 +165,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     deadline = asyncio.get_running_loop().time() + 2 * _GRACE + 1.0
     while process.returncode is None:  # not wait(): that also waits for pipes which a child of its may hold open
         if asyncio.get_running_loop().time() > deadline:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
             break
         await asyncio.sleep(0.01)
+    with contextlib.suppress(OSError):  # nobody is left, unless the guard failed or was killed
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 class _BoundedLog:
