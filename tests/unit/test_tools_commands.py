@@ -108,7 +108,7 @@ async def test_it_gets_few_variables(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 async def test_a_file_that_a_model_may_write_configures_no_program(tmp_path: Path) -> None:
     """A .gitconfig at home makes git run what it names, a usercustomize.py any Python: so home is no such place."""
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    await asyncio.to_thread(subprocess.run, ["git", "init", "-q", str(tmp_path)], check=True)
     pwned = tmp_path / "pwned"
     site = f".local/lib/python3.{sys.version_info.minor}/site-packages"
     (tmp_path / site).mkdir(parents=True)
@@ -186,7 +186,8 @@ asyncio.run(run)
 async def test_it_does_not_outlive_its_call(tmp_path: Path, end: signal.Signals) -> None:
     """A worker that is killed takes it along; under one that is frozen it ends in time: a person may then look."""
     seconds = "600" if end == signal.SIGKILL else "2"
-    with subprocess.Popen([PYTHON, "-c", WORKER, str(tmp_path), seconds], cwd=Path(__file__).parents[2]) as worker:
+    command, here = [PYTHON, "-c", WORKER, str(tmp_path), seconds], Path(__file__).parents[2]
+    with await asyncio.to_thread(subprocess.Popen, command, cwd=here) as worker:
         pids = await until(lambda: _pids(tmp_path), "it has started")
         worker.send_signal(end)
         await until(lambda: not any(_alive(pid) for pid in pids), "both are gone")

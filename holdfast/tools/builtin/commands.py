@@ -112,7 +112,6 @@ class _Place:
                 kept[name] = found
         return kept
 
-
     def _home(self) -> str:
         """Return a home where no tool of ours writes: a .gitconfig in it, say, makes `git log` run any program."""
         home = self.folder.root / ".holdfast" / "home"
