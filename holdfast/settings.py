@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     roll_after_events: int = Field(4000, ge=50, description="Continue-as-new before this many history events.")
 
     # MCP servers
+    mcp_start_wait: float = Field(5.0, ge=0, description="A worker that starts waits so long for servers it knows.")
+    mcp_relist_every: float = Field(60.0, gt=0, description="A connected server is asked so often what its tools are.")
     mcp_tools_max: int = Field(512, ge=1, description="A server that lists more tools is refused.")
     mcp_definition_max: int = Field(64 * KiB, ge=256, description="A tool whose text and schema take more is left out.")
     mcp_message_max: int = Field(128 * KiB * KiB, ge=KiB, description="A longer message of a server ends its session.")

@@ -133,7 +133,7 @@ class ArgumentCheck:
             if _objects(tamed) <= _LARGEST:
                 kind.check_schema(tamed)
                 steps = {name: self._counted(name, check) for name, check in kind.VALIDATORS.items()}
-                self._validator = extend(kind, steps)(tamed, registry=Registry())
+                self._validator = extend(kind, steps)(tamed, registry=Registry())  # type: ignore[no-untyped-call]
         except Exception:  # noqa: BLE001  # whatever a stranger's schema makes a library raise
             self._validator = None
         return self._validator

@@ -54,7 +54,7 @@ class Caller(httpx2.AsyncClient):
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send one request; a failure of a marked one is a made-up answer of status 502 or 503."""
         mark = MARK.get() if request.method == "POST" else None
-        if mark is not None and mark.taken:
+        if mark is not None and mark.taken and not mark.every:
             mark = None
         elif mark is not None:
             mark.taken = True

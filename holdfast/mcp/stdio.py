@@ -34,6 +34,7 @@ Streams: TypeAlias = tuple[MemoryObjectReceiveStream[Incoming], MemoryObjectSend
 
 _GRACE = 1.0  # seconds a server may take to end by itself when its input closes, and again after SIGTERM
 _CHUNK = 64 * 1024
+_ODD = 1000  # lines in a row that are no messages: to look at more without end would keep all other tools waiting
 _TAIL = 2000  # characters of its last words that an error quotes
 
 
@@ -47,6 +48,7 @@ class Child:
         self._hide = hide
         self._log = _BoundedLog(settings.home / "logs" / f"mcp-{endpoint.name}.log", settings.mcp_log_max)
         self._last_words = ""
+        self._odd = 0
         self.gone = asyncio.Event()
         """Set when it ends, or can no longer be talked to."""
 
@@ -125,7 +127,11 @@ class Child:
         except ValueError:
             text = self._hide(line[:200].decode(errors="replace"))
             log.debug("an MCP server wrote something else than messages", server=self._endpoint.name, text=text)
-            return True
+            self._odd += 1
+            if self._odd == _ODD:
+                log.warning("an MCP server writes no messages to its standard output", server=self._endpoint.name)
+            return self._odd < _ODD
+        self._odd = 0
         try:
             await out.send(SessionMessage(message))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):

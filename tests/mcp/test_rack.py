@@ -41,9 +41,9 @@ async def rack(pool: Pool, tmp_path: Path) -> AsyncIterator[Open]:
     """Return a function that opens the servers of one agent, as a worker does."""
     async with AsyncExitStack() as stack:
 
-        async def opened(*servers: MCPServer) -> Rack:
+        async def opened(*servers: MCPServer, **settings: Any) -> Rack:
             agent = Agent("a", "openai/test", tools=servers)
-            made = Rack(home(tmp_path), pool, {"a": agent})
+            made = Rack(home(tmp_path, **settings), pool, {"a": agent})
             stack.push_async_callback(made.close)
             await made.start()
             agent.equip((await made.tools() or {}).get("a", []))
@@ -59,7 +59,7 @@ def agent_of(rack: Rack) -> Agent:
     return agent
 
 
-async def call(rack: Rack, name: str, **args: Any) -> Any:
+async def call(rack: Rack, name: str, /, **args: Any) -> Any:
     """Call a tool as the runner does."""
     tool = agent_of(rack).tool(name)
     return await tool.function(**tool.bind(tool.validate(args), context()))
@@ -133,6 +133,44 @@ async def test_a_changed_tool_is_suspended_until_accepted(rack: Open, pool: Pool
     assert "test__fresh" in described
     assert effects(tmp_path) == ["add 1+1", "note b"]
     assert await made.tools() is None, "nothing has changed since"
+
+
+@pytest.mark.parametrize("protocol", ["2025-11-25", "2026-07-28"])
+@pytest.mark.parametrize("http", [False, True])
+async def test_a_change_amid_a_session_is_noticed(
+    rack: Open, pool: Pool, tmp_path: Path, protocol: Any, http: bool
+) -> None:
+    """A server that stays up may change as well: it is asked now and then, and the session goes on for other tools."""
+    with web_server(tmp_path) as web:
+        if http:
+            await web.start()
+        declared = web.declared(protocol=protocol) if http else stdio_server(tmp_path, protocol=protocol)
+        made = await rack(declared, mcp_relist_every=0.2)
+        waiting = asyncio.create_task(call(made, "test__wait_for", name="go"))
+        await until(lambda: effects(tmp_path) == ["wait_for go"], "a call is under way")
+        assert await call(made, "test__turn", tell=False) == "turned"
+
+        async def noticed() -> bool:
+            return (await states(pool))["note"] == "changed"
+
+        await until(noticed, "it is written down")
+        with pytest.raises(ToolError, match="holdfast mcp accept test note"):
+            await call(made, "test__note", text="secret")
+        assert await call(made, "test__add", a=1, b=1) == {"result": 2}
+        (tmp_path / "go").touch()
+        assert await waiting == {"result": "go came"}
+    assert effects(tmp_path) == ["wait_for go", "add 1+1"]
+
+
+async def test_a_change_that_is_announced_is_noticed_at_once(rack: Open, pool: Pool, tmp_path: Path) -> None:
+    """Where the revision has the announcement, nobody waits for the next look."""
+    made = await rack(stdio_server(tmp_path, protocol="2025-11-25"), mcp_relist_every=3600)
+    assert await call(made, "test__turn") == "turned"
+
+    async def noticed() -> bool:
+        return (await states(pool))["note"] == "changed"
+
+    await until(noticed, "it is written down")
 
 
 async def test_a_server_that_takes_its_change_back_is_trusted_again(rack: Open, pool: Pool, tmp_path: Path) -> None:
