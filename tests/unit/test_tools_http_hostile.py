@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from holdfast.errors import ToolError
+from holdfast.tools.builtin.confined import confined
 from holdfast.tools.builtin.fetching import Exchange, Fetcher
 from holdfast.tools.builtin.urls import UrlGuard
 from holdfast.tools.outcomes import classify
@@ -140,6 +141,17 @@ async def test_half_of_a_packed_body_is_told_to_be_half() -> None:
         assert (await _get(port)).cut
     async with hostile(lambda: iter([_said(packed, "content-encoding: gzip")])) as port:
         assert not (await _get(port)).cut
+
+
+@pytest.mark.parametrize(
+    "odd", ['<base href="http://[bad">', "<![foo[bar]]>", "<![CDATA[x]]>", "<!ELEMENT y>", "<?x?>"]
+)
+async def test_what_is_odd_in_a_page_spoils_nothing_else(odd: str) -> None:
+    """The library's parser gives such a page up; browsers do not."""
+    html = f'<p>one</p>{odd}<p>two <a href="/c">three</a></p>'
+    page = await confined("page", html.encode(), charset=None, base="http://a.example/b", links=5, size=1000)
+    assert page["text"] == "one\n\ntwo three"
+    assert page["links"] == [{"text": "three", "url": "http://a.example/c"}]
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
