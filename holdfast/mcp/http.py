@@ -6,6 +6,7 @@ such a failure becomes an answer of its own, so that it concerns one call, and t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = ["Caller", "open_client"]
 _READABLE = ("application/json", "text/event-stream")
 _NO_ANSWER = (202, 301, 302, 303, 307, 308)
 _IDLE = 300.0  # seconds without a byte after which a stream is taken for dead, at least
+_LISTENING_AGAIN = 0.5  # seconds between requests for a stream: a server says itself how soon the library asks again
 _CONNECTING = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
 
@@ -50,9 +52,15 @@ class Caller(httpx2.AsyncClient):
         """Take what httpx2 takes, and the longest answer in bytes."""
         super().__init__(**options)
         self._limit = limit
+        self._listen_at = 0.0
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send one request; a failure of a marked one is a made-up answer of status 502 or 503."""
+        if request.method == "GET":
+            now = asyncio.get_running_loop().time()
+            begin = max(now, self._listen_at)
+            self._listen_at = begin + _LISTENING_AGAIN
+            await asyncio.sleep(begin - now)
         mark = MARK.get() if request.method == "POST" else None
         if mark is not None and mark.taken and not mark.every:
             mark = None

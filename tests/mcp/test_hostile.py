@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from holdfast import MCPServer
 from holdfast.errors import ServerLost
@@ -16,10 +17,7 @@ from holdfast.mcp.desk import ServerDesk
 from holdfast.mcp.link import CannotConnect
 from holdfast.memory.database import Pool
 from tests.kit import until
-from tests.mcp.kit import linked
-from tests.mcp.test_rack import Open, agent_of, pool, rack, states
-
-__all__ = ["pool", "rack"]  # fixtures
+from tests.mcp.kit import OpenRack, agent_of, linked, states
 
 SERVER = Path(__file__).with_name("hostile.py")
 
@@ -65,7 +63,45 @@ async def test_who_only_babbles_keeps_nobody_waiting(tmp_path: Path) -> None:
     assert longest < 1.0, "what the watchdog calls blocked"
 
 
-async def test_what_nobody_would_see_is_not_trusted_at_first_sight(rack: Open, pool: Pool) -> None:
+async def test_a_stream_that_always_ends_is_not_asked_for_without_a_pause(tmp_path: Path) -> None:
+    """How soon to ask again is for the server to say, and it may say: at once."""
+    asked = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        if request.method != "POST":
+            asked += request.method == "GET"
+            return web.Response(text="retry: 0\nid: 1\ndata:\n\n", content_type="text/event-stream")
+        message = await request.json()
+        if "id" not in message:
+            return web.Response(status=202)
+        results: dict[str, dict[str, Any]] = {
+            "initialize": {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "hostile", "version": "1"},
+            },
+            "tools/list": {"tools": [{"name": "t", "description": "", "inputSchema": {"type": "object"}}]},
+        }
+        reply = {"jsonrpc": "2.0", "id": message["id"], "result": results[message["method"]]}
+        return web.json_response(reply, headers={"Mcp-Session-Id": "s"})
+
+    app = web.Application()
+    app.router.add_route("*", "/mcp", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
+    try:
+        async with linked(MCPServer("test", url=url, protocol="2025-11-25"), tmp_path):
+            began = time.monotonic()
+            await until(lambda: asked >= 4, "it was asked for several times")
+            assert time.monotonic() - began > 1.0
+    finally:
+        await runner.cleanup()
+
+
+async def test_what_nobody_would_see_is_not_trusted_at_first_sight(rack: OpenRack, pool: Pool) -> None:
     """Tools that hide text wait until somebody accepts them; `diff` shows every character."""
     made = await rack(hostile("hides"))
     assert list(agent_of(made).tools) == ["test__plain"]
@@ -83,7 +119,7 @@ async def test_what_nobody_would_see_is_not_trusted_at_first_sight(rack: Open, p
     assert await desk.accept([hidden]) == ["test__hidden"]
 
 
-async def test_a_server_that_hangs_delays_a_worker_once(rack: Open, tmp_path: Path) -> None:
+async def test_a_server_that_hangs_delays_a_worker_once(rack: OpenRack, tmp_path: Path) -> None:
     """One that was never seen is waited for; one that was, and hangs now, is not: its pinned tools stand in."""
     await (await rack(hostile("plain"))).close()
     began = time.monotonic()
