@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     mcp_tools_max: int = Field(512, ge=1, description="A server that lists more tools is refused.")
     mcp_definition_max: int = Field(64 * KiB, ge=256, description="A tool whose text and schema take more is left out.")
     mcp_message_max: int = Field(128 * KiB * KiB, ge=KiB, description="A longer message of a server ends its session.")
+    mcp_values_max: int = Field(2_000_000, ge=1000, description="So does one with more JSON values; {} counts 8.")
     mcp_log_max: int = Field(1 * KiB * KiB, ge=KiB, description="What a server writes to standard error, kept twice.")
 
     # Models

@@ -22,6 +22,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from holdfast.mcp.server import Endpoint, expand, inherited
+from holdfast.mcp.weight import Weight
 from holdfast.settings import Settings
 from holdfast.tools.builtin.processes import GUARD
 
@@ -45,6 +46,7 @@ class Child:
         """Start nothing yet. *hide* takes secrets out of a text."""
         self._endpoint = endpoint
         self._limit = settings.mcp_message_max
+        self._values = settings.mcp_values_max
         self._hide = hide
         self._log = _BoundedLog(settings.home / "logs" / f"mcp-{endpoint.name}.log", settings.mcp_log_max)
         self._last_words = ""
@@ -122,6 +124,9 @@ class Child:
     async def _deliver(self, line: bytes, out: MemoryObjectSendStream[Incoming]) -> bool:
         if not line.strip():
             return True
+        if not Weight(self._values).add(line):
+            log.warning("an MCP server's message holds too much", server=self._endpoint.name, limit=self._values)
+            return False
         try:
             message = jsonrpc_message_adapter.validate_json(line, by_name=False)
         except ValueError:

@@ -123,6 +123,12 @@ def long(size: int) -> str:
     return "x" * size
 
 
+@server.tool(structured_output=False)
+def dense(count: int) -> CallToolResult:
+    """Return many small values."""
+    return CallToolResult(content=[], structured_content={"a": [{}] * count})
+
+
 @server.tool()
 async def asks(ctx: Context) -> str:
     """Ask the user something."""

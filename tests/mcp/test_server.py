@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from holdfast import Agent, MCPServer
 from holdfast.errors import ConfigurationError, ToolAnsweredError, ToolArgumentsInvalid, ToolResultInvalid
 from holdfast.mcp.arguments import ArgumentCheck, without
 from holdfast.mcp.server import tool_name
+from holdfast.mcp.weight import Weight
 from holdfast.tools.results import ErrorResult, result_text
 
 OK: dict[str, Any] = {"command": ["server"]}
@@ -208,3 +210,17 @@ def test_an_error_that_is_an_answer_is_told_as_one() -> None:
         result_text("t", ErrorResult("no such file\0"), 1000)
     assert isinstance(caught.value, ToolResultInvalid)
     assert "\0" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_weighing_looks_past_texts(size: int) -> None:
+    """In pieces of any size, cut amid a text or an escape: what stands in texts weighs nothing."""
+    text = json.dumps({"a": 'x{[,"\\' * 50, "b\\": ["{,{", "\\", 1, {}], "c": "[" * 500}).encode()
+
+    def fits(most: int) -> bool:
+        weight = Weight(most)
+        return all(weight.add(text[at : at + size]) for at in range(0, len(text), size))
+
+    assert fits(24 + 5 + 20 + len(text) // size + 1)
+    assert not fits(24 + 5)
+    assert not Weight(100).add(b': "\nevent: "x\ndata: ' + b"{}," * 100), "another line is no text's first half"
