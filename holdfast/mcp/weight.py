@@ -10,8 +10,8 @@ import re
 
 __all__ = ["Weight"]
 
-# The rest of a text, up to its end or to half an escape. No text goes over a line: so what looks like one in another line
-# of an event, which is no JSON, hides nothing.
+# The rest of a text, up to its end or to half an escape. No text goes over a line: so what looks like one in another
+# line of an event, which is no JSON, hides nothing.
 _REST = re.compile(rb'[^"\\\n]*(?:\\[^\n][^"\\\n]*)*')
 _OBJECT = 8  # an object or list weighs as much as so many plain values
 
