@@ -1,18 +1,22 @@
 """A desk with many drawers: files it may write, tables, a database, the web, one program. Each drawer has its lock."""
 
 import os
+from pathlib import Path
 
 from holdfast import Agent, Budget, files
 from holdfast.tools import Command, calculator, queries, result_tools, run_state, shell, sql_query, web_page
 
-ROOT = os.environ.get("DESK", ".")
+ROOT = Path(os.environ.get("DESK", "."))
+NOTES = ROOT / "notes"  # what it writes: no code that runs lies there
+NOTES.mkdir(exist_ok=True)
 
 desk = Agent(
     name="desk",
     model="openai/gpt-5-mini",
-    instructions="Answer from the tables, the database and the web. Write what you find into notes/, with its source.",
+    instructions="Answer from the tables, the database and the web. Write down what you find, with its source.",
     tools=[
-        files(ROOT, write=True),  # list, search, read; write, patch, delete: keyed, never outside, never twice
+        files(ROOT),  # list, search, read
+        files(NOTES, write=True, prefix="notes_"),  # also write, patch, delete: keyed, never outside, never twice
         queries(ROOT),  # csv_query by SQL, json_query by JMESPath: over files, text, or a large result
         sql_query(env="DESK_DATABASE"),  # reads only, with a role that may not do more; sql_schema comes along
         web_page(),  # any public page as text; nothing on this machine or a private network

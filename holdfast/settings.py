@@ -131,12 +131,21 @@ class Settings(BaseSettings):
     roll_after_events: int = Field(default=4000, ge=50, description="Continue-as-new before this many history events.")
 
     # MCP servers
+    mcp_start_wait: float = Field(
+        default=5.0, ge=0, description="A worker that starts waits so long for servers it knows."
+    )
+    mcp_relist_every: float = Field(
+        default=60.0, gt=0, description="A connected server is asked so often what its tools are."
+    )
     mcp_tools_max: int = Field(default=512, ge=1, description="A server that lists more tools is refused.")
     mcp_definition_max: int = Field(
         default=64 * KiB, ge=256, description="A tool whose text and schema take more is left out."
     )
     mcp_message_max: int = Field(
         default=128 * KiB * KiB, ge=KiB, description="A longer message of a server ends its session."
+    )
+    mcp_values_max: int = Field(
+        default=2_000_000, ge=1000, description="So does one with more JSON values; {} counts 8."
     )
     mcp_log_max: int = Field(
         default=1 * KiB * KiB, ge=KiB, description="What a server writes to standard error, kept twice."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -31,6 +32,12 @@ __all__ = [
 
 _Q = queries("pins")
 
+# What no reader sees, and every model reads: tags, direction marks, spaces of no width, variation selectors in a row.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+    "\U000e0000-\U000e0fff]|[\ufe00-\ufe0f]{2}"
+)
+
 PinState = Literal["pinned", "changed", "new", "gone"]
 
 
@@ -48,6 +55,13 @@ class Offer:
         """Compute the hash. Raises ValueError if the schema is no JSON."""
         told = {"name": self.tool, "description": self.description, "inputSchema": self.schema}
         object.__setattr__(self, "hash", hashlib.sha256(canonical_json(told).encode()).hexdigest())
+
+    @property
+    def hides(self) -> bool:
+        """Whether it holds what a person who looks at it would not see."""
+        return _UNSEEN.search(f"{self.tool} {self.description}") is not None or any(
+            _UNSEEN.search(text) for text in _texts(self.schema)
+        )
 
     def body(self) -> str:
         """Return what is stored of it."""
@@ -94,6 +108,19 @@ class Change:
     kind: Literal["first", "new", "changed", "restored", "gone"]
 
 
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts in a JSON value, names included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield name
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
 def _pin(row: asyncpg.Record) -> Pin:
     offered = json.loads(row["offered"])
     pinned = json.loads(row["pinned"]) if row["pinned"] is not None else None
@@ -112,19 +139,21 @@ def _pin(row: asyncpg.Record) -> Pin:
 async def see(conn: Connection, server: str, said: dict[str, Any], offers: Sequence[Offer]) -> list[Change]:
     """Write down what a server lists now, in the caller's transaction; return what is different from before.
 
-    A server never seen before is trusted: all it lists is pinned. Of a known one nothing new is: it waits for `accept`.
+    A server never seen before is trusted: all it lists is pinned, but for what hides something from whoever looks at
+    it. Of a known one nothing new is: it waits for `accept`.
     """
     first = bool(await conn.fetchval(_Q["meet"], server, canonical_json(said)))
     known = {pin.tool: pin for pin in await listing(conn, [server])}
     changes: list[Change] = []
     for offer in offers:
         pin = known.pop(offer.tool, None)
+        trusted = first and not offer.hides
         await conn.execute(
-            _Q["offer"], server, offer.tool, offer.body(), offer.hash, canonical_json(offer.annotations), first
+            _Q["offer"], server, offer.tool, offer.body(), offer.hash, canonical_json(offer.annotations), trusted
         )
         before = pin.state if pin is not None else None
         if pin is None:
-            changes.append(Change(offer.tool, "first" if first else "new"))
+            changes.append(Change(offer.tool, "first" if trusted else "new"))
         elif pin.pinned is not None and pin.pinned.hash == offer.hash:
             if before != "pinned":
                 changes.append(Change(offer.tool, "restored"))

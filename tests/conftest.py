@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from holdfast.memory.database import Pool, connect, migrate, open_pool
 from holdfast.server import read_stack
 from tests.kit import World
 from tests.skips import pytest_configure  # noqa: F401  # a skipped test fails the run unless it is listed
@@ -82,3 +84,17 @@ async def make_world(servers: dict[str, str], tmp_path: Path) -> AsyncIterator[M
     """Return a function that makes a world from the source of an agents file."""
     async with _worlds(servers, tmp_path) as make:
         yield make
+
+
+@pytest.fixture
+async def pool(servers: dict[str, str]) -> AsyncIterator[Pool]:
+    """Return a pool on a database of the test's own."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    admin = await connect(servers["database_url"])
+    await admin.execute(f"create database {name}")
+    await admin.close()
+    url = servers["database_url"].rpartition("/")[0] + f"/{name}"
+    await migrate(url)
+    pool = await open_pool(url, size=4, name="test")
+    yield pool
+    await pool.close()

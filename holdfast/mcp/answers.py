@@ -54,6 +54,7 @@ class Mark:
     status: int | None = None
     readable: bool = False  # the answer was of a kind that the protocol allows
     taken: bool = False  # its request was sent; what follows in its name (answers to the server) is not marked
+    every: bool = False  # unless it consists of several requests
 
 
 MARK: ContextVar[Mark | None] = ContextVar("mcp_call", default=None)
@@ -143,9 +144,9 @@ def _size(base64: str) -> str:
 
 
 @contextlib.contextmanager
-def marked() -> Iterator[Mark]:
-    """Give a mark for what is sent in this context."""
-    mark = Mark()
+def marked(*, every: bool = False) -> Iterator[Mark]:
+    """Give a mark for what is sent in this context: one request, or *every* one."""
+    mark = Mark(every=every)
     token = MARK.set(mark)
     try:
         yield mark

@@ -7,6 +7,7 @@ evaluated. The server checks its arguments itself; this is to tell the model ear
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from holdfast.errors import ToolArgumentsInvalid
@@ -15,8 +16,17 @@ from holdfast.ids import canonical_json
 __all__ = ["ArgumentCheck", "without"]
 
 _SHOWN = 20  # errors that a model is told at once
-_HEAVY = 20_000  # subschemas after following all references: more is not evaluated
-_REGEX = ("pattern", "patternProperties", "format")
+_LARGEST = 2000  # objects in a schema: a larger one is not evaluated
+_STEPS = 10_000  # keywords evaluated for one call, about a tenth of a second: what takes more is left to the server
+_LONG = 64  # of a list that may be compared pair by pair
+# Left out: regular expressions, one of which may backtrack for ever; what would switch to another class of validators,
+# whose steps nobody counts; and what walks through the schema by itself.
+_TEXTS = ("pattern", "format", "$schema")
+_ANY = ("patternProperties", "unevaluatedProperties", "unevaluatedItems")
+
+
+class _TooMuch(Exception):
+    """The check would take too long."""
 
 
 def without(schema: dict[str, Any], argument: str) -> dict[str, Any]:
@@ -28,52 +38,30 @@ def without(schema: dict[str, Any], argument: str) -> dict[str, Any]:
 
 
 def _tame(schema: Any) -> Any:
-    """Leave out regular expressions: one that backtracks for ever would hold the worker."""
+    """Leave out what could hold the worker. A check may pass too much: the server looks again."""
     if isinstance(schema, list):
         return [_tame(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {key: _tame(part) for key, part in schema.items() if not (key in _REGEX and _is_keyword(key, part))}
+    kept = {key: _tame(part) for key, part in schema.items() if not _is_wild(key, part)}
     if isinstance(schema.get("patternProperties"), dict):
         kept.pop("additionalProperties", None)
-        kept.pop("unevaluatedProperties", None)
     if isinstance(schema.get("properties"), dict):  # there, `pattern` is somebody's argument
         kept["properties"] = {name: _tame(part) for name, part in schema["properties"].items()}
     return kept
 
 
-def _is_keyword(key: str, part: Any) -> bool:
-    return isinstance(part, dict if key == "patternProperties" else str)
+def _is_wild(key: str, part: Any) -> bool:
+    if isinstance(part, list):
+        return len(part) > _LONG and not all(isinstance(each, str) for each in part)
+    return key in _ANY or (key in _TEXTS and isinstance(part, str))
 
 
-def _weight(root: dict[str, Any]) -> int:
-    """Count the subschemas that a check could visit, references followed; recursion counts once."""
-    known: dict[str, int] = {}
-
-    def of(node: Any, depth: int) -> int:
-        if depth > 64:
-            return _HEAVY
-        if isinstance(node, list):
-            return sum(of(part, depth + 1) for part in node)
-        if not isinstance(node, dict):
-            return 0
-        total = 1 + sum(of(part, depth + 1) for key, part in node.items() if key not in ("$defs", "definitions"))
-        ref = node.get("$ref")
-        if isinstance(ref, str) and ref.startswith("#/"):
-            if ref not in known:
-                known[ref] = 0  # while it is counted: recursion ends here
-                known[ref] = of(_pointed(root, ref), depth + 1)
-            total += known[ref]
-        return min(total, _HEAVY)
-
-    return of(root, 0)
-
-
-def _pointed(root: Any, ref: str) -> Any:
-    node = root
-    for part in ref[2:].split("/"):
-        node = node.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(node, dict) else None
-    return node
+def _objects(node: Any) -> int:
+    """Count the objects in a schema."""
+    if isinstance(node, dict):
+        return 1 + sum(map(_objects, node.values()))
+    return sum(map(_objects, node)) if isinstance(node, list) else 0
 
 
 class ArgumentCheck:
@@ -85,6 +73,7 @@ class ArgumentCheck:
         self._schema = schema
         self._validator: Any = None
         self._ready = False
+        self._left = 0
 
     def __call__(self, args: Any) -> dict[str, Any]:
         """Return *args* if they fit.
@@ -114,9 +103,8 @@ class ArgumentCheck:
         validator = self._compiled()
         if validator is None:
             return []
-        from referencing.exceptions import Unresolvable
-
-        lines = []
+        lines: list[str] = []
+        self._left = _STEPS
         try:
             for error in validator.iter_errors(args):
                 where = ".".join(str(part) for part in error.absolute_path) or "arguments"
@@ -124,28 +112,44 @@ class ArgumentCheck:
                 if len(lines) == _SHOWN:
                     lines.append("and perhaps more")
                     break
-        except (Unresolvable, RecursionError, ValueError, TypeError):
-            return []  # the schema itself is broken: what fits it, the server knows
+        except _TooMuch:
+            return lines
+        except Exception:  # noqa: BLE001  # the schema itself is broken: what fits it, the server knows
+            return []
         return lines
 
     def _compiled(self) -> Any:
         """Return a validator that fetches nothing, or None where the schema cannot be used."""
         if self._ready:
             return self._validator
-        from jsonschema import Draft202012Validator, SchemaError
-        from jsonschema.validators import validator_for
+        from jsonschema import Draft202012Validator
+        from jsonschema.validators import extend, validator_for
         from referencing import Registry
 
         self._ready = True
         try:
+            kind = validator_for(self._schema, default=Draft202012Validator)
             tamed = _tame(self._schema)
-            kind = validator_for(tamed, default=Draft202012Validator)
-            kind.check_schema(tamed)
-            if _weight(tamed) < _HEAVY:
-                self._validator = kind(tamed, registry=Registry())
-        except (SchemaError, RecursionError, ValueError, TypeError):
+            if _objects(tamed) <= _LARGEST:
+                kind.check_schema(tamed)
+                steps = {name: self._counted(name, check) for name, check in kind.VALIDATORS.items()}
+                self._validator = extend(kind, steps)(tamed, registry=Registry())  # type: ignore[no-untyped-call]
+        except Exception:  # noqa: BLE001  # whatever a stranger's schema makes a library raise
             self._validator = None
         return self._validator
+
+    def _counted(self, keyword: str, check: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a keyword's check that ends all of it after so many steps: references can double at each turn."""
+
+        def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
+            self._left -= 1
+            if self._left < 0:
+                raise _TooMuch
+            if keyword == "uniqueItems" and isinstance(instance, list) and len(instance) > _LONG:
+                return ()
+            return check(validator, value, instance, schema)
+
+        return counted
 
 
 def _short(text: str) -> str:

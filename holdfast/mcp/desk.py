@@ -205,7 +205,10 @@ def _text(offer: Offer) -> list[str]:
 
 
 def _visible(line: str) -> str:
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+    def shown(char: str) -> bool:
+        return char.isprintable() and not "\ufe00" <= char <= "\ufe0f" and not "\U000e0000" <= char <= "\U000e0fff"
+
+    return "".join(each if shown(each) else each.encode("unicode_escape").decode() for each in line)
 
 
 def _check_names(views: list[ToolView]) -> None:

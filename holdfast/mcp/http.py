@@ -6,6 +6,8 @@ such a failure becomes an answer of its own, so that it concerns one call, and t
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +16,7 @@ import httpx2
 from holdfast.errors import ConfigurationError
 from holdfast.mcp.answers import MARK, Mark
 from holdfast.mcp.server import Endpoint, expand
+from holdfast.mcp.weight import Weight
 from holdfast.settings import Settings
 
 __all__ = ["Caller", "open_client"]
@@ -21,6 +24,8 @@ __all__ = ["Caller", "open_client"]
 _READABLE = ("application/json", "text/event-stream")
 _NO_ANSWER = (202, 301, 302, 303, 307, 308)
 _IDLE = 300.0  # seconds without a byte after which a stream is taken for dead, at least
+_LISTENING_AGAIN = 0.5  # seconds between requests for a stream: a server says itself how soon the library asks again
+_BETWEEN = re.compile(rb"\n\n|\r\r|\r\n\r\n")
 _CONNECTING = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
 
@@ -37,7 +42,7 @@ def open_client(endpoint: Endpoint, settings: Settings, *, timeout: float) -> Ca
         if not (value.isascii() and value.isprintable()):
             raise ConfigurationError(f"{what}: the value of {name} has characters that HTTP does not allow.")
     return Caller(
-        settings.mcp_message_max,
+        settings,
         headers={**headers, "accept-encoding": "identity"},
         timeout=httpx2.Timeout(endpoint.connect_timeout, read=max(_IDLE, timeout + 10)),
     )
@@ -46,15 +51,21 @@ def open_client(endpoint: Endpoint, settings: Settings, *, timeout: float) -> Ca
 class Caller(httpx2.AsyncClient):
     """An HTTP client whose failures, once a call is under way, are told by the call's mark."""
 
-    def __init__(self, limit: int, **options: Any) -> None:
-        """Take what httpx2 takes, and the longest answer in bytes."""
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        """Take what httpx2 takes, and the settings, which say how long an answer may be."""
         super().__init__(**options)
-        self._limit = limit
+        self._settings = settings
+        self._listen_at = 0.0
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send one request; a failure of a marked one is a made-up answer of status 502 or 503."""
+        if request.method == "GET":
+            now = asyncio.get_running_loop().time()
+            begin = max(now, self._listen_at)
+            self._listen_at = begin + _LISTENING_AGAIN
+            await asyncio.sleep(begin - now)
         mark = MARK.get() if request.method == "POST" else None
-        if mark is not None and mark.taken:
+        if mark is not None and mark.taken and not mark.every:
             mark = None
         elif mark is not None:
             mark.taken = True
@@ -81,24 +92,31 @@ class Caller(httpx2.AsyncClient):
             return httpx2.Response(502, request=request)
         if options.get("stream"):
             assert isinstance(response.stream, httpx2.AsyncByteStream)
-            response.stream = _Bounded(response.stream, self._limit, mark)
+            events = response.headers.get("content-type", "").startswith("text/event-stream")
+            response.stream = _Bounded(response.stream, self._settings, mark, events=events)
         return response
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """A body that may not grow over a limit, and whose loss is marked."""
+    """A body none of whose messages may grow over a limit, and whose loss is marked."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream, limit: int, mark: Mark | None) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, settings: Settings, mark: Mark | None, *, events: bool) -> None:
         self._inner = inner
-        self._left = limit
+        self._settings = settings
         self._mark = mark
+        self._events = events
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
+            left, weight = self._settings.mcp_message_max, Weight(self._settings.mcp_values_max)
             async for chunk in self._inner:
-                self._left -= len(chunk)
-                if self._left < 0:
+                if self._events and _BETWEEN.search(chunk):  # another event begins
+                    left, weight = self._settings.mcp_message_max, Weight(self._settings.mcp_values_max)
+                left -= len(chunk)
+                if left < 0:
                     raise httpx2.ReadError("the answer is longer than HOLDFAST_MCP_MESSAGE_MAX")
+                if not weight.add(chunk):
+                    raise httpx2.ReadError("the answer holds more than HOLDFAST_MCP_VALUES_MAX")
                 yield chunk
         except httpx2.TransportError as exc:
             if self._mark is None:

@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 _FIRST_PAUSE = 0.25
 _SHORT_PAUSE = 1.0  # a call that waits cuts a longer pause to this
 _LONGEST_PAUSE = 30.0
+_LASTING = 5.0  # seconds; after a session that ended sooner the pauses grow on
 _CLOSING = 5.0  # seconds for a server to end
 _TRIES = 2  # failed tries that a call sees before it gives up
 
@@ -55,10 +56,12 @@ class Line:
         """Begin to connect."""
         self._task = asyncio.create_task(self._keep(), name=f"MCP server {self.endpoint.name}")
 
-    async def tried(self) -> None:
-        """Wait until the first try has ended, well or not."""
-        while self._link is None and self.problem is None:
-            await self._changed.wait()
+    async def tried(self, patience: float | None = None) -> None:
+        """Wait until the first try has ended, well or not; up to *patience* seconds, if given."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._link is None and self.problem is None:
+                    await self._changed.wait()
 
     async def close(self) -> None:
         """End the session and the server's process."""
@@ -115,12 +118,14 @@ class Line:
                 if ready.done():
                     link = ready.result()
                     self._tell(link)
-                    pause = _FIRST_PAUSE
                     tell_away(self._settings.home, self.endpoint.name, None)
+                    began = asyncio.get_running_loop().time()
                     log.info(
                         "an MCP server is connected", server=self.endpoint.name, tools=len(link.offers), **link.said
                     )
                     await link.over.wait()
+                    if asyncio.get_running_loop().time() - began > _LASTING:
+                        pause = _FIRST_PAUSE
             except asyncio.CancelledError:
                 hold.cancel()
                 raise
@@ -140,13 +145,24 @@ class Line:
         try:
             async with open_link(self.endpoint, self._settings, longest_call=self._longest_call) as link:
                 await self._sighted(link)
+                link.told()
                 ready.set_result(link)
-                await link.over.wait()
+                while await link.news():
+                    await self._retell(link)
                 if not self._stopping:
                     await link.idle(self._longest_call)
         finally:
             if link is not None:
                 link.over.set()
+
+    async def _retell(self, link: Link) -> None:
+        """Write down that a server lists other tools than before. If that fails, its calls shall not be lost for it."""
+        try:
+            await self._sighted(link)
+        except Exception as exc:  # noqa: BLE001  # told at the next look; until then no changed tool is called either
+            log.info("not written down what an MCP server lists", server=self.endpoint.name, error=str(exc))
+        else:
+            link.told()
 
     async def _reason(self, hold: asyncio.Task[None], *, connected: bool) -> str:
         """Say why a session ended, or never began."""

@@ -19,6 +19,7 @@ from mcp_types import (
     Implementation,
     InputRequiredResult,
     LoggingMessageNotificationParams,
+    ToolListChangedNotification,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
@@ -40,6 +41,7 @@ log = structlog.get_logger(__name__)
 _ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
 _MORE_ROUNDS = 10  # a server of 2026-07-28 may ask to be asked again so often, with no question of its own
 _ROUND_PAUSE = 0.1
+_RELIST_PAUSE = 1.0  # a server whose list changes all the time is asked no oftener
 
 
 class CannotConnect(HoldfastError):
@@ -49,13 +51,25 @@ class CannotConnect(HoldfastError):
 class Link:
     """A session that is open: what the server lists, and calls of its tools."""
 
-    def __init__(self, endpoint: Endpoint, client: Client, offers: dict[str, Offer], over: asyncio.Event) -> None:
-        """Wrap an open session; use `open_link`."""
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        client: Client,
+        offers: dict[str, Offer],
+        settings: Settings,
+        *,
+        over: asyncio.Event,
+        stale: asyncio.Event,
+    ) -> None:
+        """Wrap an open session; use `open_link`. *stale* is set when the server says that its list has changed."""
         self.endpoint = endpoint
         self.offers = offers
         self.over = over
         """Set when the session has ended, or is of no more use."""
         self._client = client
+        self._settings = settings
+        self._stale = stale
+        self._told = offers
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -81,8 +95,7 @@ class Link:
                 return read_answer(server, await self._ask(tool, args, mark))
             except MCPError as exc:
                 over = self.over.is_set()
-                if http and (mark.refused is not None or mark.status in self._session_is_gone):
-                    self.over.set()  # the next call gets a new one
+                self._look_at(mark)
                 return judge(server, exc, mark, http=http, over=over, stateless=self._stateless)
             except ValidationError as exc:
                 return ErrorResult(f"{server} answered, but not as the protocol wants it ({exc.error_count()} errors).")
@@ -92,6 +105,42 @@ class Link:
                     f"MCP server {server!r} was lost before it answered ({type(exc).__name__}: {exc}). "
                     "Whether the call took effect is not known."
                 ) from exc
+
+    async def news(self) -> bool:
+        """Wait until the server lists other tools than were told: True. Once the session is over: False.
+
+        It is asked when it says that its list has changed, and now and then: not all say so.
+        """
+        every = self._settings.scaled(self._settings.mcp_relist_every)
+        while not self.over.is_set():
+            await _any_of(every, self.over, self._stale)
+            if self.over.is_set():
+                break
+            self._stale.clear()
+            if await self._list_again():
+                return True
+            await _any_of(_RELIST_PAUSE, self.over)
+        return False
+
+    async def _list_again(self) -> bool:
+        """Ask what the tools are now; tell whether they differ. A failure concerns no call and ends no session."""
+        with marked(every=True) as mark:
+            try:
+                async with asyncio.timeout(self.endpoint.connect_timeout):
+                    self.offers = await list_offers(self._client.session, self.endpoint.name, self._settings)
+            except Exception as exc:  # noqa: BLE001  # it is asked again
+                log.info("an MCP server did not list its tools", server=self.endpoint.name, error=type(exc).__name__)
+                self._look_at(mark)
+        return _hashes(self.offers) != _hashes(self._told)
+
+    def _look_at(self, mark: Mark) -> None:
+        """After a failure: end a session that the server no longer knows; the next call gets a new one."""
+        if self.endpoint.url is not None and (mark.refused is not None or mark.status in self._session_is_gone):
+            self.over.set()
+
+    def told(self) -> None:
+        """Take note that what it lists now was told."""
+        self._told = self.offers
 
     async def idle(self, patience: float) -> None:
         """Wait until no call is under way, up to *patience* seconds."""
@@ -146,7 +195,7 @@ async def open_link(endpoint: Endpoint, settings: Settings, *, longest_call: flo
     problem: Exception
     async with contextlib.AsyncExitStack() as stack:
         try:
-            over = asyncio.Event()
+            over, stale = asyncio.Event(), asyncio.Event()
             async with asyncio.timeout(endpoint.connect_timeout):
                 if endpoint.url is None:
                     child = Child(endpoint, settings, hide)
@@ -159,14 +208,14 @@ async def open_link(endpoint: Endpoint, settings: Settings, *, longest_call: flo
                         http_client=await stack.enter_async_context(caller),
                         max_sse_event_size=settings.mcp_message_max,
                     )
-                client = await stack.enter_async_context(_client(endpoint, transport, hide))
+                client = await stack.enter_async_context(_client(endpoint, transport, hide, stale))
                 if endpoint.protocol == "2026-07-28" and client.protocol_version != endpoint.protocol:
                     raise CannotConnect(f"it speaks {client.protocol_version}, and its declaration wants 2026-07-28")
                 offers = await list_offers(client.session, endpoint.name, settings)
         except Exception as exc:  # noqa: BLE001  # told below, once what was opened is closed
             problem = exc
         else:
-            yield Link(endpoint, client, offers, over)
+            yield Link(endpoint, client, offers, settings, over=over, stale=stale)
             return
     late = isinstance(problem, TimeoutError)
     why = f"it was not ready within {endpoint.connect_timeout:g} s" if late else hide(_plain(problem)).rstrip(".")
@@ -174,8 +223,12 @@ async def open_link(endpoint: Endpoint, settings: Settings, *, longest_call: flo
     raise CannotConnect(why + words) from problem
 
 
-def _client(endpoint: Endpoint, transport: Any, hide: Callable[[str], str]) -> Client:
+def _client(endpoint: Endpoint, transport: Any, hide: Callable[[str], str], stale: asyncio.Event) -> Client:
     """Return a client that offers a server nothing: no sampling, no elicitation, no roots."""
+
+    async def told(message: object) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            stale.set()
 
     async def heard(params: LoggingMessageNotificationParams) -> None:
         log.debug("an MCP server says", server=endpoint.name, level=params.level, text=hide(str(params.data))[:2000])
@@ -185,8 +238,23 @@ def _client(endpoint: Endpoint, transport: Any, hide: Callable[[str], str]) -> C
         mode="legacy" if endpoint.protocol == "2025-11-25" else "auto",
         client_info=Implementation(name="holdfast", version=version("holdfast")),
         logging_callback=heard,
+        message_handler=told,
         cache=None,
     )
+
+
+async def _any_of(seconds: float, *events: asyncio.Event) -> None:
+    """Wait until one of *events* is set, or *seconds* have passed."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waiting:
+            each.cancel()
+
+
+def _hashes(offers: dict[str, Offer]) -> dict[str, str]:
+    return {name: offer.hash for name, offer in offers.items()}
 
 
 def _hider(endpoint: Endpoint) -> Callable[[str], str]:

@@ -54,6 +54,7 @@ class Rack:
             ConfigurationError: two declarations of one name reach different servers.
 
         """
+        self._settings = settings
         self._pool = pool
         self._agents = agents
         self._lines: dict[str, Line] = {}
@@ -72,10 +73,16 @@ class Rack:
                 self._lines[server.name] = Line(server.endpoint, settings, longest_call=longest, sighted=self._sighted)
 
     async def start(self) -> None:
-        """Connect to all servers at once, and wait until each has answered or failed to."""
+        """Connect to all servers at once, and wait until each has answered or failed to.
+
+        One that was seen before is waited for a little only: should it hang, its pinned tools stand in.
+        """
         for line in self._lines.values():
             line.start()
-        await asyncio.gather(*(line.tried() for line in self._lines.values()))
+        async with self._pool.acquire() as conn:
+            known = await pins.revisions(conn, self._lines)
+        patience = self._settings.scaled(self._settings.mcp_start_wait)
+        await asyncio.gather(*(line.tried(patience if name in known else None) for name, line in self._lines.items()))
 
     async def close(self) -> None:
         """End all sessions, and the servers that are our children."""

@@ -22,7 +22,9 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from holdfast.mcp.server import Endpoint, expand, inherited
+from holdfast.mcp.weight import Weight
 from holdfast.settings import Settings
+from holdfast.tools.builtin.processes import GUARD
 
 __all__ = ["Child", "Streams"]
 
@@ -31,9 +33,9 @@ log = structlog.get_logger(__name__)
 Incoming: TypeAlias = SessionMessage | Exception
 Streams: TypeAlias = tuple[MemoryObjectReceiveStream[Incoming], MemoryObjectSendStream[SessionMessage]]
 
-_GUARD = Path(__file__).with_name("guard.py")
 _GRACE = 1.0  # seconds a server may take to end by itself when its input closes, and again after SIGTERM
 _CHUNK = 64 * 1024
+_ODD = 1000  # lines in a row that are no messages: to look at more without end would keep all other tools waiting
 _TAIL = 2000  # characters of its last words that an error quotes
 
 
@@ -44,9 +46,11 @@ class Child:
         """Start nothing yet. *hide* takes secrets out of a text."""
         self._endpoint = endpoint
         self._limit = settings.mcp_message_max
+        self._values = settings.mcp_values_max
         self._hide = hide
         self._log = _BoundedLog(settings.home / "logs" / f"mcp-{endpoint.name}.log", settings.mcp_log_max)
         self._last_words = ""
+        self._odd = 0
         self.gone = asyncio.Event()
         """Set when it ends, or can no longer be talked to."""
 
@@ -66,7 +70,7 @@ class Child:
         """
         environment = inherited() | expand(self._endpoint.env, f"MCP server {self._endpoint.name!r}, env")
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(_GUARD), str(_GRACE), *self._endpoint.command),
+            *(sys.executable, "-I", "-S", GUARD, "serve", str(_GRACE), *self._endpoint.command),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -120,12 +124,19 @@ class Child:
     async def _deliver(self, line: bytes, out: MemoryObjectSendStream[Incoming]) -> bool:
         if not line.strip():
             return True
+        if not Weight(self._values).add(line):
+            log.warning("an MCP server's message holds too much", server=self._endpoint.name, limit=self._values)
+            return False
         try:
             message = jsonrpc_message_adapter.validate_json(line, by_name=False)
         except ValueError:
             text = self._hide(line[:200].decode(errors="replace"))
             log.debug("an MCP server wrote something else than messages", server=self._endpoint.name, text=text)
-            return True
+            self._odd += 1
+            if self._odd == _ODD:
+                log.warning("an MCP server writes no messages to its standard output", server=self._endpoint.name)
+            return self._odd < _ODD
+        self._odd = 0
         try:
             await out.send(SessionMessage(message))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -165,10 +176,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     deadline = asyncio.get_running_loop().time() + 2 * _GRACE + 1.0
     while process.returncode is None:  # not wait(): that also waits for pipes which a child of its may hold open
         if asyncio.get_running_loop().time() > deadline:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
             break
         await asyncio.sleep(0.01)
+    with contextlib.suppress(OSError):  # nobody is left, unless the guard failed or was killed
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 class _BoundedLog:

@@ -51,6 +51,7 @@ async def _call(tools: Toolset, name: str, **args: Any) -> Any:
 async def test_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: dict[str, str]) -> None:
     """Each block is executed, and what it makes is used."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
     with Page("docs/howto/tools.md") as page:
         await _the_agent(page, tmp_path)
         await _the_other_blocks(page, tmp_path)
@@ -67,8 +68,7 @@ async def _the_agent(page: Page, tmp_path: Path) -> None:
         row = next((row for row in table.splitlines() if f"`{name}`" in row.split("|")[2]), "")
         assert tool.definition.effect in row or name == "lines", name
     await _call(tools, "write_file", path="a/b.csv", content="x,y\n1,2\n")
-    assert "1 a/b.csv" not in await _call(tools, "lines", path="a/b.csv")
-    assert "2 a/b.csv" in await _call(tools, "lines", path="a/b.csv")
+    assert "2 docs/a/b.csv" in await _call(tools, "lines", path="docs/a/b.csv")
     assert (await _call(tools, "csv_query", path="a/b.csv", sql="select sum(x + y) from data"))["rows"] == [[3]]
     assert "first" in await _call(tools, "result_page", handle="result-known")
 
@@ -113,6 +113,9 @@ async def test_the_desk_of_the_examples(tmp_path: Path, monkeypatch: pytest.Monk
     tools = load_agents(ROOT / "examples/desk.py")["desk"].tools
     assert "3 a.csv" in await _call(tools, "lines", path="a.csv")
     assert (await _call(tools, "csv_query", path="a.csv", sql="select sum(x) from data"))["rows"] == [[3]]
+    await _call(tools, "notes_write_file", path="a.md", content="3")
+    assert "3" in await _call(tools, "read_file", path="notes/a.md")
+    assert "write_file" not in tools
 
 
 def test_the_page_names_every_tool() -> None:

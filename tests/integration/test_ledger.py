@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from holdfast.contracts import EffectClass, Resolution
 from holdfast.memory import ledger
-from holdfast.memory.database import Pool, connect, migrate, open_pool
+from holdfast.memory.database import Pool
 from holdfast.memory.ledger import Step
 from holdfast.memory.resolve import resolve_step
 from tests.kit import until
 
 LEASE = 30.0
 GUARDED: list[EffectClass] = ["once", "verifiable", "keyed", "local_tx"]
-
-
-@pytest.fixture
-async def pool(servers: dict[str, str]) -> AsyncIterator[Pool]:
-    """Return a pool on a database of the test's own."""
-    name = f"l{uuid.uuid4().hex[:12]}"
-    admin = await connect(servers["database_url"])
-    await admin.execute(f"create database {name}")
-    await admin.close()
-    url = servers["database_url"].rpartition("/")[0] + f"/{name}"
-    await migrate(url)
-    pool = await open_pool(url, size=4, name="test")
-    yield pool
-    await pool.close()
 
 
 def step(effect: EffectClass = "once", *, settle: float = 0.0, args: str = "a") -> Step:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import tracemalloc
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,6 +18,7 @@ from holdfast.errors import ToolError
 from holdfast.memory.database import connect
 from holdfast.tools import ToolContext, sql_query
 from holdfast.tools.tool import AnyTool
+from tests.kit import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -93,6 +95,8 @@ async def test_it_reads(shop: Shop) -> None:
     assert (await _call(query, sql="select id from orders order by id desc"))["rows"][0] == [500]
     exact = await _call(query, sql="select 12345678901234567890.123456789::numeric")
     assert exact["rows"] == [["12345678901234567890.123456789"]]
+    answer = await _call(query, sql="select 9223372036854775807, repeat('9', 6000)::numeric")
+    assert answer["rows"] == [[9223372036854775807, "9" * 6000]], "as text, not as an error of Python's"
 
 
 async def test_it_lists_what_may_be_read(shop: Shop) -> None:
@@ -181,6 +185,34 @@ select (select count(*) from orders), (select sum(total) from orders), (select l
        (select is_called from numbers), (select count(*) from pg_largeobject_metadata), to_regclass('stolen')::text,
        (select count(*) from pg_roles), (select relacl::text from pg_class where relname = 'orders')
 """
+
+
+async def test_it_tells_nobody(shop: Shop) -> None:
+    """NOTIFY by its function is no write to PostgreSQL, but whoever listens acts on it: it is taken back."""
+    heard: list[str] = []
+    conn = await asyncpg.connect(shop.admin)
+    try:
+        await conn.add_listener("orders", lambda *args: heard.append(str(args[-1])))
+        query, _ = sql_query(shop.owner)
+        assert (await _call(query, sql="select 1, pg_notify('orders', 'ship it')"))["rows"][0][0] == 1
+        await conn.execute("select pg_notify('orders', 'the end')")
+        await until(lambda: "the end" in heard, "what was said last is heard")
+    finally:
+        await conn.close()
+    assert heard == ["the end"]
+
+
+async def test_large_rows_are_not_fetched_by_the_hundred(shop: Shop) -> None:
+    """What is over the limit stays in the database: the worker holds a few rows, not as many as could be answered."""
+    query, _ = sql_query(shop.reader, max_rows=200, max_bytes=2_000_000)
+    tracemalloc.start()
+    try:
+        answer = await _call(query, sql="select repeat('x', 1900000) from generate_series(1, 200)")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(answer["rows"]) == 1
+    assert peak < 120_000_000
 
 
 async def test_a_superuser_is_refused(shop: Shop) -> None:

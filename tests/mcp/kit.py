@@ -8,17 +8,33 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from holdfast import MCPServer
+from holdfast import Agent, MCPServer
 from holdfast.mcp.link import Link, open_link
+from holdfast.mcp.rack import Rack
+from holdfast.memory import pins
+from holdfast.memory.database import Pool
 from holdfast.settings import Settings, load_settings
 from holdfast.tools import ToolContext
 from tests.kit import until
 
-__all__ = ["SERVER", "WebServer", "context", "effects", "linked", "pids", "stdio_server"]
+__all__ = [
+    "SERVER",
+    "OpenRack",
+    "WebServer",
+    "agent_of",
+    "context",
+    "effects",
+    "linked",
+    "pids",
+    "states",
+    "stdio_server",
+]
+
+OpenRack = Callable[..., Awaitable[Rack]]
 
 SERVER = Path(__file__).with_name("server.py")
 
@@ -105,3 +121,15 @@ def context(seconds: float = 30.0, key: str = "key") -> ToolContext:
     return ToolContext(
         idempotency_key=key, tenant="default", thread="t", run_id="r", step_no=1, deadline=time.monotonic() + seconds
     )
+
+
+def agent_of(rack: Rack) -> Agent:
+    """Return the agent that was equipped."""
+    agent: Agent = rack.agent  # type: ignore[attr-defined]
+    return agent
+
+
+async def states(pool: Pool) -> dict[str, str]:
+    """Return the state of each tool of the test server."""
+    async with pool.acquire() as conn:
+        return {pin.tool: pin.state for pin in await pins.listing(conn, ["test"])}

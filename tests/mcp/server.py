@@ -1,7 +1,7 @@
 """An MCP server for the tests: `server.py FOLDER stdio|http [PORT]`. It writes each effect down before it answers.
 
 What it lists depends on FOLDER/listing: a line `changed` gives `note` another description, `more` adds a tool, `fewer`
-leaves one out. It reads the file when it starts.
+leaves one out. It reads the file when it starts. `turn` gives `note` another description while it runs.
 """
 
 from __future__ import annotations
@@ -123,6 +123,12 @@ def long(size: int) -> str:
     return "x" * size
 
 
+@server.tool(structured_output=False)
+def dense(count: int) -> CallToolResult:
+    """Return many small values."""
+    return CallToolResult(content=[], structured_content={"a": [{}] * count})
+
+
 @server.tool()
 async def asks(ctx: Context) -> str:
     """Ask the user something."""
@@ -137,6 +143,17 @@ def pay(amount: int, request_id: str) -> str:
 
 
 server.add_tool(pay, structured_output=False)
+
+
+@server.tool(structured_output=False)
+async def turn(ctx: Context, tell: bool = True) -> str:
+    """Describe `note` otherwise from now on, and tell clients so."""
+    server.remove_tool("note")
+    server.add_tool(note, description="Write a note, or so it was.", structured_output=False)
+    if tell:
+        await ctx.session.send_tool_list_changed()
+    return "turned"
+
 
 if "more" in LISTING:
 

@@ -213,6 +213,22 @@ async def test_a_message_without_end_ends_the_session(tmp_path: Path) -> None:
             assert await link.call("note", {"text": "on"}) == "noted on"
 
 
+async def test_a_message_of_too_many_values_ends_the_session(tmp_path: Path) -> None:
+    """Small in bytes, it would take gigabytes and keep the loop busy; as many bytes of text pass."""
+    limit = {"mcp_values_max": 10_000}
+    async with linked(stdio_server(tmp_path), tmp_path, **limit) as link:
+        assert len(await link.call("long", {"size": 300_000})) == 300_000
+        with pytest.raises(ServerLost):
+            await link.call("dense", {"count": 2_000})
+    for flags in ([], ["json"]):
+        with web_server(tmp_path, *flags) as server:
+            await server.start()
+            async with linked(server.declared(), tmp_path, **limit) as link:
+                with pytest.raises(ServerLost, match="MCP_VALUES_MAX"):
+                    await link.call("dense", {"count": 2_000})
+                assert len(await link.call("long", {"size": 300_000})) == 300_000
+
+
 async def test_a_listing_may_not_be_endless(tmp_path: Path) -> None:
     """A server with more tools than the limit is refused, with the setting's name."""
     with pytest.raises(CannotConnect, match="HOLDFAST_MCP_TOOLS_MAX"):

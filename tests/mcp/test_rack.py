@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,60 +12,15 @@ from holdfast import Agent, MCPServer
 from holdfast.errors import ConfigurationError, ToolError, ToolNotStarted
 from holdfast.mcp.rack import Rack
 from holdfast.memory import pins
-from holdfast.memory.database import Pool, connect, migrate, open_pool
+from holdfast.memory.database import Pool
 from tests.kit import until
-from tests.mcp.kit import context, effects, home, pids, stdio_server, web_server
-
-Open = Callable[..., Awaitable[Rack]]
+from tests.mcp.kit import OpenRack, agent_of, context, effects, pids, states, stdio_server, web_server
 
 
-@pytest.fixture
-async def pool(servers: dict[str, str]) -> AsyncIterator[Pool]:
-    """Return a pool on a database of the test's own."""
-    name = f"m{uuid.uuid4().hex[:12]}"
-    admin = await connect(servers["database_url"])
-    await admin.execute(f"create database {name}")
-    await admin.close()
-    url = servers["database_url"].rpartition("/")[0] + f"/{name}"
-    await migrate(url)
-    pool = await open_pool(url, size=4, name="test")
-    yield pool
-    await pool.close()
-
-
-@pytest.fixture
-async def rack(pool: Pool, tmp_path: Path) -> AsyncIterator[Open]:
-    """Return a function that opens the servers of one agent, as a worker does."""
-    async with AsyncExitStack() as stack:
-
-        async def opened(*servers: MCPServer) -> Rack:
-            agent = Agent("a", "openai/test", tools=servers)
-            made = Rack(home(tmp_path), pool, {"a": agent})
-            stack.push_async_callback(made.close)
-            await made.start()
-            agent.equip((await made.tools() or {}).get("a", []))
-            made.agent = agent  # type: ignore[attr-defined]
-            return made
-
-        yield opened
-
-
-def agent_of(rack: Rack) -> Agent:
-    """Return the agent that was equipped."""
-    agent: Agent = rack.agent  # type: ignore[attr-defined]
-    return agent
-
-
-async def call(rack: Rack, name: str, **args: Any) -> Any:
+async def call(rack: Rack, name: str, /, **args: Any) -> Any:
     """Call a tool as the runner does."""
     tool = agent_of(rack).tool(name)
     return await tool.function(**tool.bind(tool.validate(args), context()))
-
-
-async def states(pool: Pool) -> dict[str, str]:
-    """Return the state of each tool of the test server."""
-    async with pool.acquire() as conn:
-        return {pin.tool: pin.state for pin in await pins.listing(conn, ["test"])}
 
 
 async def accept(pool: Pool, *tools: str) -> list[str]:
@@ -78,7 +30,7 @@ async def accept(pool: Pool, *tools: str) -> list[str]:
         return await pins.accept(conn, "test", {tool: offered[tool] for tool in tools})
 
 
-async def test_tools_are_prefixed_once_and_as_declared(rack: Open, tmp_path: Path) -> None:
+async def test_tools_are_prefixed_once_and_as_declared(rack: OpenRack, tmp_path: Path) -> None:
     """`once` unless declared, whatever the server hints; what is declared is in the definition."""
     made = await rack(
         stdio_server(
@@ -104,7 +56,7 @@ async def test_tools_are_prefixed_once_and_as_declared(rack: Open, tmp_path: Pat
     assert effects(tmp_path) == ["pay key"], "the server does"
 
 
-async def test_arguments_are_checked_against_the_pinned_schema(rack: Open, tmp_path: Path) -> None:
+async def test_arguments_are_checked_against_the_pinned_schema(rack: OpenRack, tmp_path: Path) -> None:
     """What does not fit is told to the model and never sent."""
     made = await rack(stdio_server(tmp_path))
     with pytest.raises(ToolError, match="a: 'x' is not of type 'integer'"):
@@ -112,7 +64,7 @@ async def test_arguments_are_checked_against_the_pinned_schema(rack: Open, tmp_p
     assert effects(tmp_path) == []
 
 
-async def test_a_changed_tool_is_suspended_until_accepted(rack: Open, pool: Pool, tmp_path: Path) -> None:
+async def test_a_changed_tool_is_suspended_until_accepted(rack: OpenRack, pool: Pool, tmp_path: Path) -> None:
     """Agents keep the pinned text, calls are refused with what to do; other tools work; accepted, it works again."""
     await (await rack(stdio_server(tmp_path))).close()
     (tmp_path / "listing").write_text("changed more")
@@ -135,7 +87,45 @@ async def test_a_changed_tool_is_suspended_until_accepted(rack: Open, pool: Pool
     assert await made.tools() is None, "nothing has changed since"
 
 
-async def test_a_server_that_takes_its_change_back_is_trusted_again(rack: Open, pool: Pool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["2025-11-25", "2026-07-28"])
+@pytest.mark.parametrize("http", [False, True])
+async def test_a_change_amid_a_session_is_noticed(
+    rack: OpenRack, pool: Pool, tmp_path: Path, protocol: Any, http: bool
+) -> None:
+    """A server that stays up may change as well: it is asked now and then, and the session goes on for other tools."""
+    with web_server(tmp_path) as web:
+        if http:
+            await web.start()
+        declared = web.declared(protocol=protocol) if http else stdio_server(tmp_path, protocol=protocol)
+        made = await rack(declared, mcp_relist_every=0.2)
+        waiting = asyncio.create_task(call(made, "test__wait_for", name="go"))
+        await until(lambda: effects(tmp_path) == ["wait_for go"], "a call is under way")
+        assert await call(made, "test__turn", tell=False) == "turned"
+
+        async def noticed() -> bool:
+            return (await states(pool))["note"] == "changed"
+
+        await until(noticed, "it is written down")
+        with pytest.raises(ToolError, match="holdfast mcp accept test note"):
+            await call(made, "test__note", text="secret")
+        assert await call(made, "test__add", a=1, b=1) == {"result": 2}
+        (tmp_path / "go").touch()
+        assert await waiting == {"result": "go came"}
+    assert effects(tmp_path) == ["wait_for go", "add 1+1"]
+
+
+async def test_a_change_that_is_announced_is_noticed_at_once(rack: OpenRack, pool: Pool, tmp_path: Path) -> None:
+    """Where the revision has the announcement, nobody waits for the next look."""
+    made = await rack(stdio_server(tmp_path, protocol="2025-11-25"), mcp_relist_every=3600)
+    assert await call(made, "test__turn") == "turned"
+
+    async def noticed() -> bool:
+        return (await states(pool))["note"] == "changed"
+
+    await until(noticed, "it is written down")
+
+
+async def test_a_server_that_takes_its_change_back_is_trusted_again(rack: OpenRack, pool: Pool, tmp_path: Path) -> None:
     """What was pinned stays pinned; a tool that is gone is not offered, and is again once it is back."""
     await (await rack(stdio_server(tmp_path))).close()
     (tmp_path / "listing").write_text("changed fewer")
@@ -149,7 +139,7 @@ async def test_a_server_that_takes_its_change_back_is_trusted_again(rack: Open, 
     assert await call(made, "test__note", text="c") == "noted c"
 
 
-async def test_what_is_accepted_is_what_was_looked_at(rack: Open, pool: Pool, tmp_path: Path) -> None:
+async def test_what_is_accepted_is_what_was_looked_at(rack: OpenRack, pool: Pool, tmp_path: Path) -> None:
     """An offer that changed after somebody looked at it is not accepted."""
     await (await rack(stdio_server(tmp_path))).close()
     async with pool.acquire() as conn:
@@ -161,13 +151,13 @@ async def test_what_is_accepted_is_what_was_looked_at(rack: Open, pool: Pool, tm
     assert (await states(pool))["note"] == "changed"
 
 
-async def test_two_workers_that_meet_a_server_at_once_pin_it_once(rack: Open, pool: Pool, tmp_path: Path) -> None:
+async def test_two_workers_that_meet_a_server_at_once_pin_it_once(rack: OpenRack, pool: Pool, tmp_path: Path) -> None:
     """Both trust the first sight; neither takes the other's for a change."""
     await asyncio.gather(*(rack(stdio_server(tmp_path)) for _ in range(3)))
     assert set((await states(pool)).values()) == {"pinned"}
 
 
-async def test_pinned_tools_stand_in_for_a_server_that_is_away(rack: Open, tmp_path: Path) -> None:
+async def test_pinned_tools_stand_in_for_a_server_that_is_away(rack: OpenRack, tmp_path: Path) -> None:
     """A worker starts without it; calls prove that nothing was sent, and go through once it is there."""
     with web_server(tmp_path) as web:
         made = await rack(web.declared())
@@ -192,7 +182,7 @@ async def test_pinned_tools_stand_in_for_a_server_that_is_away(rack: Open, tmp_p
     assert effects(tmp_path) == ["note now"]
 
 
-async def test_a_child_that_died_is_started_again(rack: Open, tmp_path: Path) -> None:
+async def test_a_child_that_died_is_started_again(rack: OpenRack, tmp_path: Path) -> None:
     """The session comes back by itself, and the next call finds it."""
     made = await rack(stdio_server(tmp_path))
     with pytest.raises(Exception, match="lost before it answered"):
@@ -202,7 +192,7 @@ async def test_a_child_that_died_is_started_again(rack: Open, tmp_path: Path) ->
     assert effects(tmp_path) == ["die x", "die y"]
 
 
-async def test_one_name_is_one_server(rack: Open, tmp_path: Path) -> None:
+async def test_one_name_is_one_server(rack: OpenRack, tmp_path: Path) -> None:
     """Two declarations may differ in what they offer, not in where it is."""
     server = stdio_server(tmp_path)
     with pytest.raises(ConfigurationError, match="two MCP servers are called 'test'"):
@@ -211,7 +201,7 @@ async def test_one_name_is_one_server(rack: Open, tmp_path: Path) -> None:
     assert len(pids(tmp_path)) == 1
 
 
-async def test_a_name_that_is_taken_is_told(rack: Open, tmp_path: Path) -> None:
+async def test_a_name_that_is_taken_is_told(rack: OpenRack, tmp_path: Path) -> None:
     """A tool of the user's own may be called so already."""
     made = await rack(stdio_server(tmp_path))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from holdfast import Agent, MCPServer
 from holdfast.errors import ConfigurationError, ToolAnsweredError, ToolArgumentsInvalid, ToolResultInvalid
 from holdfast.mcp.arguments import ArgumentCheck, without
 from holdfast.mcp.server import tool_name
+from holdfast.mcp.weight import Weight
 from holdfast.tools.results import ErrorResult, result_text
 
 OK: dict[str, Any] = {"command": ["server"]}
@@ -153,6 +156,47 @@ def test_a_stranger_s_schema_cannot_hold_the_worker() -> None:
     assert ArgumentCheck("t", {"type": "object", "properties": {"a": {"type": 5}}})({"a": 1}) == {"a": 1}
 
 
+def _doubling(levels: int) -> dict[str, Any]:
+    anchors: dict[str, Any] = {f"d{levels}": {"$anchor": f"a{levels}", "type": "object"}}
+    for n in range(levels):
+        anchors[f"d{n}"] = {"$anchor": f"a{n}", "allOf": [{"$ref": f"#a{n + 1}"}] * 2}
+    return {"type": "object", "properties": {"a": {"$ref": "#a0"}}, "$defs": anchors}
+
+
+def _nested(levels: int) -> dict[str, Any]:
+    return {"a": _nested(levels - 1)} if levels else {}
+
+
+DRAFT = "http://json-schema.org/draft-07/schema#"
+AGAIN = {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}
+MIXED = [each for n in range(20_000) for each in (n, str(n))]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("schema", "args"),
+    [
+        (_doubling(40), {"a": {}}),
+        ({"type": "object", "properties": {"a": AGAIN}}, _nested(60)),
+        ({"$schema": DRAFT, "type": "object", "properties": {"a": AGAIN}}, _nested(60)),
+        ({"type": "object", "properties": {"a": {"$schema": DRAFT, **AGAIN}}}, _nested(60)),
+        ({"type": "object", "properties": {"a": AGAIN}, "unevaluatedProperties": False}, _nested(60)),
+        ({"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}, {"a": MIXED}),
+        ({"$schema": "http://json-schema.org/draft-04/schema#", "type": "object", "enum": MIXED}, {}),
+        ({"type": "object", "required": MIXED}, {}),
+        ({"type": "object", "properties": {str(n): {"type": "object"} for n in range(5000)}}, {}),
+    ],
+    ids=["anchors", "turns", "draft", "subdraft", "unevaluated", "unique", "enum", "required", "wide"],
+)
+def test_a_schema_that_doubles_or_compares_is_given_up(schema: dict[str, Any], args: dict[str, Any]) -> None:
+    """By anchors, by the depth of the arguments, by pairs: a check ends within a beat, and the server looks itself."""
+    check = ArgumentCheck("t", schema)
+    check({})
+    began = time.monotonic()
+    assert check(args) == args
+    assert time.monotonic() - began < 2.0
+
+
 def test_an_argument_can_be_left_out_of_a_schema() -> None:
     """The idempotency key is ours to fill in."""
     assert without(SCHEMA, "path")["required"] == []
@@ -166,3 +210,17 @@ def test_an_error_that_is_an_answer_is_told_as_one() -> None:
         result_text("t", ErrorResult("no such file\0"), 1000)
     assert isinstance(caught.value, ToolResultInvalid)
     assert "\0" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_weighing_looks_past_texts(size: int) -> None:
+    """In pieces of any size, cut amid a text or an escape: what stands in texts weighs nothing."""
+    text = json.dumps({"a": 'x{[,"\\' * 50, "b\\": ["{,{", "\\", 1, {}], "c": "[" * 500}).encode()
+
+    def fits(most: int) -> bool:
+        weight = Weight(most)
+        return all(weight.add(text[at : at + size]) for at in range(0, len(text), size))
+
+    assert fits(24 + 5 + 20 + len(text) // size + 1)
+    assert not fits(24 + 5)
+    assert not Weight(100).add(b': "\nevent: "x\ndata: ' + b"{}," * 100), "another line is no text's first half"

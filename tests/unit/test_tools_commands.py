@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from holdfast.errors import ConfigurationError, ToolArgumentsInvalid, ToolError
-from holdfast.tools import Command, ToolContext, shell
+from holdfast.tools import Command, ToolContext, files, shell
 from holdfast.tools.builtin.processes import run_process
 from holdfast.tools.tool import AnyTool
 from tests.kit import until
@@ -29,8 +31,9 @@ async def _call(tool: AnyTool, seconds: float = 60.0, **args: Any) -> str:
     ctx = ToolContext(
         idempotency_key="k", tenant="t", thread="c", run_id="r", step_no=1, deadline=time.monotonic() + seconds
     )
-    result: str = await tool(**tool.bind(tool.validate(args), ctx))
-    return result
+    result = tool(**tool.bind(tool.validate(args), ctx))
+    told: str = await result if tool.is_async else result
+    return told
 
 
 async def test_a_command_with_placeholders(tmp_path: Path) -> None:
@@ -68,6 +71,7 @@ async def test_a_command_with_placeholders(tmp_path: Path) -> None:
         ({"file": "out/x"}, ToolError),
         ({"file": ".env"}, ToolError),
         ({"file": "-x"}, ToolError),
+        ({"n": -9}, ToolError),
     ],
 )
 async def test_what_may_not_be_filled_in(tmp_path: Path, given: dict[str, Any], error: type[Exception]) -> None:
@@ -97,10 +101,27 @@ async def test_it_gets_few_variables(tmp_path: Path, monkeypatch: pytest.MonkeyP
     told = await _call(_one(show, tmp_path))
     assert "secret" not in told
     assert "given" not in told
-    assert f"('HOME', '{tmp_path}')" in told
+    assert f"('HOME', '{tmp_path}/.holdfast/home')" in told
     assert told.rstrip().endswith(str(tmp_path))
     assert "('MINE', 'given')" in await _call(_one(show, tmp_path, env=["MINE", "NOT_SET"]))
     assert "('A', 'b')" in await _call(_one(show, tmp_path, env={"A": "b"}))
+
+
+async def test_a_file_that_a_model_may_write_configures_no_program(tmp_path: Path) -> None:
+    """A .gitconfig at home makes git run what it names, a usercustomize.py any Python: so home is no such place."""
+    await asyncio.to_thread(subprocess.run, ["git", "init", "-q", str(tmp_path)], check=True)
+    pwned = tmp_path / "pwned"
+    site = f".local/lib/python3.{sys.version_info.minor}/site-packages"
+    (tmp_path / site).mkdir(parents=True)
+    (tmp_path / ".gitconfig").write_text(f'[core]\n\tfsmonitor = "touch {pwned}; false"\n')
+    (tmp_path / site / "usercustomize.py").write_text(f"open({str(pwned)!r}, 'w')")
+    assert (await _call(_one(["git", "status"], tmp_path))).startswith("exit code 0")
+    assert (await _call(_one(["python3", "-c", "print(1)"], tmp_path))).startswith("exit code 0")
+    assert not pwned.exists()
+    home = Path(".holdfast/home/.gitconfig")
+    [write] = [tool for tool in files(tmp_path, write=True) if tool.name == "write_file"]
+    with pytest.raises(ToolError, match="may not be written"):
+        await _call(write, path=str(home), content="x")
 
 
 async def test_output_is_capped_and_both_streams_are_told(tmp_path: Path) -> None:
@@ -151,6 +172,33 @@ async def test_a_cancel_ends_all_it_started(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await until(lambda: not any(_alive(pid) for pid in pids), "both are gone")
+
+
+WORKER = f"""
+import asyncio, sys
+from holdfast.tools.builtin.processes import run_process
+run = run_process([sys.executable, "-c", {FAMILY!r}], cwd=sys.argv[1], env={{}}, timeout=float(sys.argv[2]), most=100,
+                  guarded=True)
+asyncio.run(run)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+async def test_it_does_not_outlive_its_call(tmp_path: Path, end: signal.Signals) -> None:
+    """A worker that is killed takes it along; under one that is frozen it ends in time: a person may then look."""
+    seconds = "600" if end == signal.SIGKILL else "2"
+    command, here = [PYTHON, "-c", WORKER, str(tmp_path), seconds], Path(__file__).parents[2]
+    with await asyncio.to_thread(subprocess.Popen, command, cwd=here) as worker:
+        pids = await until(lambda: _pids(tmp_path), "it has started")
+        worker.send_signal(end)
+        await until(lambda: not any(_alive(pid) for pid in pids), "both are gone")
+        worker.kill()
+
+
+async def test_it_ends_as_the_program_ended(tmp_path: Path) -> None:
+    """By its exit code, or by the signal that ended it."""
+    for code, head in (("sys.exit(7)", "exit code 7"), ("os.kill(os.getpid(), 15)", "ended by signal 15")):
+        assert (await _call(_one([PYTHON, "-c", f"import os, sys; {code}"], tmp_path))).startswith(head)
 
 
 async def test_what_holds_the_output_open_is_not_waited_for(tmp_path: Path) -> None:

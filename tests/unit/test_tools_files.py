@@ -88,6 +88,41 @@ def test_read_refuses_what_is_not_a_text_file_of_the_root(root: Path, path: str)
     assert "launch code" not in str(caught.value)
 
 
+@pytest.mark.parametrize("path", [".ENV", ".Git/config", "Node_Modules/x.js", ".env.local", ".envrc"])
+def test_a_key_is_not_shown_in_another_spelling(root: Path, path: str) -> None:
+    """Some file systems take .GIT for .git: what is hidden is so in any case, and listed as little as read."""
+    (root / path).parent.mkdir(exist_ok=True)
+    (root / path).write_text("launch code\n")
+    listing, search, read = files(root)
+    with pytest.raises(ToolError, match="not shown"):
+        _call(read, path=path)
+    assert path not in _call(listing)
+    assert path not in _call(search, query="launch code")
+
+
+def test_a_folder_that_becomes_a_link_amid_reading_leads_nowhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Swapped for a link out just before each file is opened, and back just after: nothing outside is ever opened."""
+    (root / "docs/secret.txt").write_text("mine\n")
+    real, aside, outside = os.open, root.parent / "aside", root.parent / "outside"
+    swaps = 0
+
+    def swapped(path: object, *args: object, **more: object) -> int:
+        nonlocal swaps
+        swaps += 1
+        (root / "docs").rename(aside)
+        (root / "docs").symlink_to(outside)
+        try:
+            return real(path, *args, **more)  # type: ignore[arg-type]
+        finally:
+            (root / "docs").unlink()
+            aside.rename(root / "docs")
+
+    monkeypatch.setattr(os, "open", swapped)
+    with pytest.raises(ToolError, match="is a link"):
+        _call(files(root)[2], path="docs/secret.txt")
+    assert swaps > 1
+
+
 def test_search_never_finds_what_may_not_be_read(root: Path) -> None:
     """Neither the secret outside nor keys nor skipped folders; odd encodings are found."""
     _, search, _ = files(root)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -161,16 +163,42 @@ def test_a_call_takes_effect_once(root: Path) -> None:
         assert _call(tools["delete_file"], ctx, path="b.txt") == "deleted b.txt"
 
 
-def test_where_nobody_can_tell_it_says_so(root: Path) -> None:
-    """A file changed by others between two tries is left alone; the ledger will ask a person."""
+def test_what_was_made_is_not_made_again(root: Path) -> None:
+    """Not when somebody has changed the file since, nor when somebody has put back what was there before."""
     tools = _tools(root)
-    ctx = _context()
-    _call(tools["patch_file"], ctx, path="docs/a.md", old="two", new="2")
-    (root / "docs/a.md").write_text("something else, two\n")
+    for number, later in enumerate(["one\ntwo\nthree\n", "something else\n", None]):
+        (root / "docs/a.md").write_text("one\ntwo\nthree\n")
+        ctx = _context(f"{number}" * 64)
+        assert "patched" in _call(tools["patch_file"], ctx, path="docs/a.md", old="two", new="2")
+        (root / "docs/a.md").unlink()
+        if later is not None:
+            (root / "docs/a.md").write_text(later)
+        assert "patched" in _call(tools["patch_file"], ctx, path="docs/a.md", old="two", new="2")
+        assert later == ((root / "docs/a.md").read_text() if later is not None else None)
+
+
+def test_where_nobody_can_tell_it_says_so(root: Path) -> None:
+    """Killed amid a change, on a file that others have changed since: it is left alone; the ledger asks a person."""
+    _killed(root, "after")
+    (root / "k.txt").write_text("something else\n")
     with pytest.raises(EffectError, match="somebody else") as caught:
-        _call(tools["patch_file"], ctx, path="docs/a.md", old="two", new="2")
+        Tree(root, 1000).change("k.txt", "d" * 64, time.monotonic() + 30, lambda before: b"x")
     assert classify(caught.value, "keyed") == "unknown"
-    assert (root / "docs/a.md").read_text() == "something else, two\n"
+    assert (root / "k.txt").read_text() == "something else\n"
+
+
+def test_a_file_system_that_syncs_no_folders(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in its place is never said not to be: the ledger would let it be made again."""
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert _call(_tools(root)["write_file"], path="b.txt", content="x").startswith("created")
+    assert (root / "b.txt").read_text() == "x"
 
 
 def test_its_time_over_it_changes_nothing(root: Path) -> None:
@@ -198,11 +226,16 @@ tree.Tree(Path(sys.argv[1]), 1000).change("k.txt", "d" * 64, time.monotonic() + 
 """
 
 
+def _killed(root: Path, where: str) -> None:
+    """Write k.txt in a process that is killed amid it."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(root), where], cwd=Path(__file__).parents[2], timeout=60)
+    assert done.returncode == -9
+
+
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_kill_9_at_the_worst_moment(root: Path, where: str) -> None:
     """Killed just before or just after the file is put into its place, the next try makes the change once."""
-    done = subprocess.run([sys.executable, "-c", KILLED, str(root), where], cwd=Path(__file__).parents[2], timeout=60)
-    assert done.returncode == -9
+    _killed(root, where)
     assert (root / "k.txt").exists() == (where == "after")
     made: list[bytes | None] = []
 

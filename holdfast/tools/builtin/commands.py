@@ -68,8 +68,8 @@ def shell(
     Args:
         commands: name to argument list, or to a `Command`: `{"log": ["git", "log", "-n", "{count:int}"]}`.
         root: where they run; paths that a model fills in lie below it.
-        env: variables they get beside PATH, LANG, TMPDIR and HOME (which is the root): names to pass on from the
-            worker, or names with values.
+        env: variables they get beside PATH, LANG, TMPDIR and HOME (`.holdfast/home` below the root, where no file
+            tool writes): names to pass on from the worker, or names with values.
         timeout: seconds, then a command is killed with all it started.
         max_output: bytes that are kept of each of its two outputs; the rest is read and dropped.
         approval: `always` asks a person before each call.
@@ -105,12 +105,25 @@ class _Place:
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ") if name in os.environ}
         kept.setdefault("PATH", os.defpath)
         kept.setdefault("LANG", "C.UTF-8")
-        kept["HOME"] = str(self.folder.root)
+        kept["HOME"] = self._home()
         for name, value in self._given.items():
             found = os.environ.get(name) if value is None else value
             if found is not None:
                 kept[name] = found
         return kept
+
+    def _home(self) -> str:
+        """Return a home where no tool of ours writes: a .gitconfig in it, say, makes `git log` run any program."""
+        home = self.folder.root / ".holdfast" / "home"
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (home / ".gitignore").open("x") as file:
+                file.write("*\n")
+        except FileExistsError:
+            pass
+        except OSError:  # a folder that is only read
+            return "/nonexistent"
+        return str(home)
 
 
 def _tool(name: str, command: Command, place: _Place, timeout: float, approval: ApprovalPolicy) -> AnyTool:
@@ -144,7 +157,12 @@ def _tool(name: str, command: Command, place: _Place, timeout: float, approval: 
         until = min(timeout, ctx.deadline - time.monotonic() - 1.0)
         try:
             done = await run_process(
-                [program, *filled[1:]], cwd=place.folder.root, env=place.environment(), timeout=until, most=place.most
+                [program, *filled[1:]],
+                cwd=place.folder.root,
+                env=place.environment(),
+                timeout=until,
+                most=place.most,
+                guarded=True,
             )
         except (OSError, ValueError) as exc:
             raise ToolError(f"{filled[0]!r} could not be started: {exc}. Nothing was run.") from None
@@ -197,8 +215,7 @@ def _filled(argv: Sequence[str], values: Mapping[str, str]) -> list[str]:
     for part in argv:
         done = _put(part, lambda name: values[name])
         begins = _PLACEHOLDER.match(part)
-        number = begins is not None and begins[2] == "int"
-        if begins and begins[1] and done.startswith("-") and "--" not in argv[: len(filled)] and not number:
+        if begins and begins[1] and done.startswith("-") and "--" not in argv[: len(filled)]:
             raise ToolError(f"{done[:100]!r} would be taken for an option: it may not begin with `-`. Nothing was run.")
         filled.append(done)
     return filled

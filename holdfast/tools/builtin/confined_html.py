@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urljoin
@@ -43,7 +44,8 @@ class _Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         if tag == "base" and given.get("href"):
-            self._base = urljoin(self._base, given["href"])
+            with suppress(ValueError):  # it is no URL
+                self._base = urljoin(self._base, given["href"])
         if self._silent:
             if (tag in _SILENT or tag == self._silent[-1]) and tag not in _VOID and len(self._silent) < 1000:
                 self._silent.append(tag)
@@ -83,6 +85,13 @@ class _Reader(HTMLParser):
             self._link = (given["href"], len(self._line))
         elif tag in _BLOCKS:
             self._end()
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """Take a section that HTML does not know for a comment, as browsers do; the library gives the page up."""
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:
+            return self.parse_bogus_comment(i)
 
     @staticmethod
     def _is_hidden(given: dict[str, str]) -> bool:

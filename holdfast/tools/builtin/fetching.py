@@ -6,13 +6,15 @@ The tools `http_get`, `http_send` and `web_page` stand on it.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import socket
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import ToolError
+from holdfast.errors import ToolError, ToolNotStarted
 from holdfast.tools.builtin.urls import Target, UrlGuard
 
 if TYPE_CHECKING:
@@ -24,11 +26,15 @@ _CONNECT = 10.0  # seconds until a connection stands; a time-out there proves th
 _REDIRECTS = (301, 302, 303, 307, 308)
 _WIRE_SLACK = 64 * 1024  # bytes of a compressed body beyond the cap that may come in without any output
 _ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
+_NO_CHARSETS = ("idna", "punycode", "undefined")  # Python has them; one takes hours for a megabyte, two only fail
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What came back. `body` is decompressed and at most as long as allowed; `cut` says that there was more."""
+    """What came back. `body` is decompressed and at most as long as allowed; `cut` says that there was more.
+
+    `lost` says why the rest never came, though the server had answered.
+    """
 
     status: int
     reason: str
@@ -36,6 +42,7 @@ class Exchange:
     headers: Mapping[str, str]
     body: bytes
     cut: bool = False
+    lost: str | None = None
     hops: list[str] = field(default_factory=list)
 
     @property
@@ -50,9 +57,11 @@ class Exchange:
         _, mark, rest = self.headers.get("content-type", "").lower().partition("charset=")
         name = rest.partition(";")[0].strip(" \"'") if mark else "utf-8"
         try:
-            return self.body.decode(name, "replace")
-        except LookupError:
-            return self.body.decode("utf-8", "replace")
+            if codecs.lookup(name).name not in _NO_CHARSETS:
+                return self.body.decode(name, "replace")
+        except (LookupError, ValueError):  # there is no such charset
+            pass
+        return self.body.decode("utf-8", "replace")
 
 
 class Fetcher:
@@ -80,44 +89,46 @@ class Fetcher:
 
         """
         hops: list[str] = []
+        until = asyncio.get_running_loop().time() + self._timeout
         try:
-            async with asyncio.timeout(self._timeout):
-                target = await self._guard.check(url)
-                first = target.origin
-                while True:
-                    mine = {**(headers or {}), **self._headers} if target.origin == first else {}
-                    done = await self._once(method, target, mine, None, hops)
-                    onward = done.headers.get("location")
-                    if done.status not in _REDIRECTS or not onward:
-                        return done
-                    if len(hops) >= self._redirects:
-                        raise ToolError(f"{url} was redirected more than {self._redirects} times")
-                    hops.append(done.url)
-                    target = await self._guard.check(self._joined(target, onward))
-        except TimeoutError:
+            target = await self._checked(url, until)
+            first = target.origin
+            while True:
+                mine = {**(headers or {}), **self._headers} if target.origin == first else {}
+                done = await self._once(method, target, mine, None, hops, until, whole=True)
+                onward = done.headers.get("location")
+                if done.status not in _REDIRECTS or not onward:
+                    return done
+                if len(hops) >= self._redirects:
+                    raise ToolError(f"{url} was redirected more than {self._redirects} times")
+                hops.append(done.url)
+                target = await self._checked(self._joined(target, onward), until)
+        except (TimeoutError, ToolNotStarted):
             raise ToolError(f"{url} did not answer within {self._timeout:g} s") from None
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Exchange:
         """Send one request; a redirect is returned, not followed: following it would be a second effect.
 
+        Once a status has come the request is known to have been made, so what is lost after that is only told.
+
         Raises:
             ToolError: it may not be asked; nothing was sent.
+            ToolNotStarted: in time there was no connection; nothing was sent.
             OSError, aiohttp.ClientError, TimeoutError: what `holdfast.tools.outcomes` makes of them.
 
         """
-        async with asyncio.timeout(self._timeout):
-            target = await self._found(url)
-            if target is None:
-                raise socket.gaierror(socket.EAI_AGAIN, "the name was not looked up in time")
-            return await self._once(method, target, {**headers, **self._headers}, body, [])
+        began = asyncio.get_running_loop().time()
+        target: Target | None = None
+        with suppress(TimeoutError):  # unlike with other time-outs, nothing was sent by then
+            target = await self._checked(url, began + self._timeout / 2)
+        if target is None:
+            raise socket.gaierror(socket.EAI_AGAIN, "the name was not looked up in time")
+        sent = {**headers, **self._headers}
+        return await self._once(method, target, sent, body, [], began + self._timeout, whole=False)
 
-    async def _found(self, url: str) -> Target | None:
-        """Check a URL; None when the look-up takes too long: nothing was sent by then, unlike with other time-outs."""
-        try:
-            async with asyncio.timeout(self._timeout / 2):
-                return await self._guard.check(url)
-        except TimeoutError:
-            return None
+    async def _checked(self, url: str, until: float) -> Target:
+        async with asyncio.timeout_at(until):
+            return await self._guard.check(url)
 
     @staticmethod
     def _joined(target: Target, location: str) -> str:
@@ -129,15 +140,24 @@ class Fetcher:
             raise ToolError(f"{target.host} redirects to what is no URL: {exc}") from None
 
     async def _once(
-        self, method: str, target: Target, headers: Mapping[str, str], body: bytes | None, hops: list[str]
+        self,
+        method: str,
+        target: Target,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        hops: list[str],
+        until: float,
+        *,
+        whole: bool,
     ) -> Exchange:
+        """Make one request. If it is not to be *whole*, what arrives of an answer is good enough."""
         import aiohttp
 
         def connection(info: Any) -> socket.socket:  # Any: (family, type, protocol, name, address)
             self._guard.check_connection(target, str(info[4][0]))
             return socket.socket(info[0], info[1], info[2])
 
-        made = 0
+        made, stands = 0, False
 
         async def only_one(*_: object) -> None:
             # aiohttp sends PUT and DELETE (and what reads) again by itself when a connection is lost amid them.
@@ -146,35 +166,54 @@ class Fetcher:
             if made > 1:
                 raise aiohttp.ServerDisconnectedError("the connection was lost after the request was sent")
 
+        async def connected(*_: object) -> None:
+            nonlocal stands
+            stands = True
+
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_start.append(only_one)
+        trace.on_connection_create_end.append(connected)  # TLS included
         connector = aiohttp.TCPConnector(
             resolver=_pinned(target), use_dns_cache=False, force_close=True, limit=1, socket_factory=connection
         )
-        async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,  # decompressed here, with a cap
-                trace_configs=[trace],
-                trust_env=False,  # a proxy would do the look-up again, elsewhere
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT, self._timeout)),
-                headers={"User-Agent": "holdfast", "Accept-Encoding": "gzip, deflate"},
-            ) as session,
-            session.request(method, target.url, headers=headers, data=body, allow_redirects=False) as response,
-        ):
-            told = {name.lower(): value for name, value in response.headers.items()}
-            data, cut = (b"", False) if method == "HEAD" else await self._body(response, told)
-            shown = response.reason or ""
-            return Exchange(response.status, shown, str(target.url), told, data, cut, list(hops))
+        async with aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # decompressed here, with a cap
+            trace_configs=[trace],
+            trust_env=False,  # a proxy would do the look-up again, elsewhere
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT, self._timeout)),
+            headers={"User-Agent": "holdfast", "Accept-Encoding": "gzip, deflate"},
+        ) as session:
+            try:
+                async with asyncio.timeout_at(until):
+                    asked = session.request(method, target.url, headers=headers, data=body, allow_redirects=False)
+                    response = await asked
+            except TimeoutError as exc:
+                if stands:
+                    raise
+                raise ToolNotStarted(f"{target.host} took no connection in time. Nothing was sent.") from exc
+            async with response:
+                told = {name.lower(): value for name, value in response.headers.items()}
+                data, cut, lost = bytearray(), False, None
+                if method != "HEAD":
+                    try:
+                        async with asyncio.timeout_at(until):
+                            cut = await self._body(response, told, data)
+                    except (TimeoutError, OSError, aiohttp.ClientError) as exc:
+                        if whole:
+                            raise
+                        lost = str(exc) or type(exc).__name__
+                shown, kept = response.reason or "", bytes(data[: self._most])
+                return Exchange(response.status, shown, str(target.url), told, kept, cut, lost, list(hops))
 
-    async def _body(self, response: aiohttp.ClientResponse, headers: Mapping[str, str]) -> tuple[bytes, bool]:
-        """Read up to the cap, never holding more than a chunk beyond it, however small the body came in."""
+    async def _body(self, response: aiohttp.ClientResponse, headers: Mapping[str, str], out: bytearray) -> bool:
+        """Read up to the cap into *out*, never a chunk more, however small the body came in; tell if there was more."""
         encoding = headers.get("content-encoding", "").strip().lower()
         if encoding not in _ENCODINGS:
-            return b"", True  # we did not offer it
+            return True  # we did not offer it
         unzip = None if encoding in ("", "identity") else zlib.decompressobj(wbits=47)  # gzip or zlib
-        out, wire = bytearray(), 0
+        wire = 0
         async for chunk in response.content.iter_any():
             wire += len(chunk)
             if unzip is None:
@@ -183,12 +222,12 @@ class Fetcher:
                 try:
                     out += unzip.decompress(chunk, self._most + 1 - len(out))
                 except zlib.error:
-                    return bytes(out), True
+                    return True
                 if unzip.eof:
                     break
             if len(out) > self._most or wire > self._most + _WIRE_SLACK:
-                return bytes(out[: self._most]), True
-        return bytes(out[: self._most]), len(out) > self._most
+                return True
+        return len(out) > self._most or (unzip is not None and wire > 0 and not unzip.eof)
 
 
 def _pinned(target: Target) -> Any:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Annotated
 
@@ -30,6 +31,7 @@ _PER_FILE = 5  # lines of one file, before other files had their turn
 _LINE = 300  # characters shown of a line that was found
 _LINE_READ = 2000  # characters shown of a line that is read
 _WORDS = 32
+_COMPARED = 5000  # paths that a misspelt one is compared with
 _PREFIX = 4  # from so many letters on, a word also finds longer ones that begin with it
 
 AnyPattern = Annotated[str, Field(description="which files: **/*.md, docs/*.txt, *.{py,toml} or a folder name")]
@@ -103,7 +105,7 @@ def _read(folder: Folder, path: str, start: int, count: int) -> str:
     try:
         text = decode(folder.read(path))
     except ToolError as exc:
-        near = difflib.get_close_matches(shown, list(folder.walk()), n=3, cutoff=0.6)
+        near = difflib.get_close_matches(shown, list(islice(folder.walk(), _COMPARED)), n=3, cutoff=0.6)
         hint = f". Did you mean {', '.join(near)}?" if near and shown not in near else ""
         raise ToolError(f"{exc}{hint}") from None
     if text is None:

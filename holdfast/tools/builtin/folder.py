@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
@@ -14,9 +16,10 @@ from re import compile as compile_pattern
 
 from holdfast.errors import ConfigurationError, ToolError
 
-__all__ = ["HUGE", "Folder", "decode", "matcher", "never_shown"]
+__all__ = ["HUGE", "OPEN_FOLDER", "Folder", "decode", "matcher", "never_shown", "parent_of"]
 
 HUGE = 2 * 1024 * 1024  # bytes; a larger file is not searched
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READABLE = 16 * 1024 * 1024  # bytes; a larger file is not read
 _CACHES = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
 _SKIPPED = frozenset({".git", ".holdfast", ".venv", "node_modules", *_CACHES})
@@ -28,11 +31,12 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _ALTERNATIVES = 64
+_GONE = "the folder of these files is gone or cannot be read"
 
 
 def _secret(name: str) -> bool:
     """Keys belong in `.env` files, and not before a model."""
-    return name == ".env" or name.startswith(".env.")
+    return name in (".env", ".envrc") or name.startswith(".env.")
 
 
 def never_shown(parts: tuple[str, ...]) -> bool:
@@ -47,6 +51,41 @@ def decode(data: bytes) -> str | None:
         if data.startswith(mark):
             return data.decode(encoding, "replace")
     return None if b"\x00" in data[:8192] else data.decode("utf-8", "replace")
+
+
+@contextmanager
+def parent_of(root: int, parts: Sequence[str], *, create: bool = False) -> Iterator[int | None]:
+    """Open the folder that holds a path, from an open *root* name by name; None if it is not there.
+
+    Whatever anybody puts into the way meanwhile, what is opened lies below the root.
+
+    Raises:
+        ToolError: there is a link on the way.
+
+    """
+    folder: int | None = os.dup(root)
+    try:
+        for part in parts[:-1]:
+            assert folder is not None
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=folder)
+            try:
+                inner = os.open(part, OPEN_FOLDER, dir_fd=folder)
+            except FileNotFoundError:
+                os.close(folder)
+                folder = None
+                break
+            except OSError as exc:
+                raise ToolError(
+                    f"{'/'.join(parts)!r}: {part!r} is a link or no folder; links are not followed"
+                ) from exc
+            os.close(folder)
+            folder = inner
+        yield folder
+    finally:
+        if folder is not None:
+            os.close(folder)
 
 
 class Folder:
@@ -75,7 +114,7 @@ class Folder:
                     entries = sorted(found, key=lambda entry: entry.name)
             except OSError:
                 if not folder:
-                    raise ToolError("the folder of these files is gone or cannot be read") from None
+                    raise ToolError(_GONE) from None
                 continue
             below = []
             for entry in entries:
@@ -84,9 +123,9 @@ class Folder:
                     if self._linked(path):
                         yield path
                 elif entry.is_dir(follow_symlinks=False):
-                    if entry.name not in _SKIPPED:
+                    if not never_shown((entry.name,)):
                         below.append(path)
-                elif entry.is_file(follow_symlinks=False) and not _secret(entry.name):
+                elif entry.is_file(follow_symlinks=False) and not never_shown((entry.name,)):
                     yield path
             pending.extend(reversed(below))
 
@@ -114,7 +153,7 @@ class Folder:
             inner = real.relative_to(self.root).parts
         except (OSError, ValueError, RuntimeError):  # a link that leads out, or in a circle
             raise refused from None
-        if _SKIPPED & {*inner, *Path(path).parts} or (inner and (_secret(inner[-1]) or _secret(Path(path).name))):
+        if never_shown((*inner, *Path(path).parts)):
             raise ToolError(f"{path[:200]!r} is not shown to models: it may hold keys, or is not the project's own.")
         return real
 
@@ -125,26 +164,30 @@ class Folder:
             ToolError: it is not there, not allowed, no regular file, or larger than *most* bytes.
 
         """
-        real = self.locate(path)
+        parts = self.locate(path).relative_to(self.root).parts  # followed to its end: no link is left in it
+        if not parts:
+            raise ToolError(f"{path!r} is a folder or device, not a file")
         try:
-            # Neither a link put there since nor a pipe that nobody writes to shall be opened.
-            handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as exc:
-            raise ToolError(f"{path!r} cannot be read: {exc.strerror}") from None
+            root = os.open(self.root, OPEN_FOLDER)
+        except OSError:
+            raise ToolError(_GONE) from None
         try:
-            about = os.fstat(handle)
-            if not stat.S_ISREG(about.st_mode):
-                raise ToolError(f"{path!r} is a folder or device, not a file")
-            if about.st_size > most:
-                raise ToolError(f"{path!r} has {about.st_size:,} bytes, more than the {most:,} that are read")
-            if self.locate(path) != real:
-                raise ToolError(f"{path!r} changed while it was opened")
-            with os.fdopen(handle, "rb", closefd=False) as file:
+            with parent_of(root, parts) as folder:
+                if folder is None:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                # Neither a link put there since nor a pipe that nobody writes to shall be opened.
+                handle = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            with os.fdopen(handle, "rb") as file:
+                about = os.fstat(handle)
+                if not stat.S_ISREG(about.st_mode):
+                    raise ToolError(f"{path!r} is a folder or device, not a file")
+                if about.st_size > most:
+                    raise ToolError(f"{path!r} has {about.st_size:,} bytes, more than the {most:,} that are read")
                 return file.read(most)
         except OSError as exc:
             raise ToolError(f"{path!r} cannot be read: {exc.strerror}") from None
         finally:
-            os.close(handle)
+            os.close(root)
 
 
 def matcher(pattern: str) -> _Matcher:

@@ -166,8 +166,10 @@ def _told(done: Exchange) -> dict[str, Any]:
     if text is None:
         told["body"] = f"({len(done.body):,} bytes that are not text)"
     else:
-        told["body"] = text if done.cut or "json" not in done.content_type else _parsed(text)
-    if done.cut:
+        told["body"] = text if done.cut or done.lost or "json" not in done.content_type else _parsed(text)
+    if done.lost is not None:
+        told["cut"] = f"the server answered so, and then its body was lost after {len(done.body):,} bytes: {done.lost}"
+    elif done.cut:
         told["cut"] = f"the body went on; only its first {len(done.body):,} bytes are here"
     return told
 

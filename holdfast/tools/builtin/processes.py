@@ -1,10 +1,16 @@
-"""Starts a program, bounds what it says, and ends it with all it started. Shell and confined tools use it."""
+"""Starts a program, bounds what it says, and ends it with all it started. Shell and confined tools use it.
+
+A guarded program runs below `guard.py`, which ends it also when this process is killed or frozen. Otherwise a call that
+is in doubt might still take effect after a person has looked.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +19,9 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import cast
 
-__all__ = ["Finished", "run_process"]
+__all__ = ["GUARD", "Finished", "run_process"]
+
+GUARD = str(Path(__file__).parents[1] / "guard.py")
 
 _LINGER = 1.0  # seconds that what a program left behind may still hold its output open
 
@@ -66,6 +74,7 @@ async def run_process(
     timeout: float,
     most: int,
     stdin: bytes | None = None,
+    guarded: bool = False,
 ) -> Finished:
     """Run *argv*, no shell between, in a process group of its own, and return how it ended.
 
@@ -76,6 +85,29 @@ async def run_process(
         OSError: it could not be started; nothing has run.
 
     """
+    if not guarded:
+        return await _run(argv, (), cwd, env, timeout, most, stdin)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:  # theirs is open here as well, but only what closes ours ends the program
+        number = theirs.fileno()
+        guard = [sys.executable, "-I", "-S", GUARD, "run", str(number), str(timeout + _LINGER), *argv]
+        done = await _run(guard, (number,), cwd, env, timeout, most, stdin)
+        ours.setblocking(False)
+        with suppress(BlockingIOError):
+            if failed := ours.recv(64):
+                raise OSError(int(failed), os.strerror(int(failed)))
+        return done
+
+
+async def _run(
+    argv: Sequence[str],
+    passed: Sequence[int],
+    cwd: str | Path,
+    env: Mapping[str, str],
+    timeout: float,
+    most: int,
+    stdin: bytes | None,
+) -> Finished:
     started = time.monotonic()
     transport, protocol = await asyncio.get_running_loop().subprocess_exec(
         lambda: _Capture(most),
@@ -87,6 +119,7 @@ async def run_process(
         env=dict(env),
         start_new_session=True,
         close_fds=True,
+        pass_fds=passed,
     )
     pid = transport.get_pid()
     timed_out = False

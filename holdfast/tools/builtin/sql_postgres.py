@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["list_tables", "select"]
 
 _CONNECT = 10.0  # seconds
+_FETCHED = 10  # rows at a time: each may be as long as a whole answer
 
 # Roles to which a read-only transaction is no obstacle.
 _POWERFUL = """
@@ -58,13 +59,15 @@ async def _session(dsn: str, timeout: float, *, superuser: bool) -> AsyncIterato
             timeout=_CONNECT,
             command_timeout=timeout + 2.0,  # should the server not keep to its own
             statement_cache_size=0,  # also right behind a pooler
-            server_settings={"application_name": "holdfast-sql-query", "default_transaction_read_only": "on"},
+            server_settings={"application_name": "holdfast-sql-query"},  # poolers take no others
         )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as exc:
         # The tool's own time-out included. No address in the message: it holds the password.
         raise ToolError(f"the database cannot be reached: {_said(exc, dsn)}") from None
     try:
-        async with conn.transaction(readonly=True):
+        transaction = conn.transaction(readonly=True)
+        await transaction.start()
+        try:
             await conn.execute(
                 "select set_config('statement_timeout', $1, true), set_config('lock_timeout', $1, true), "
                 "set_config('idle_in_transaction_session_timeout', $2, true)",
@@ -78,6 +81,9 @@ async def _session(dsn: str, timeout: float, *, superuser: bool) -> AsyncIterato
                     "allow_superuser=True."
                 )
             yield conn
+        finally:
+            if not conn.is_closed():
+                await transaction.rollback()  # a commit would send what pg_notify was told in a SELECT
     except asyncpg.QueryCanceledError as exc:
         raise ToolError(f"stopped after {timeout:g} s: {exc}. Ask for less, or narrow it down.") from None
     except asyncpg.PostgresError as exc:
@@ -127,24 +133,32 @@ async def select(dsn: str, sql: str, *, timeout: float, rows: int, size: int, su
         if not columns:
             raise ToolError("only a query that returns rows is allowed here: one SELECT")
         names = ", ".join(f"c{at}" for at in range(len(columns)))  # two columns may share a name
-        found = await conn.fetch(
+        found = conn.cursor(
             # The new line ends a comment at the query's own end.
             f"select left(row_to_json(q)::text, {int(size) + 1}) as row from (\n{sql}\n) q({names}) "  # noqa: S608
-            f"limit {int(rows) + 1}"
+            f"limit {int(rows) + 1}",
+            prefetch=_FETCHED,
         )
-    out: list[list[Any]] = []
-    used, cut = 0, None
-    for record in found:
-        text: str = record["row"]
-        used += len(text)
-        if len(out) >= rows or used > size:
-            cut = f"only the first {len(out)} rows are here: choose fewer columns, aggregate, or use LIMIT and OFFSET"
-            if not out:
-                raise ToolError(f"one row alone is longer than {size:,} characters: choose fewer columns, or left(…)")
-            break
-        out.append(list(json.loads(text, parse_float=_number).values()))
+        out: list[list[Any]] = []
+        used, cut = 0, None
+        async for record in found:
+            text: str = record["row"]
+            used += len(text)
+            if len(out) >= rows or used > size:
+                cut = f"only the first {len(out)} rows are here: choose fewer columns, aggregate, or LIMIT and OFFSET"
+                if not out:
+                    raise ToolError(
+                        f"one row alone is longer than {size:,} characters: choose fewer columns, or left(…)"
+                    )
+                break
+            out.append(list(json.loads(text, parse_float=_number, parse_int=_whole).values()))
     answer: dict[str, Any] = {"columns": columns, "rows": out}
     return answer if cut is None else {**answer, "cut": cut}
+
+
+def _whole(text: str) -> int | str:
+    """Return a whole number, or its text if it has more digits than any integer type of a database."""
+    return int(text) if len(text) <= 20 else text
 
 
 def _number(text: str) -> float | str:

@@ -1,8 +1,9 @@
 """Changes files below one root, each once under its key, following no link. The writing tools stand on it.
 
 Every step goes from an open folder to a name in it (openat), never by a path that somebody may redirect meanwhile. A
-change is written to the journal before it is made: file, what it holds before, what it shall hold after. So a second
-attempt under the same key knows whether the first one's change was made.
+change is written to the journal before it is made (file, what it holds before, what it shall hold after) and marked
+there once it is. So a second attempt under the same key knows whether the first one's change was made, also when others
+have changed the file since, or changed it back.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from holdfast.errors import EffectError, ToolError, ToolNotStarted
-from holdfast.tools.builtin.folder import never_shown
+from holdfast.tools.builtin.folder import OPEN_FOLDER, never_shown, parent_of
 
 try:
     import fcntl
@@ -31,7 +32,6 @@ _JOURNAL = (".holdfast", "writes")
 _DEPTH = 32
 _PATIENCE = 10.0  # seconds to wait for another writer in the same folder
 _KEPT = 30 * 24 * 3600.0  # seconds that a journal entry is kept: much longer than calls are retried
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class Tree:
         Raises:
             ToolError: refused; nothing was changed.
             ToolNotStarted: the deadline passed before anything was changed.
-            EffectError: an earlier attempt may have made this change, and the file was changed again since.
+            EffectError: an earlier attempt ended amid this change, and the file was changed by others since.
 
         """
         parts = self._parts(path)
         key = hashlib.sha256(key.encode()).hexdigest()[:40]  # a name, whatever the key is made of
-        root = os.open(self._root, _FOLDER)
+        root = os.open(self._root, OPEN_FOLDER)
         try:
             with self._journal(root, deadline) as journal:
                 return self._change(root, journal, parts, key, deadline, make)
@@ -90,7 +90,9 @@ class Tree:
     ) -> Change:
         path = "/".join(parts)
         earlier = _entry(journal, key)
-        with self._parent(root, parts, create=False) as folder:
+        if earlier is not None and earlier.get("made"):
+            return Change(path, None, None, again=True)
+        with parent_of(root, parts) as folder:
             before = None if folder is None else self._read(folder, parts[-1], path)
         if earlier is not None:
             if earlier["after"] == _hash(before) and earlier["path"] == path:
@@ -107,17 +109,22 @@ class Tree:
             )
         if after == before:
             return Change(path, before, after)
-        with self._parent(root, parts, create=after is not None) as folder:
+        with parent_of(root, parts, create=after is not None) as folder:
             if folder is None:
                 raise ToolError(f"there is no file {path!r}")
-            _put_entry(journal, key, {"path": path, "before": _hash(before), "after": _hash(after)})
+            entry = {"path": path, "before": _hash(before), "after": _hash(after)}
+            _put_entry(journal, key, entry)
             if time.monotonic() >= deadline:
                 raise ToolNotStarted(f"{path} was not changed: the call's time was over")
             if after is None:
                 os.unlink(parts[-1], dir_fd=folder)
             else:
                 self._place(journal, folder, parts[-1], key, after, is_new=before is None)
-            os.fsync(folder)
+            # It is made: whatever fails from here on, nobody may say that it is not. Some file systems sync no folders.
+            with suppress(OSError):
+                os.fsync(folder)
+            with suppress(OSError):
+                _put_entry(journal, key, {**entry, "made": "yes"}, sync=False)
         return Change(path, before, after)
 
     @staticmethod
@@ -129,33 +136,6 @@ class Tree:
         if never_shown(parts):
             raise ToolError(f"{path[:200]!r} may not be written: it may hold keys, or is not the project's own.")
         return parts
-
-    @contextmanager
-    def _parent(self, root: int, parts: tuple[str, ...], *, create: bool) -> Iterator[int | None]:
-        """Open the folder that holds a path, link by link; None if it is not there."""
-        folder: int | None = os.dup(root)
-        try:
-            for part in parts[:-1]:
-                assert folder is not None
-                if create:
-                    with suppress(FileExistsError):
-                        os.mkdir(part, dir_fd=folder)
-                try:
-                    inner = os.open(part, _FOLDER, dir_fd=folder)
-                except FileNotFoundError:
-                    os.close(folder)
-                    folder = None
-                    break
-                except (NotADirectoryError, OSError) as exc:
-                    raise ToolError(
-                        f"{'/'.join(parts)!r}: {part!r} is a link or no folder; links are not followed"
-                    ) from exc
-                os.close(folder)
-                folder = inner
-            yield folder
-        finally:
-            if folder is not None:
-                os.close(folder)
 
     def _read(self, folder: int, name: str, path: str) -> bytes | None:
         try:
@@ -180,24 +160,26 @@ class Tree:
         draft = f"{key}.draft"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         handle = os.open(draft, flags, 0o666, dir_fd=journal)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            if not is_new:
-                mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-                os.fchmod(handle, stat.S_IMODE(mode) & 0o777)
-            os.fsync(handle)
-        if is_new:
-            try:  # unlike a rename, a link never replaces what another program has put there meanwhile
-                os.link(draft, name, src_dir_fd=journal, dst_dir_fd=folder, follow_symlinks=False)
-            except FileExistsError:
-                raise ToolError(f"{name!r} was made by somebody else meanwhile: nothing was written") from None
-            except OSError:  # a file system without hard links
-                os.rename(draft, name, src_dir_fd=journal, dst_dir_fd=folder)
-            else:
-                os.unlink(draft, dir_fd=journal)
-        else:
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                if not is_new:
+                    mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+                    os.fchmod(handle, stat.S_IMODE(mode) & 0o777)
+                os.fsync(handle)
+            if is_new:
+                try:  # unlike a rename, a link never replaces what another program has put there meanwhile
+                    os.link(draft, name, src_dir_fd=journal, dst_dir_fd=folder, follow_symlinks=False)
+                    return
+                except FileExistsError:
+                    raise ToolError(f"{name!r} was made by somebody else meanwhile: nothing was written") from None
+                except OSError:  # a file system without hard links
+                    pass
             os.rename(draft, name, src_dir_fd=journal, dst_dir_fd=folder)
+        finally:
+            with suppress(OSError):  # after a rename it is gone
+                os.unlink(draft, dir_fd=journal)
 
     @contextmanager
     def _journal(self, root: int, deadline: float) -> Iterator[int]:
@@ -207,7 +189,7 @@ class Tree:
             for part in _JOURNAL:
                 with suppress(FileExistsError):
                     os.mkdir(part, dir_fd=folder)
-                inner = os.open(part, _FOLDER, dir_fd=folder)
+                inner = os.open(part, OPEN_FOLDER, dir_fd=folder)
                 os.close(folder)
                 folder = inner
             if fcntl is not None:
@@ -245,15 +227,18 @@ def _entry(journal: int, key: str) -> dict[str, str | None] | None:
         return found
 
 
-def _put_entry(journal: int, key: str, entry: dict[str, str | None]) -> None:
+def _put_entry(journal: int, key: str, entry: dict[str, str | None], *, sync: bool = True) -> None:
     name = f"{key}.json"
     handle = os.open(f"{name}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666, dir_fd=journal)
     with os.fdopen(handle, "wb") as file:
         file.write(json.dumps(entry).encode())
         file.flush()
-        os.fsync(handle)
+        if sync:
+            os.fsync(handle)
     os.rename(f"{name}.new", name, src_dir_fd=journal, dst_dir_fd=journal)
-    os.fsync(journal)
+    if sync:
+        with suppress(OSError):  # some file systems sync no folders
+            os.fsync(journal)
     if key.startswith("00"):  # now and then
         _forget(journal)
 

@@ -43,7 +43,7 @@ def writing_tools(root: Path, *, approval: ApprovalPolicy, most: int, prefix: st
 
         done = tree.change(path, ctx.idempotency_key, ctx.deadline, make)
         what = "created" if done.before is None else "replaced"
-        return f"{'wrote' if done.again else what} {done.path} ({len(done.after or b''):,} bytes)"
+        return f"{'wrote' if done.again else what} {done.path} ({len(content.encode()):,} bytes)"
 
     def patch_file(
         ctx: ToolContext,
