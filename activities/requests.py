@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from holdfast import llm
+from holdfast.activities.hooks import undo_change
 from holdfast.contracts import AgentDefinition, MemoryHit
 from holdfast.ids import canonical_json
 from holdfast.llm import ModelRequest
@@ -35,7 +36,13 @@ _REPLY_SHARE = 8  # an eighth of the window is left for the reply, unless max_to
 
 def model_of(definition: AgentDefinition, settings: Settings) -> str:
     """Return the model that is called for this agent here, the offline stand-in included."""
-    return llm.resolve_model(definition.model, settings, embedded=bool(settings.offline), api_base=definition.api_base)
+    return llm.resolve_model(
+        definition.model,
+        settings,
+        embedded=bool(settings.offline),
+        api_base=definition.api_base,
+        keyed="api_key" in definition.params,
+    )
 
 
 def window_limit(definition: AgentDefinition, settings: Settings) -> int:
@@ -121,6 +128,11 @@ async def rebuild_request(
     entries = await requests.read_ranges(conn, run["thread_id"], recorded.ranges)
     hits = await outbox.get_recall(conn, run_id, recorded.recall_step) if recorded.recall_step is not None else []
     request = build_request(definition, settings, entries, hits, **_asked(recorded.params))
+    if recorded.params.get("changed"):  # by plugins, before it was sent
+        undone = await undo_change(conn, run["tenant"], run["thread_id"], request, recorded.params["changed"])
+        if undone is None:
+            return request, False
+        request = undone
     return request, request_hash(request) == recorded.hash
 
 

@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 from holdfast.activities.claims import TryAgain, settled_by, take
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
+from holdfast.activities.hooks import see_call, see_result
 from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure, fill, recorded_outcome
 from holdfast.activities.stored import Stored
 from holdfast.agent import definition_hash
@@ -22,6 +23,7 @@ from holdfast.errors import ToolArgumentsInvalid, ToolError, ToolResultInvalid
 from holdfast.ids import effect_key
 from holdfast.memory import decisions, ledger, runs, threads
 from holdfast.memory.ledger import Step
+from holdfast.secrets import mask, use
 from holdfast.tools.context import ToolContext
 from holdfast.tools.tool import AnyTool
 
@@ -42,6 +44,7 @@ class ToolActivities:
     async def tool_step(self, inp: ToolStep) -> ToolOutcome:
         """Return what became of the call."""
         at = here()
+        use(self._deps.secrets)
         step = Step(
             key=effect_key(at.scope(inp), inp.epoch, inp.step_no, inp.tool),
             run_id=inp.run_id,
@@ -156,6 +159,10 @@ class ToolActivities:
         runner = self._deps.runner
         if runner is None:
             raise ApplicationError("this worker runs no tools", type="ConfigurationError")
+        refused = await see_call(self._deps, at, inp, self._agent(inp), args, ctx)
+        if refused is not None:
+            return await commit_pure(self._deps, at, inp, step, refused)
+        ctx = replace(ctx, deadline=time.monotonic() + declared.timeout)
         started = time.monotonic()
         try:
             value = await runner.run(tool, args, ctx, deadline=ctx.deadline)
@@ -165,9 +172,13 @@ class ToolActivities:
         except Exception as exc:
             if at.attempt < declared.attempts:
                 raise
-            log.warning("a tool failed for good", tool=inp.tool, error=repr(exc))
+            log.warning("a tool failed for good", tool=inp.tool, error=mask(repr(exc)))
             outcome = Outcome(
                 f"error: {inp.tool} failed {at.attempt} times: {type(exc).__name__}: {exc}", status="error"
             )
         outcome.seconds = time.monotonic() - started
+        outcome = await see_result(self._deps, at, inp, self._agent(inp), args, outcome)
         return await commit_pure(self._deps, at, inp, step, outcome)
+
+    def _agent(self, inp: ToolStep) -> str:
+        return self._deps.definitions[inp.definition].name  # read before the call

@@ -3,7 +3,8 @@
 HoldfastError
 ├── ConfigurationError          settings or an agents file are wrong: nothing was started
 │   ├── AgentsFileError         the agents file could not be loaded
-│   └── MissingModelKey         a model was named whose key is not set
+│   ├── MissingModelKey         a model was named whose key is not set
+│   └── MissingSecret           a secret was named whose value is not set (a ToolError too: nothing was sent)
 ├── StackError                  a server is missing, busy or does not answer
 │   ├── TemporalBinaryNotFound
 │   ├── StackBusy               another process holds this folder's stack
@@ -23,6 +24,7 @@ HoldfastError
 ├── EffectError
 │   ├── FencedOut               a newer owner has taken this call over
 │   ├── ToolNotStarted          the tool's code never began to run: nothing took effect
+│   │   └── SecretUnavailable   a secret store did not answer
 │   ├── ServerLost              a tool's server was lost before it answered: nobody knows whether it took effect
 │   └── ToolResultInvalid       the tool ran, its effect stands, but its result cannot be kept
 │       └── ToolAnsweredError   the call was made and ended with an error of the remote's own
@@ -30,6 +32,9 @@ HoldfastError
 │   ├── ModelUnavailable        worth another try (429, 5xx, cut stream, time-out)
 │   ├── ModelRefused            the provider refused the request: another try will not help
 │   └── ContextTooLong
+├── PluginError
+│   ├── Refused                 raise it in a plugin's hook: this message, call, reply or result shall not pass
+│   └── PluginFailed            a required plugin failed, and what it guards with it
 └── ToolError                   raise it in a tool: refused, and nothing took effect
     └── ToolArgumentsInvalid
 """
@@ -46,12 +51,17 @@ __all__ = [
     "HoldfastError",
     "InvalidInput",
     "MissingModelKey",
+    "MissingSecret",
     "ModelError",
     "ModelRefused",
     "ModelUnavailable",
     "OutputInvalid",
+    "PluginError",
+    "PluginFailed",
+    "Refused",
     "RunEnded",
     "ScheduleExists",
+    "SecretUnavailable",
     "ServerLost",
     "StackBusy",
     "StackError",
@@ -174,6 +184,10 @@ class ToolNotStarted(EffectError):
     """The tool's code never began to run, so nothing took effect. Another try may find a free place."""
 
 
+class SecretUnavailable(ToolNotStarted):
+    """A secret store did not answer, so nothing was sent. Another try may do."""
+
+
 class ToolResultInvalid(EffectError):
     """The tool ran and its effect stands, but what it returned cannot be kept."""
 
@@ -207,8 +221,24 @@ class ContextTooLong(ModelRefused):
     """The conversation does not fit the model's context window."""
 
 
+class PluginError(HoldfastError):
+    """A plugin did not let something pass."""
+
+
+class Refused(PluginError):
+    """Raise this in a plugin's hook to refuse. Whoever is refused reads the message."""
+
+
+class PluginFailed(PluginError):
+    """A required plugin failed, and what it guards with it."""
+
+
 class ToolError(HoldfastError):
     """Raise this in a tool to say: refused, and nothing took effect. The model sees the message."""
+
+
+class MissingSecret(ConfigurationError, ToolError):
+    """A secret is named whose value is not set."""
 
 
 class ToolArgumentsInvalid(ToolError):

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -45,7 +45,12 @@ from holdfast.mcp.serve import Equipment, open_servers
 from holdfast.memory import outbox, runs
 from holdfast.memory.database import UNAVAILABLE, open_pool
 from holdfast.memory.longterm import LongTermMemory
+from holdfast.plugins.contract import Plugin
+from holdfast.plugins.equip import check_secrets, equip
+from holdfast.plugins.host import Host
+from holdfast.plugins.load import find_plugins
 from holdfast.search_attributes import ensure_search_attributes
+from holdfast.secrets import use
 from holdfast.settings import Settings, load_settings
 from holdfast.sweeper import Sweeper
 from holdfast.tools.registry import load_agents
@@ -119,7 +124,8 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
         notifier = Notifier(pool)
         notifier.start()
         stack.push_async_callback(notifier.close)
-        deps = Deps(settings, pool, notifier, client, agents=dict(load_agents(settings.agents)))
+        agents = load_agents(settings.agents)
+        deps = Deps(settings, pool, notifier, client, agents=dict(agents))
         await _serve_beside(stack, deps.leases.serve(settings, f"holdfast-{name}-leases"))
         if role == "agents":
             runner = await stack.enter_async_context(ToolRunner(settings))
@@ -133,11 +139,29 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
                 idle=None,
             )
             stack.push_async_callback(runner.call, deps.tool_pool.close)
+        await _open_plugins(deps, agents.plugins, stack)
         if role == "memory" or settings.qdrant_url:
             deps.memory = _open_memory(settings)
             await deps.memory.open()
             stack.push_async_callback(deps.memory.close)
         yield deps
+
+
+async def _open_plugins(deps: Deps, own: Iterable[Plugin], stack: contextlib.AsyncExitStack) -> None:
+    """Load and start plugins. Their hooks run on the tool loop; a memory process has one for them alone."""
+    found = await asyncio.to_thread(find_plugins, deps.settings, own)
+    for each in found:
+        if each.plugin is None:
+            log.info("a plugin is not used", plugin=each.name, source=each.source, why=each.problem)
+    plugins = [each.plugin for each in found if each.plugin is not None]
+    if not plugins:
+        return
+    runner = deps.runner or await stack.enter_async_context(ToolRunner(deps.settings))
+    deps.hooks = Host(plugins, deps.settings, runner)
+    stack.push_async_callback(deps.hooks.stop)
+    await deps.hooks.start()
+    deps.secrets = deps.hooks.secrets
+    log.info("plugins", order=[plugin.name for plugin in deps.hooks.plugins])
 
 
 def _agent_activities(deps: Deps) -> list[Any]:
@@ -264,11 +288,14 @@ async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | No
     client = await connect_temporal(settings, identity=name)
     await ensure_search_attributes(settings.temporal_address or "", settings.temporal_namespace)
     async with open_deps(settings, client, role=role, name=name) as deps, contextlib.AsyncExitStack() as stack:
+        use(deps.secrets)
         workers = []
         if role == "agents":
             stack.push_async_callback(llm.close)
             assert deps.runner is not None
             assert deps.tool_pool is not None
+            await equip(deps.agents, deps.hooks)
+            await check_secrets(deps.agents.values(), deps.secrets)
             servers = open_servers(settings, deps.agents, deps.runner, deps.tool_pool)
             equipment = await stack.enter_async_context(servers)
             await _publish(deps)

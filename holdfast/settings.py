@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     idle_exit: float = Field(600.0, gt=0, description="A stack started by `run` ends after so long without work.")
     stop_grace: float = Field(10.0, gt=0, description="Ctrl-C stops the whole stack within this time.")
     shutdown_grace: float = Field(8.0, gt=0, description="A worker told to stop lets calls in flight finish so long.")
+    plugins: str = Field(
+        "all",
+        pattern=r"^[^\s,]+(\s*,\s*[^\s,]+)*$",
+        description="Installed plugins to use: `all`, `none`, names with commas (which must load), or names to leave "
+        "out with a `-` before each. Those of the agents file are always used.",
+    )
     reload: bool = Field(True, description="The embedded stack replaces its workers when the agents file changes.")
     tool_threads: int = Field(32, ge=1, le=1024, description="Threads of a worker for synchronous tools.")
     max_concurrent_steps: int = Field(64, ge=1, le=2000, description="Activities a worker runs at once.")
@@ -87,6 +93,7 @@ class Settings(BaseSettings):
     client_patience: float = Field(60.0, gt=0, description="A client waits so long for a server to come back.")
     memory_wait: float = Field(2.0, gt=0, description="How long a run waits for the memory process to take a step.")
     sweep_every: float = Field(5.0, gt=0, description="Interval of the sweeper for runs and rows left behind.")
+    hook_timeout: float = Field(10.0, gt=0, description="Longest that one hook of a plugin may take.")
     model_timeout: float = Field(600.0, gt=0, description="Longest model call.")
     model_patience: float = Field(1800.0, gt=0, description="A run fails when its model has not answered for so long.")
 

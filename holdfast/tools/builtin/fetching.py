@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ToolError
+from holdfast.secrets import reveal
 from holdfast.tools.builtin.urls import Target, UrlGuard
 
 if TYPE_CHECKING:
@@ -82,10 +83,11 @@ class Fetcher:
         hops: list[str] = []
         try:
             async with asyncio.timeout(self._timeout):
+                own = await self._own()
                 target = await self._guard.check(url)
                 first = target.origin
                 while True:
-                    mine = {**(headers or {}), **self._headers} if target.origin == first else {}
+                    mine = {**(headers or {}), **own} if target.origin == first else {}
                     done = await self._once(method, target, mine, None, hops)
                     onward = done.headers.get("location")
                     if done.status not in _REDIRECTS or not onward:
@@ -106,10 +108,31 @@ class Fetcher:
 
         """
         async with asyncio.timeout(self._timeout):
-            target = await self._found(url)
-            if target is None:
-                raise socket.gaierror(socket.EAI_AGAIN, "the name was not looked up in time")
-            return await self._once(method, target, {**headers, **self._headers}, body, [])
+            own = await self._looked_up()
+            target = await self._found(url) if own is not None else None
+            if target is None or own is None:
+                raise socket.gaierror(socket.EAI_AGAIN, "the name, or a secret, was not looked up in time")
+            return await self._once(method, target, {**headers, **own}, body, [])
+
+    async def _own(self) -> Mapping[str, str]:
+        """Return our own headers, with the values of secrets.
+
+        Raises:
+            ToolError: one is not set, or is no header; nothing was sent.
+
+        """
+        own = await reveal(self._headers)
+        for name, value in own.items():
+            if not value.isprintable():
+                raise ToolError(f"the secret in the header {name} is no text of a header. Nothing was sent.")
+        return own
+
+    async def _looked_up(self) -> Mapping[str, str] | None:
+        try:
+            async with asyncio.timeout(self._timeout / 4):
+                return await self._own()
+        except TimeoutError:
+            return None
 
     async def _found(self, url: str) -> Target | None:
         """Check a URL; None when the look-up takes too long: nothing was sent by then, unlike with other time-outs."""
