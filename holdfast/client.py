@@ -226,7 +226,7 @@ class Client:
         if agent not in known:
             raise UnknownAgent(_no_such_agent(agent, sorted(known)))
         row = await threads.find(conn, self._link.tenant, thread)
-        if row is not None and row.agent != agent:
+        if row is not None and row.agent not in (None, agent):  # nobody's, if all it ever had was refused
             raise ThreadOwned(
                 f"thread {thread!r} belongs to agent {row.agent!r}, so {agent!r} cannot answer there. "
                 f"Send it to {row.agent!r}, or start another thread."

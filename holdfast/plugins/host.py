@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
+from holdfast.contracts import Event
 from holdfast.errors import ConfigurationError, PluginFailed, Refused, SecretUnavailable, ToolNotStarted
 from holdfast.plugins.contract import At, ModelCall, Plugin, Reply, ToolCall, ToolResult
 from holdfast.plugins.load import HOOKS, has_hook
@@ -160,6 +161,10 @@ class Host:
                 notes.append(Note(plugin.name, "after_tool", "changed"))
                 shown = ToolResult(tool=shown.tool, args=shown.args, text=text, error=shown.error)
         return shown.text
+
+    async def event(self, plugin: Plugin, event: Event) -> None:
+        """Tell one plugin of an event. Raises whatever it raises."""
+        await self._run(plugin, "event", plugin.event, event)
 
     async def tools(self, plugin: Plugin, agent: str) -> Iterable[Any]:
         """Return a plugin's tools for an agent. Raises whatever it raises."""

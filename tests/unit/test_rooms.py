@@ -37,6 +37,7 @@ RANKS = {
     "workflows": 2,
     "search_attributes": 0,
     "sweeper": 3,
+    "teller": 3,
     "runtime": 3,
     "plugin": 4,
     "link": 4,
