@@ -1,4 +1,4 @@
-"""Workflows and activities as a user of Temporal has them; a module of their own, since the sandbox imports it again."""
+"""Workflows and activities as a user of Temporal has them; in a module that the sandbox may import again."""
 
 from __future__ import annotations
 
