@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from holdfast.contracts import AgentDefinition, AnswerDefinition, ApprovalPolicy, Budget
 from holdfast.errors import ConfigurationError, ToolError
 from holdfast.ids import canonical_json
+from holdfast.secrets import has_secret
 from holdfast.tools.agents import AgentTool, agent_tool, hand_off_tool
 from holdfast.tools.source import ToolSource
 from holdfast.tools.tool import AnyTool
@@ -105,6 +106,11 @@ class Agent:
             raise ConfigurationError(f"{label}: budget is {budget!r}; {_HINTS['budget']}.")
         if api_base is not None and not str(api_base).startswith(("http://", "https://", "${secret:")):
             raise ConfigurationError(f"{label}: api_base is {api_base!r}; it must start with http:// or https://.")
+        if has_secret(instructions) or has_secret(description):
+            raise ConfigurationError(
+                f"{label}: a secret stands in its instructions or description, which models are told. Give it to the "
+                "tool that needs it."
+            )
         if not isinstance(memory, bool):
             raise ConfigurationError(f"{label}: memory is {memory!r}; {_HINTS['memory']}.")
         self._answers = self._typed(label, output, model)

@@ -33,7 +33,7 @@ def show(settings: Settings, *, as_json: bool) -> None:
     agents = load_agents(settings.agents) if settings.agents.is_file() else Agents()
     found = find_plugins(settings, agents.plugins)
     kept = any("secret" in each.hooks for each in found)
-    secrets = [
+    secrets: list[dict[str, Any]] = [
         {"name": name, "agents": sorted(used), "set": _is_set(name, elsewhere=kept)}
         for name, used in sorted(needed_secrets(agents.values()).items())
     ]

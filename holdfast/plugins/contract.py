@@ -7,7 +7,7 @@ logged, told as an event of the run, and the plugin is left out, unless it is `r
 
 Hooks run in activities, never in workflow code. When a worker dies in a hook, the step begins again and the hook is
 called again; what is on record is never shown to a hook a second time. So a hook may run more than once for one step,
-and `At.attempt` over 1 says that it may have.
+and `At.attempt` over 1 says that it may have. A worker calls one plugin for many runs at once.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ async def test_no_value_is_left_anywhere(make_world: MakeWorld, servers: dict[st
             "send": f'http_send {{"url": "{url}", "method": "POST"}}',
             "sql": 'sql_query {"sql": "select usename, 1 + 1 as two from pg_user where usename = current_user"}',
             "shell": "show {}",
-            "mcp": 'test__note {"text": "x"}',
+            "mcp": 'test__note {"text": "${secret:BILLING_KEY}"}',
             "env": "test__environment {}",
             "blabs": 'blabs {"how": "says"}',
             "missing": 'blabs {"how": "missing"}',
@@ -170,7 +170,7 @@ async def test_no_value_is_left_anywhere(make_world: MakeWorld, servers: dict[st
         assert '"shopper"' in said["sql"]
         assert "exit code 0" in said["shell"]
         assert "***" in said["shell"]
-        assert said["mcp"] == "noted x"
+        assert said["mcp"] == "noted ${secret:BILLING_KEY}", "what a model writes is never resolved"
         assert said["blabs"] == "used *** and ***"
         assert "error: the secret NOWHERE is not set. Set the environment variable NOWHERE" in said["missing"]
         assert "None of vault has it either" in said["missing"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import Plugin
+from holdfast import Agent, Plugin
 from holdfast.contracts import AgentDefinition
 from holdfast.errors import AgentsFileError, ConfigurationError
 from holdfast.plugins.contract import At
@@ -194,6 +194,14 @@ async def test_every_form_of_a_value_is_masked(monkeypatch: pytest.MonkeyPatch) 
     inner, outer = KeyError('quo"te\\and/slash'), ValueError("outer")
     outer.__cause__ = inner
     assert leaks(outer)
+    assert leaks(ExceptionGroup("several", [ValueError("a"), ExceptionGroup("more", [inner])]))
+    assert not leaks(ExceptionGroup("several", [ValueError("a")]))
+
+
+def test_a_secret_in_instructions_is_refused() -> None:
+    """Models are told those."""
+    with pytest.raises(ConfigurationError, match="which models are told"):
+        Agent("a", "openai/x", f"The key is {secret('K')}.")
 
 
 def test_definitions_have_names() -> None:
