@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections import Counter
-from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -21,7 +20,7 @@ from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.hooks import Seen, Sent, see_reply, see_request
 from holdfast.activities.outcome import emit_notes
-from holdfast.activities.requests import build_request, model_of, request_hash, tokens_besides, window_limit
+from holdfast.activities.requests import build_request, model_of, request_hash, revealed, tokens_besides, window_limit
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
 from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
@@ -30,7 +29,7 @@ from holdfast.memory import events, family, ledger, outbox, requests, runs, thre
 from holdfast.memory.database import UNAVAILABLE, Connection
 from holdfast.memory.ledger import Step
 from holdfast.memory.threads import ThreadRow
-from holdfast.secrets import reveal, use
+from holdfast.secrets import use
 
 __all__ = ["ModelActivities"]
 
@@ -161,7 +160,7 @@ class ModelActivities:
         began = time.monotonic()
         try:
             # What may yet be refused is not shown: nobody can take back tokens that were read.
-            reply = await llm.complete(await _revealed(request), on_delta=_unseen if guarded else deltas.add)
+            reply = await llm.complete(await revealed(request), on_delta=_unseen if guarded else deltas.add)
             self._unknown.pop(step.key, None)
             return reply
         except ModelUnavailable as exc:
@@ -390,11 +389,6 @@ class ModelActivities:
             await runs.add_usage(conn, step.run_id, reply.usage.input_tokens, reply.usage.output_tokens, reply.cost_usd)
         out = ModelReply.model_validate(done[0])
         return out.model_copy(update={"tokens": out.tokens + tokens, "cost_usd": out.cost_usd + reply.cost_usd})
-
-
-async def _revealed(request: ModelRequest) -> ModelRequest:
-    """Return the request with the values of secrets where its address and parameters name them."""
-    return replace(request, api_base=await reveal(request.api_base), params=await reveal(request.params))
 
 
 def _unseen(_: str) -> None:

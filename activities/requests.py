@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from holdfast import llm
@@ -13,6 +14,7 @@ from holdfast.llm import ModelRequest
 from holdfast.memory import outbox, requests, runs
 from holdfast.memory.database import Connection
 from holdfast.memory.threads import INTERRUPTED, Entry
+from holdfast.secrets import reveal
 from holdfast.settings import Settings
 from holdfast.typed import response_format
 
@@ -22,6 +24,7 @@ __all__ = [
     "model_of",
     "rebuild_request",
     "request_hash",
+    "revealed",
     "tokens_besides",
     "window_limit",
 ]
@@ -109,6 +112,11 @@ def build_request(
         params=definition.params,
         response_format=response_format(definition.output) if definition.output is not None and native else None,
     )
+
+
+async def revealed(request: ModelRequest) -> ModelRequest:
+    """Return the request with the values of secrets where its address and parameters name them: for the call alone."""
+    return replace(request, api_base=await reveal(request.api_base), params=await reveal(request.params))
 
 
 async def rebuild_request(
