@@ -22,6 +22,7 @@ from holdfast.secrets import mask
 __all__ = ["Teller"]
 
 _AT_ONCE = 100  # events of a run between two notes of how far it was told
+_LEASES = 5  # of a step: a worker that is gone for so long is no longer the one that tells
 _SOON = 0.02  # seconds: what comes together is told together
 
 log = structlog.get_logger(__name__)
@@ -74,7 +75,7 @@ class Teller:
 
     async def _tell(self, plugin: Plugin, run_id: str) -> None:
         """Tell what a plugin has not heard of a run, unless another worker does."""
-        lease = self._deps.settings.scaled(2 * self._deps.settings.hook_timeout)
+        lease = self._deps.settings.scaled(_LEASES * self._deps.settings.lease)
         async with self._deps.pool.acquire() as conn:
             seq = await listeners.take(conn, plugin.name, run_id, lease)
         if seq is None:
@@ -84,8 +85,12 @@ class Teller:
                 async with self._deps.pool.acquire() as conn:
                     found = await events.read(conn, run_id, after=seq, limit=_AT_ONCE)
                 for event in found:
-                    if not await self._deliver(plugin, run_id, event):
-                        return
+                    holding = asyncio.create_task(self._hold(plugin, run_id, seq, lease))
+                    try:
+                        if not await self._deliver(plugin, run_id, event):
+                            return
+                    finally:
+                        holding.cancel()
                     seq = event.seq
                     async with self._deps.pool.acquire() as conn:
                         await listeners.told(conn, plugin.name, run_id, seq, lease)
@@ -94,6 +99,14 @@ class Teller:
         finally:
             async with self._deps.pool.acquire() as conn:
                 await listeners.told(conn, plugin.name, run_id, seq, 0.0)
+
+    async def _hold(self, plugin: Plugin, run_id: str, seq: int, lease: float) -> None:
+        """Stay the one that tells, for as long as a hook takes."""
+        while True:
+            await asyncio.sleep(lease / 3)
+            with contextlib.suppress(*UNAVAILABLE):
+                async with self._deps.pool.acquire() as conn:
+                    await listeners.told(conn, plugin.name, run_id, seq, lease)
 
     async def _deliver(self, plugin: Plugin, run_id: str, event: Event) -> bool:
         """Tell one event. False: a required listener did not take it, and is to hear it again."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 
 from holdfast import RunHandle
+from holdfast.runtime import connect_temporal
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
 from tests.kit import PATIENCE, World, until
@@ -190,6 +195,35 @@ async def test_killed_while_the_result_of_a_once_call_is_looked_at(world: World)
     await run.resolve(step, done="once worked")
     assert (await run.result(timeout=2 * PATIENCE)).output == "once worked [seen]", "a person's word is no tool's"
     assert len(effects(world, run, await keys_of(world, run))) == 1
+
+
+async def test_a_reset_shows_nothing_on_record_again(world: World) -> None:
+    """Recorded replies and results are returned as they were changed then; no hook of a step is called for them."""
+    client = await world.client()
+    run = await client.start("probe", "once", thread="reset")
+    said = (await run.result(timeout=2 * PATIENCE)).output
+    before = [each for each in lines(world, "calls") if each["run"] == run.run_id]
+    temporal = await connect_temporal(world.settings, identity="test")
+    handle = temporal.get_workflow_handle(f"{world.settings.tenant}:reset")
+    history = await handle.fetch_history()
+    done = [e.event_id for e in history.events if e.HasField("workflow_task_completed_event_attributes")]
+    await temporal.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace="default",
+            workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=(await handle.describe()).run_id),
+            reason="test",
+            workflow_task_finish_event_id=next(number for number in done if number > 5),
+            request_id=uuid.uuid4().hex,
+        )
+    )
+
+    async def caught_up() -> bool:
+        state = await handle.query("state", rpc_timeout=timedelta(seconds=10))
+        return not state.get("current") and state.get("step_no", 0) >= 4
+
+    await until(caught_up, "the reset execution has caught up")
+    assert [each for each in lines(world, "calls") if each["run"] == run.run_id] == before
+    assert (await run.result(timeout=PATIENCE)).output == said == "once worked [looked at] [seen]"
 
 
 async def test_a_listener_hears_all_though_its_worker_is_killed(world: World) -> None:

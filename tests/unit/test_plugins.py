@@ -17,6 +17,7 @@ from holdfast.plugins.contract import At
 from holdfast.plugins.host import Host
 from holdfast.plugins.load import HOOKS, find_plugins
 from holdfast.secrets import Secrets, leaks, mask, secret, secret_names
+from holdfast.server.trial import _load
 from holdfast.settings import Settings, load_settings
 from holdfast.tools.registry import load_agents
 from holdfast.tools.runner import ToolRunner
@@ -202,6 +203,19 @@ def test_a_secret_in_instructions_is_refused() -> None:
     """Models are told those."""
     with pytest.raises(ConfigurationError, match="which models are told"):
         Agent("a", "openai/x", f"The key is {secret('K')}.")
+
+
+def test_a_reload_is_told_of_a_missing_secret(tmp_path: Path) -> None:
+    """The trial of a changed agents file fails, so the old workers stay; where a plugin may keep it, workers see."""
+    path = tmp_path / "agents.py"
+    path.write_text(
+        "from holdfast import Agent, Plugin, secret\n"
+        'a = Agent("a", "openai/x", api_base="http://127.0.0.1:9", params={"api_key": secret("NOT_SET_HERE")})\n'
+    )
+    assert "a: the secret NOT_SET_HERE is not set" in (_load(Settings(agents=path)).error or "")
+    with path.open("a") as file:
+        file.write("class Vault(Plugin):\n    async def secret(self, name): ...\nplugins = [Vault()]\n")
+    assert _load(Settings(agents=path)).error is None
 
 
 def test_definitions_have_names() -> None:
