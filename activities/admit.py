@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from temporalio.service import RPCError
 
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.endings import ended_by_a_person, stop_begun
+from holdfast.activities.hooks import Heard, hear
+from holdfast.activities.outcome import emit_notes
 from holdfast.contracts import OPEN_STATES, Activity, Admit, Admitted, ChildStart, Limits, Message, Run
 from holdfast.ids import child_thread, effect_key, run_id_for
 from holdfast.memory import decisions, events, family, runs, threads
@@ -31,6 +34,7 @@ class AdmitActivities:
     async def admit(self, inp: Admit) -> Admitted:
         """Store messages as runs; with `open`, also return the runs that an earlier execution left."""
         at = here()
+        heard = await self._heard(at, inp) if self._deps.hooks.has("message") else {}
         out = Admitted(limits=self._limits() if inp.open else None)
         news: list[tuple[str, int]] = []
         async with self._deps.pool.acquire() as conn, conn.transaction():
@@ -49,10 +53,29 @@ class AdmitActivities:
             if inp.open:
                 out.runs.extend(_anew(run) for run in await runs.open_of_thread(conn, thread.id))
             for message in inp.messages:
-                await self._admit_one(conn, at, thread, message, asked, out, news)
+                await self._admit_one(conn, at, thread, message, asked, heard.get(message.message_id), out, news)
         for run_id, seq in news:
             self._deps.notifier.poke(run_id, seq)
         return out
+
+    async def _heard(self, at: Here, inp: Admit) -> dict[str, Heard]:
+        """Show new messages to plugins, all at once, before anything is locked; a known one was shown before."""
+        new: list[tuple[Message, str]] = []
+        async with self._deps.pool.acquire() as conn:
+            for message in inp.messages:
+                if await runs.of_message(conn, run_id_for(at.tenant, at.thread, message.message_id)) is None:
+                    text = message.text
+                    if text is None:
+                        data = await threads.get_blob(conn, at.tenant, message.text_ref or "")
+                        text = None if data is None else _decoded(data)
+                    if text is not None:
+                        new.append((message, text))
+        child = inp.child.message.message_id if inp.child is not None else None
+        parent = inp.child.parent if inp.child is not None else None
+        heard = await asyncio.gather(
+            *(hear(self._deps, at, each, text, parent if each.message_id == child else None) for each, text in new)
+        )
+        return {message.message_id: each for (message, _), each in zip(new, heard, strict=True)}
 
     async def _take_over(
         self, conn: Connection, at: Here, thread: ThreadRow, out: Admitted, *, asked_again: bool
@@ -88,6 +111,7 @@ class AdmitActivities:
         thread: ThreadRow,
         message: Message,
         asked: _Asked | None,
+        heard: Heard | None,
         out: Admitted,
         news: list[tuple[str, int]],
     ) -> None:
@@ -117,6 +141,8 @@ class AdmitActivities:
             why = why or (
                 f"thread {at.thread} belongs to agent {thread.agent!r}: ask that one, or choose another thread"
             )
+        if heard is not None and text is not None:
+            text, why = heard.text, why or heard.refused
         if asked is not None and asked.why is not None:
             why, asked = why or asked.why, None
         parent, parent_step = (asked.parent, asked.child.step_no) if asked is not None else (None, None)
@@ -126,6 +152,7 @@ class AdmitActivities:
             out.ended.append(
                 Run(run_id=run_id, message_id=message.message_id, agent=message.agent, notify=message.notify)
             )
+            await emit_notes(conn, run_id, 0, heard.notes if heard is not None else ())
             news.append((run_id, await events.emit(conn, run_id, "refused", error=why)))
             return
         if thread.agent is None:
@@ -144,6 +171,8 @@ class AdmitActivities:
                 ),
             )
         )
+        if heard is not None and heard.notes:
+            news.append((run_id, await emit_notes(conn, run_id, 0, heard.notes) or 0))
         if asked is not None:  # once, with the run's row: the record of the run that asks says so
             seq = await events.emit(
                 conn,
@@ -165,7 +194,7 @@ class AdmitActivities:
         if data is None:
             return None, f"the text named by text_ref {ref!r} is not stored: store it first, then send the message"
         await threads.drop_blob(conn, at.tenant, ref)
-        return data.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}"), None
+        return _decoded(data), None
 
     def _limits(self) -> Limits:
         settings = self._deps.settings
@@ -174,10 +203,15 @@ class AdmitActivities:
             linger=settings.linger,
             memory_wait=settings.scaled(settings.memory_wait),
             model_timeout=settings.model_timeout,
+            hook_time=self._deps.hooks.seconds,
             roll_after=settings.roll_after_events,
             memory_queue=settings.memory_queue,
             task_timeout=settings.scaled(settings.task_timeout),
         )
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 @dataclass(frozen=True, slots=True)

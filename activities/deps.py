@@ -21,6 +21,8 @@ from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.ids import effect_scope, split_workflow_id
 from holdfast.memory import runs
 from holdfast.memory.database import Pool
+from holdfast.plugins.host import Host
+from holdfast.secrets import Secrets
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -51,6 +53,8 @@ class Deps:
     runner: ToolRunner | None = None
     tool_pool: Pool | None = None  # on the tool loop: connections of `local_tx` tools
     memory: LongTermMemory | None = None
+    hooks: Host = field(default_factory=Host)
+    secrets: Secrets = field(default_factory=Secrets)
     leases: Leases = field(default_factory=Leases)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     definitions: dict[str, AgentDefinition] = field(default_factory=dict)

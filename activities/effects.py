@@ -19,12 +19,14 @@ from temporalio.service import RPCError
 from holdfast.activities.attempts import only_believed_lost, watch
 from holdfast.activities.claims import TryAgain, emit_doubt, settled_by, take
 from holdfast.activities.deps import Deps, Here
+from holdfast.activities.hooks import see_call, see_result
 from holdfast.activities.outcome import Outcome, fill
 from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
 from holdfast.memory import ledger, runs
 from holdfast.memory.database import UNAVAILABLE, Connection
 from holdfast.memory.ledger import Claim, Step
+from holdfast.secrets import mask
 from holdfast.tools.context import ToolContext
 from holdfast.tools.outcomes import classify
 from holdfast.tools.runner import ToolRunner, invoke
@@ -70,6 +72,13 @@ class EffectCall:
             raise ApplicationError("this worker runs no tools", type="ConfigurationError")
         return self._deps.runner
 
+    @property
+    def _agent(self) -> str:
+        return self._deps.definitions[self._inp.definition].name  # read before the call
+
+    async def _seen(self, outcome: Outcome) -> Outcome:
+        return await see_result(self._deps, self._at, self._inp, self._agent, self._args, outcome)
+
     async def run(self) -> ToolOutcome:
         """Carry the call as far as it goes."""
         claim = await take(self._deps, self._at, self._inp, self._step)
@@ -96,6 +105,10 @@ class EffectCall:
                 if found is not None:
                     return found
                 self._unproven = False
+            if not self._sends:  # a call that was let through once is carried to its end
+                refused = await see_call(self._deps, self._at, self._inp, self._agent, self._args, self._ctx)
+                if refused is not None:
+                    return await self._fail(refused)
             if self._step.effect == "local_tx":
                 return await self._local()
             return await self._send()
@@ -126,8 +139,8 @@ class EffectCall:
         except Exception as exc:
             if self._at.attempt < self._declared.attempts + 2:
                 await self._release()
-                raise TryAgain(f"the look-up failed: {exc!r}") from exc
-            return await self._doubt(f"the look-up failed again and again: {exc!r}")
+                raise TryAgain(mask(f"the look-up failed: {exc!r}")) from exc
+            return await self._doubt(mask(f"the look-up failed again and again: {exc!r}"))
         if found is not None:
             return await self._complete(await self._outcome(found))
         if self._sends >= self._declared.attempts:
@@ -168,22 +181,23 @@ class EffectCall:
 
     async def _outcome(self, value: Any) -> Outcome:
         try:
-            return Outcome(await self._runner.text(self._tool, value))
+            outcome = Outcome(await self._runner.text(self._tool, value))
         except ToolResultInvalid as exc:  # the effect stands all the same
-            return Outcome(f"error: {exc}", status="error")
+            outcome = Outcome(f"error: {exc}", status="error")
+        return await self._seen(outcome)
 
     async def _failed(self, exc: Exception) -> ToolOutcome:
         """Settle a call whose tool raised, by what the exception proves."""
-        said = f"{type(exc).__name__}: {exc}"
+        said = mask(f"{type(exc).__name__}: {exc}")
         proof = "unknown" if self._unproven else classify(exc, self._step.effect)
         if proof == "refused":
-            return await self._fail(Outcome(f"error: {exc}", status="error"))
+            return await self._fail(await self._seen(Outcome(f"error: {exc}", status="error")))
         if proof == "not_sent":
             if self._sends < self._declared.attempts:
                 await self._insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, said))
                 raise TryAgain(f"not sent: {said}") from exc
             text = f"error: {self._tool.name} could not be sent, {self._sends} tries: {said}"
-            return await self._fail(Outcome(text, status="error"))
+            return await self._fail(await self._seen(Outcome(text, status="error")))
         if self._step.effect == "once" or (self._step.effect == "keyed" and self._sends >= self._declared.attempts):
             return await self._doubt(said)
         await self._release()
@@ -204,7 +218,10 @@ class EffectCall:
         if error is None:
             self._deps.spawn(self._complete_late(value))
         elif isinstance(error, Exception) and not self._unproven and classify(error, self._step.effect) != "unknown":
-            self._deps.spawn(self._fail(Outcome(f"error: {error}", status="error")))
+            self._deps.spawn(self._fail_late(error))
+
+    async def _fail_late(self, error: Exception) -> None:
+        await self._fail(await self._seen(Outcome(f"error: {error}", status="error")))
 
     async def _complete_late(self, value: Any) -> None:
         try:
@@ -314,7 +331,7 @@ class EffectCall:
                     async with asyncio.timeout(self._declared.timeout):
                         value = await invoke(self._tool, self._args, self._ctx.with_connection(conn))
                     in_tool = False
-                    outcome = Outcome(await self._runner.text(self._tool, value))
+                    outcome = await self._seen(Outcome(await self._runner.text(self._tool, value)))
                     outcome.seconds = time.monotonic() - self._started
                     before, seq = await self._complete_in(conn, outcome)
                     fenced = before is None
@@ -341,5 +358,5 @@ class EffectCall:
         """Its transaction was rolled back: nothing took effect."""
         if isinstance(exc, ToolError | ToolResultInvalid) or self._at.attempt >= self._declared.attempts:
             said = str(exc) or f"not done within {self._declared.timeout:g} s"
-            return await self._fail(Outcome(f"error: {type(exc).__name__}: {said}", status="error"))
-        raise TryAgain(f"rolled back: {exc!r}") from exc
+            return await self._fail(await self._seen(Outcome(f"error: {type(exc).__name__}: {said}", status="error")))
+        raise TryAgain(mask(f"rolled back: {exc!r}")) from exc

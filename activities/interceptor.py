@@ -11,19 +11,24 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from holdfast.contracts import Activity
 from holdfast.errors import (
     ConfigurationError,
     HoldfastError,
     InvalidInput,
     ModelRefused,
     ModelUnavailable,
+    PluginError,
     StaleWriter,
 )
+from holdfast.secrets import leaks, mask
 from holdfast.settings import Settings
 
 __all__ = ["FINAL", "BeatInterceptor"]
 
-FINAL = (ConfigurationError, InvalidInput, ModelRefused, StaleWriter)  # what no other try can mend
+# What no other try can mend.
+FINAL = (ConfigurationError, InvalidInput, ModelRefused, PluginError, StaleWriter)
+_OURS = frozenset(Activity)  # in a worker of a user's own there are others, whose beats and errors are theirs
 
 
 class BeatInterceptor(Interceptor):
@@ -44,6 +49,8 @@ class _Inbound(ActivityInboundInterceptor):
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         info = activity.info()
+        if info.activity_type not in _OURS:
+            return await super().execute_activity(input)
         arg = input.args[0] if input.args else None
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
@@ -57,8 +64,13 @@ class _Inbound(ActivityInboundInterceptor):
         beat = asyncio.create_task(_beat(every))
         try:
             return await super().execute_activity(input)
-        except HoldfastError as exc:
-            raise _as_temporal(exc) from exc
+        except Exception as exc:
+            raised = _as_temporal(exc) if isinstance(exc, HoldfastError) else exc
+            if leaks(exc):  # an error goes into the history with all that it came from
+                raise _masked(raised) from None
+            if raised is exc:
+                raise
+            raise raised from exc
         finally:
             beat.cancel()
 
@@ -76,4 +88,12 @@ def _as_temporal(exc: HoldfastError) -> ApplicationError:
         type=type(exc).__name__,
         non_retryable=isinstance(exc, FINAL),
         next_retry_delay=timedelta(seconds=min(after, 3600)) if after is not None else None,
+    )
+
+
+def _masked(exc: Exception) -> ApplicationError:
+    if not isinstance(exc, ApplicationError):
+        return ApplicationError(mask(str(exc)), type=type(exc).__name__)
+    return ApplicationError(
+        mask(exc.message), type=exc.type, non_retryable=exc.non_retryable, next_retry_delay=exc.next_retry_delay
     )

@@ -18,7 +18,9 @@ from holdfast.activities.answers import CORRECTION, check_model, correction, gav
 from holdfast.activities.attempts import only_believed_lost, watch
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
-from holdfast.activities.requests import build_request, model_of, request_hash, tokens_besides, window_limit
+from holdfast.activities.hooks import Seen, Sent, see_reply, see_request
+from holdfast.activities.outcome import emit_notes
+from holdfast.activities.requests import build_request, model_of, request_hash, revealed, tokens_besides, window_limit
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
 from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
@@ -27,6 +29,7 @@ from holdfast.memory import events, family, ledger, outbox, requests, runs, thre
 from holdfast.memory.database import UNAVAILABLE, Connection
 from holdfast.memory.ledger import Step
 from holdfast.memory.threads import ThreadRow
+from holdfast.secrets import use
 
 __all__ = ["ModelActivities"]
 
@@ -34,6 +37,8 @@ MODEL = "model"  # the tool name under which the ledger knows model calls
 _NEARLY_FULL = 0.8
 _TRIES_OF_THE_UNKNOWN = 5
 _MOST_CALLS = 200  # of one reply: they travel in one payload
+_WITHHELD = "withheld"
+"""The role under which a thread has what stands for a reply that a plugin did not let pass."""
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +102,7 @@ class ModelActivities:
 
     async def _take(self, at: Here, inp: ModelStep, step: Step) -> ModelReply:
         """Return the recorded reply, or have one and record it."""
+        use(self._deps.secrets)
         definition = await self._deps.definition(inp.definition)
         settings = self._deps.settings
         check_model(definition, model_of(definition, settings))
@@ -114,6 +120,8 @@ class ModelActivities:
                 hits = await outbox.get_recall(conn, inp.run_id, inp.recall_step)
             objection = await family.objection(conn, inp.run_id)
         last = entries[-1] if entries else None
+        if last and last.run_id == inp.run_id and last.role == _WITHHELD:
+            return ModelReply(status="invalid", seq=last.seq, error=str((last.body or {}).get("content")))
         if last and last.run_id == inp.run_id and last.role == "assistant" and not (last.body or {}).get("tool_calls"):
             # An earlier execution was cut off between the answer and the run's end.
             said = (last.body or {}).get("content")
@@ -127,14 +135,17 @@ class ModelActivities:
         size = sum(entry.tokens for entry in entries) + tokens_besides(definition)
         if size > limit:
             return await self._too_long(step, at)
-        request = build_request(definition, settings, entries, hits)
+        sent = await see_request(
+            self._deps, at, inp, definition.name, build_request(definition, settings, entries, hits)
+        )
         try:
-            reply = await self._call(request, inp, step)
+            reply = await self._call(sent.request, inp, step)
         except ContextTooLong:
             return await self._too_long(step, at)
+        seen = await see_reply(self._deps, at, inp, definition, reply, sent.notes)
         while True:  # the reply is paid: an outage shall not make it bought again
             try:
-                return await self._commit(at, inp, step, definition, request, ranges, reply, size, limit)
+                return await self._commit(at, inp, step, definition, sent, ranges, seen, size, limit)
             except _Lost:
                 return await self._lost(step, at, reply)
             except UNAVAILABLE as exc:
@@ -145,9 +156,11 @@ class ModelActivities:
 
     async def _call(self, request: ModelRequest, inp: ModelStep, step: Step) -> llm.ModelReply:
         deltas = DeltaWriter(self._deps, inp.run_id, inp.step_no)
+        guarded = self._deps.hooks.has("after_model") or self._deps.hooks.has("answer")
         began = time.monotonic()
         try:
-            reply = await llm.complete(request, on_delta=deltas.add)
+            # What may yet be refused is not shown: nobody can take back tokens that were read.
+            reply = await llm.complete(await revealed(request), on_delta=_unseen if guarded else deltas.add)
             self._unknown.pop(step.key, None)
             return reply
         except ModelUnavailable as exc:
@@ -183,22 +196,29 @@ class ModelActivities:
         inp: ModelStep,
         step: Step,
         definition: AgentDefinition,
-        request: ModelRequest,
+        sent: Sent,
         ranges: list[tuple[int, int]],
-        reply: llm.ModelReply,
+        seen: Seen,
         size: int,
         limit: int,
     ) -> ModelReply:
         """Append the reply, its slots and its ledger row in one transaction."""
-        usage = reply.usage
-        calls = [self._read_call(definition, inp, number, call) for number, call in enumerate(reply.tool_calls)]
+        request, reply, usage = sent.request, seen.reply, seen.reply.usage
+        calls = [
+            self._read_call(definition, inp, number, call, asks=call.id in seen.asks)
+            for number, call in enumerate(reply.tool_calls)
+        ]
         out = ModelReply(
             tokens=usage.input_tokens + usage.output_tokens,
             cost_usd=reply.cost_usd,
             preview=(reply.text or "")[:PREVIEW],
             compact=max(size, usage.input_tokens) + usage.output_tokens > _NEARLY_FULL * limit,
         )
-        wrong = None if calls else await problem_of(self._deps, definition, reply.text, reply.finish_reason)
+        wrong = None
+        if seen.withheld is not None:
+            out.status, out.error = "invalid", seen.withheld
+        elif not calls:
+            wrong = await problem_of(self._deps, definition, reply.text, reply.finish_reason)
         async with self._deps.pool.acquire() as conn, conn.transaction():
             thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
             run = await runs.lock(conn, inp.run_id)
@@ -209,7 +229,7 @@ class ModelActivities:
                 thread,
                 run_id=inp.run_id,
                 step_no=inp.step_no,
-                role="assistant",
+                role="assistant" if seen.withheld is None else _WITHHELD,
                 body=reply.message,
                 tokens=threads.tokens_of(json.dumps(reply.message, ensure_ascii=False)),
             )
@@ -235,11 +255,15 @@ class ModelActivities:
                 definition=inp.definition,
                 ranges=ranges,
                 recall_step=inp.recall_step,
-                params={"model": request.model} | ({"native": True} if request.response_format else {}),
+                params={"model": request.model}
+                | ({"native": True} if request.response_format else {})
+                | ({"changed": sent.change} if sent.change else {}),
                 digest=request_hash(request),
             )
+            await sent.store(conn, at.tenant, thread.id)
             await runs.add_usage(conn, inp.run_id, usage.input_tokens, usage.output_tokens, reply.cost_usd, rounds=1)
             await events.drop_deltas(conn, inp.run_id, inp.step_no)
+            await emit_notes(conn, inp.run_id, inp.step_no, sent.notes)
             seq = await events.emit(
                 conn,
                 inp.run_id,
@@ -295,7 +319,7 @@ class ModelActivities:
         return made + 1
 
     def _read_call(
-        self, definition: AgentDefinition, inp: ModelStep, number: int, asked: ToolCallRequest
+        self, definition: AgentDefinition, inp: ModelStep, number: int, asked: ToolCallRequest, *, asks: bool = False
     ) -> tuple[Call, str | None]:
         """Return the call as the workflow gets it, and if it is malformed the error the model will read."""
         call = Call(step_no=inp.step_no + 1 + number, call_id=asked.id, tool=asked.name[:64], seq=0)
@@ -332,7 +356,7 @@ class ModelActivities:
             call.settle = declared.settle
             call.memory_queue = declared.queue == "memory"
             call.agent, call.handoff = declared.agent, declared.handoff
-            if declared.approval == "always":
+            if declared.approval == "always" or asks:
                 call.state = "approval"
         return call, None
 
@@ -366,3 +390,7 @@ class ModelActivities:
             await runs.add_usage(conn, step.run_id, reply.usage.input_tokens, reply.usage.output_tokens, reply.cost_usd)
         out = ModelReply.model_validate(done[0])
         return out.model_copy(update={"tokens": out.tokens + tokens, "cost_usd": out.cost_usd + reply.cost_usd})
+
+
+def _unseen(_: str) -> None:
+    """Take a piece of a reply that nobody may read yet."""

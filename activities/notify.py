@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
@@ -24,6 +25,8 @@ class Notifier:
         self._news: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.heard_by: list[Callable[[str], None]] = []
+        """Told of each run with news, in this process."""
 
     def start(self) -> None:
         """Begin to send."""
@@ -40,6 +43,8 @@ class Notifier:
         """Say that a run's record has grown to *seq*, or with the same seq again that tokens came."""
         self._news[run_id] = max(seq, self._news.get(run_id, 0))
         self._wake.set()
+        for hear in self.heard_by if seq else ():
+            hear(run_id)
 
     async def _serve(self) -> None:
         while True:

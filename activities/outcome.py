@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from holdfast.activities.deps import Deps, Here
@@ -11,8 +12,10 @@ from holdfast.ids import storable
 from holdfast.memory import events, ledger, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Step
+from holdfast.plugins.host import Note
+from holdfast.secrets import mask
 
-__all__ = ["Outcome", "commit_outcome", "commit_pure", "fill", "recorded_outcome"]
+__all__ = ["Outcome", "commit_outcome", "commit_pure", "emit_notes", "fill", "recorded_outcome"]
 
 
 @dataclass(slots=True)
@@ -22,9 +25,10 @@ class Outcome:
     text: str
     status: Literal["done", "error", "abandoned"] = "done"
     seconds: float = 0.0
+    notes: Sequence[Note] = field(default_factory=tuple)  # what plugins did to it
 
     def __post_init__(self) -> None:
-        self.text = storable(self.text)  # an exception may quote a file name, or what was in a file
+        self.text = mask(storable(self.text))  # an exception may quote a file name, or what was in a file
 
     def contract(self) -> ToolOutcome:
         """Return it as the workflow gets it: a preview and a size."""
@@ -62,6 +66,7 @@ async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: O
         content = _trimmed(outcome.text, deps.settings.result_inline, blob, readers)
     if not await threads.fill_slot(conn, thread.id, inp.seq, inp.call_id, content, blob=blob):
         return None
+    await emit_notes(conn, inp.run_id, inp.step_no, outcome.notes)
     return await events.emit(
         conn,
         inp.run_id,
@@ -74,6 +79,16 @@ async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: O
         bytes=len(outcome.text.encode()),
         seconds=round(outcome.seconds, 3),
     )
+
+
+async def emit_notes(conn: Connection, run_id: str, step_no: int, notes: Sequence[Note]) -> int | None:
+    """Say in a run's record what plugins did, in the caller's transaction; return the last event's number."""
+    seq = None
+    for note in notes:
+        seq = await events.emit(
+            conn, run_id, "plugin", step=step_no, plugin=note.plugin, hook=note.hook, did=note.did, why=note.why
+        )
+    return seq
 
 
 async def commit_outcome(deps: Deps, at: Here, inp: ToolStep, outcome: Outcome) -> ToolOutcome:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from holdfast import llm
+from holdfast.activities.hooks import undo_change
 from holdfast.contracts import AgentDefinition, MemoryHit
 from holdfast.ids import canonical_json
 from holdfast.llm import ModelRequest
 from holdfast.memory import outbox, requests, runs
 from holdfast.memory.database import Connection
 from holdfast.memory.threads import INTERRUPTED, Entry
+from holdfast.secrets import reveal
 from holdfast.settings import Settings
 from holdfast.typed import response_format
 
@@ -21,6 +24,7 @@ __all__ = [
     "model_of",
     "rebuild_request",
     "request_hash",
+    "revealed",
     "tokens_besides",
     "window_limit",
 ]
@@ -35,7 +39,13 @@ _REPLY_SHARE = 8  # an eighth of the window is left for the reply, unless max_to
 
 def model_of(definition: AgentDefinition, settings: Settings) -> str:
     """Return the model that is called for this agent here, the offline stand-in included."""
-    return llm.resolve_model(definition.model, settings, embedded=bool(settings.offline), api_base=definition.api_base)
+    return llm.resolve_model(
+        definition.model,
+        settings,
+        embedded=bool(settings.offline),
+        api_base=definition.api_base,
+        keyed="api_key" in definition.params,
+    )
 
 
 def window_limit(definition: AgentDefinition, settings: Settings) -> int:
@@ -104,6 +114,11 @@ def build_request(
     )
 
 
+async def revealed(request: ModelRequest) -> ModelRequest:
+    """Return the request with the values of secrets where its address and parameters name them: for the call alone."""
+    return replace(request, api_base=await reveal(request.api_base), params=await reveal(request.params))
+
+
 async def rebuild_request(
     conn: Connection, settings: Settings, run_id: str, step_no: int
 ) -> tuple[ModelRequest, bool] | None:
@@ -121,6 +136,11 @@ async def rebuild_request(
     entries = await requests.read_ranges(conn, run["thread_id"], recorded.ranges)
     hits = await outbox.get_recall(conn, run_id, recorded.recall_step) if recorded.recall_step is not None else []
     request = build_request(definition, settings, entries, hits, **_asked(recorded.params))
+    if recorded.params.get("changed"):  # by plugins, before it was sent
+        undone = await undo_change(conn, run["tenant"], run["thread_id"], request, recorded.params["changed"])
+        if undone is None:
+            return request, False
+        request = undone
     return request, request_hash(request) == recorded.hash
 
 

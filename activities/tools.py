@@ -14,6 +14,7 @@ from holdfast.activities.calls import arguments_of, step_of
 from holdfast.activities.claims import TryAgain, settled_by, take
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
+from holdfast.activities.hooks import see_call, see_result
 from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure, fill, recorded_outcome
 from holdfast.activities.stored import Stored
 from holdfast.agent import definition_hash
@@ -21,6 +22,7 @@ from holdfast.contracts import Activity, ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import ToolArgumentsInvalid, ToolError, ToolResultInvalid
 from holdfast.memory import ledger, runs
 from holdfast.memory.ledger import Step
+from holdfast.secrets import mask, use
 from holdfast.tools.context import ToolContext
 from holdfast.tools.tool import AnyTool
 
@@ -41,6 +43,7 @@ class ToolActivities:
     async def tool_step(self, inp: ToolStep) -> ToolOutcome:
         """Return what became of the call."""
         at = here()
+        use(self._deps.secrets)
         step = step_of(at, inp)
         if inp.rejected is not None:
             text = f"rejected: a person did not allow this call. Reason: {inp.rejected}"
@@ -131,6 +134,10 @@ class ToolActivities:
         runner = self._deps.runner
         if runner is None:
             raise ApplicationError("this worker runs no tools", type="ConfigurationError")
+        refused = await see_call(self._deps, at, inp, self._agent(inp), args, ctx)
+        if refused is not None:
+            return await commit_pure(self._deps, at, inp, step, refused)
+        ctx = replace(ctx, deadline=time.monotonic() + declared.timeout)
         started = time.monotonic()
         try:
             value = await runner.run(tool, args, ctx, deadline=ctx.deadline)
@@ -140,9 +147,13 @@ class ToolActivities:
         except Exception as exc:
             if at.attempt < declared.attempts:
                 raise
-            log.warning("a tool failed for good", tool=inp.tool, error=repr(exc))
+            log.warning("a tool failed for good", tool=inp.tool, error=mask(repr(exc)))
             outcome = Outcome(
                 f"error: {inp.tool} failed {at.attempt} times: {type(exc).__name__}: {exc}", status="error"
             )
         outcome.seconds = time.monotonic() - started
+        outcome = await see_result(self._deps, at, inp, self._agent(inp), args, outcome)
         return await commit_pure(self._deps, at, inp, step, outcome)
+
+    def _agent(self, inp: ToolStep) -> str:
+        return self._deps.definitions[inp.definition].name  # read before the call

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from holdfast.contracts import Budget, Event
     from holdfast.errors import HoldfastError, InvalidInput, RunEnded, ToolError
     from holdfast.mcp import MCPServer
+    from holdfast.plugins import Plugin, Refused, plugin_tools
+    from holdfast.secrets import secret
     from holdfast.settings import Settings
     from holdfast.tools import Tool, ToolContext, files, tool
     from holdfast.typed import Input, Output, Signature
@@ -31,6 +33,8 @@ __all__ = [
     "InvalidInput",
     "MCPServer",
     "Output",
+    "Plugin",
+    "Refused",
     "RunEnded",
     "RunHandle",
     "Settings",
@@ -39,6 +43,8 @@ __all__ = [
     "ToolContext",
     "ToolError",
     "files",
+    "plugin_tools",
+    "secret",
     "tool",
 ]
 
@@ -53,6 +59,8 @@ _HOMES = {
     "InvalidInput": "holdfast.errors",
     "MCPServer": "holdfast.mcp",
     "Output": "holdfast.typed",
+    "Plugin": "holdfast.plugins",
+    "Refused": "holdfast.errors",
     "RunEnded": "holdfast.errors",
     "RunHandle": "holdfast.client",
     "Settings": "holdfast.settings",
@@ -61,6 +69,8 @@ _HOMES = {
     "ToolContext": "holdfast.tools",
     "ToolError": "holdfast.errors",
     "files": "holdfast.tools",
+    "plugin_tools": "holdfast.plugins",
+    "secret": "holdfast.secrets",
     "tool": "holdfast.tools",
 }
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from holdfast.contracts import AgentDefinition, AnswerDefinition, ApprovalPolicy, Budget
 from holdfast.errors import ConfigurationError, ToolError
 from holdfast.ids import canonical_json
+from holdfast.secrets import has_secret
 from holdfast.tools.agents import AgentTool, agent_tool, hand_off_tool
 from holdfast.tools.source import ToolSource
 from holdfast.tools.tool import AnyTool
@@ -72,7 +73,8 @@ class Agent:
             seed: passed to the model if set.
             max_tokens: longest reply, in tokens.
             api_base: base URL of an OpenAI-compatible server for this agent.
-            params: anything else to pass to the model; JSON values.
+            params: anything else to pass to the model; JSON values. `secret("NAME")` in them, such as for `api_key`,
+                and in *api_base* is replaced at each call.
             output: the type of the final answer: a pydantic model, a dataclass, a TypedDict, or a Literal, union or
                 list of such. None: text.
             corrections: how often the model may correct an answer that is not of that type; each is a round.
@@ -90,7 +92,7 @@ class Agent:
             self._tools = Toolset(tools)
             self._tools = Toolset([*self._tools.values(), *_hand_offs(handoffs)], sources=self._tools.sources)
             self._sources = tuple(self._tools.sources)
-            self._equipped: list[AnyTool] = []
+            self._equipped: dict[str, list[AnyTool]] = {}
             if memory:
                 from holdfast.tools.builtin.longterm import recall, remember
 
@@ -102,8 +104,13 @@ class Agent:
             raise ConfigurationError(f"{label}: model is {model!r}; {_HINTS['model']}.")
         if budget is not None and not isinstance(budget, Budget):
             raise ConfigurationError(f"{label}: budget is {budget!r}; {_HINTS['budget']}.")
-        if api_base is not None and not str(api_base).startswith(("http://", "https://")):
+        if api_base is not None and not str(api_base).startswith(("http://", "https://", "${secret:")):
             raise ConfigurationError(f"{label}: api_base is {api_base!r}; it must start with http:// or https://.")
+        if has_secret(instructions) or has_secret(description):
+            raise ConfigurationError(
+                f"{label}: a secret stands in its instructions or description, which models are told. Give it to the "
+                "tool that needs it."
+            )
         if not isinstance(memory, bool):
             raise ConfigurationError(f"{label}: memory is {memory!r}; {_HINTS['memory']}.")
         self._answers = self._typed(label, output, model)
@@ -191,21 +198,23 @@ class Agent:
         """What of its tools is known only where a worker runs, such as MCP servers."""
         return self._sources
 
-    def equip(self, tools: Iterable[AnyTool]) -> None:
-        """Have *tools* from now on for those of its sources, in place of any it was equipped with before.
+    def equip(self, tools: Iterable[Any], by: str = "MCP server") -> None:
+        """Have *tools* from now on for its sources of the kind *by*, in place of any it was equipped with for those.
 
         Raises:
             ConfigurationError: one has the name of another tool. Nothing was changed.
 
         """
-        given = list(tools)
-        own = [tool for tool in self._tools.values() if not any(tool is old for old in self._equipped)]
+        before = self._equipped.get(by, [])
+        own = [tool for tool in self._tools.values() if not any(tool is old for old in before)]
         try:
+            given = list(Toolset(tools).values())
             together = Toolset([*own, *given])
         except ConfigurationError as exc:
             raise ConfigurationError(f"agent {self.name!r}: {exc}") from None
         self._definition = self._definition.model_copy(update={"tools": together.definitions})
-        self._tools, self._equipped = together, given
+        self._tools = together
+        self._equipped[by] = given
 
     def tool(self, name: str) -> AnyTool:
         """Return the tool called *name*.

@@ -3,7 +3,8 @@
 HoldfastError
 ├── ConfigurationError          settings or an agents file are wrong: nothing was started
 │   ├── AgentsFileError         the agents file could not be loaded
-│   └── MissingModelKey         a model was named whose key is not set
+│   ├── MissingModelKey         a model was named whose key is not set
+│   └── MissingSecret           a secret was named whose value is not set (a ToolError too: nothing was sent)
 ├── StackError                  a server is missing, busy or does not answer
 │   ├── TemporalBinaryNotFound
 │   ├── StackBusy               another process holds this folder's stack
@@ -24,6 +25,7 @@ HoldfastError
 ├── EffectError
 │   ├── FencedOut               a newer owner has taken this call over
 │   ├── ToolNotStarted          the tool's code never began to run: nothing took effect
+│   │   └── SecretUnavailable   a secret store did not answer
 │   ├── ServerLost              a tool's server was lost before it answered: nobody knows whether it took effect
 │   └── ToolResultInvalid       the tool ran, its effect stands, but its result cannot be kept
 │       └── ToolAnsweredError   the call was made and ended with an error of the remote's own
@@ -31,6 +33,9 @@ HoldfastError
 │   ├── ModelUnavailable        worth another try (429, 5xx, cut stream, time-out)
 │   ├── ModelRefused            the provider refused the request: another try will not help
 │   └── ContextTooLong
+├── PluginError
+│   ├── Refused                 raise it in a plugin's hook: this message, call, reply or result shall not pass
+│   └── PluginFailed            a required plugin failed, and what it guards with it
 └── ToolError                   raise it in a tool: refused, and nothing took effect
     └── ToolArgumentsInvalid
 """
@@ -47,12 +52,17 @@ __all__ = [
     "HoldfastError",
     "InvalidInput",
     "MissingModelKey",
+    "MissingSecret",
     "ModelError",
     "ModelRefused",
     "ModelUnavailable",
     "OutputInvalid",
+    "PluginError",
+    "PluginFailed",
+    "Refused",
     "RunEnded",
     "ScheduleExists",
+    "SecretUnavailable",
     "ServerLost",
     "StackBusy",
     "StackError",
@@ -283,6 +293,14 @@ class ToolNotStarted(EffectError):
     """
 
 
+class SecretUnavailable(ToolNotStarted):
+    """A secret store did not answer, so nothing was sent. Another try may do.
+
+    When: the plugin that keeps the secrets fails, or takes longer than `HOLDFAST_HOOK_TIMEOUT`.
+    Do: nothing, unless it goes on: then look after the store that the message names.
+    """
+
+
 class ServerLost(EffectError):
     """A tool's server was lost before it answered. Whether the call took effect is not known.
 
@@ -344,11 +362,44 @@ class ContextTooLong(ModelRefused):
     """
 
 
+class PluginError(HoldfastError):
+    """A plugin did not let something pass.
+
+    When: a guardrail refuses, or is required and fails.
+    Do: look at the `plugin` events of the run.
+    """
+
+
+class Refused(PluginError):
+    """Raise this in a plugin's hook to refuse. Whoever is refused reads the message.
+
+    When: your plugin raises it.
+    Do: what the message says; the same words are refused again.
+    """
+
+
+class PluginFailed(PluginError):
+    """A required plugin failed, and what it guards with it.
+
+    When: a plugin that is `required` raises something else than `Refused`, or takes longer than
+    `HOLDFAST_HOOK_TIMEOUT`.
+    Do: mend the plugin, whose error is in the worker's log, then send a new message.
+    """
+
+
 class ToolError(HoldfastError):
     """Raise this in a tool to say: refused, and nothing took effect. The model sees the message.
 
     When: your tool raises it.
     Do: nothing: the model reads the message and goes on.
+    """
+
+
+class MissingSecret(ConfigurationError, ToolError):
+    """A secret is named whose value is not set.
+
+    When: `secret("NAME")` stands in an agent, a tool or an MCP server, and no store has that name.
+    Do: set the environment variable of that name for the workers, or give it to your secret store.
     """
 
 

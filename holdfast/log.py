@@ -13,6 +13,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from holdfast.secrets import mask
 from holdfast.settings import Settings
 
 __all__ = ["configure_logging", "log_context"]
@@ -33,6 +34,11 @@ def _temporal_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
                 if details.get(field) is not None:
                     event.setdefault(field, details[field])
     return event
+
+
+def _masked(_logger: WrappedLogger, _method: str, line: Any) -> Any:
+    """Take the values of secrets out of a line, tracebacks included."""
+    return mask(line) if isinstance(line, str) else line
 
 
 def configure_logging(settings: Settings, *, process: str, stream: TextIO | None = None) -> None:
@@ -74,7 +80,7 @@ def configure_logging(settings: Settings, *, process: str, stream: TextIO | None
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _temporal_ids],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render, _masked],
         )
     )
     handler.set_name("holdfast")

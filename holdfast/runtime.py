@@ -44,16 +44,31 @@ from holdfast.mcp.serve import Equipment, open_servers
 from holdfast.memory import outbox, runs
 from holdfast.memory.database import UNAVAILABLE, open_pool
 from holdfast.memory.longterm import LongTermMemory
+from holdfast.plugins.equip import check_secrets, equip
+from holdfast.plugins.opened import open_plugins
 from holdfast.search_attributes import ensure_search_attributes
+from holdfast.secrets import use
 from holdfast.settings import Settings, load_settings
 from holdfast.sweeper import Sweeper
+from holdfast.teller import Teller
 from holdfast.tools.registry import load_agents
 from holdfast.tools.runner import ToolRunner
 from holdfast.workflows.agent import AgentWorkflow
 from holdfast.workflows.ask import AskWorkflow
 from holdfast.workflows.memory import MemoryWorkflow, OutboxWorkflow
 
-__all__ = ["WORKFLOWS", "Role", "connect_temporal", "main", "open_deps", "run_worker", "workflow_runner"]
+__all__ = [
+    "WORKFLOWS",
+    "Role",
+    "agent_activities",
+    "connect_temporal",
+    "main",
+    "memory_worker",
+    "open_deps",
+    "run_worker",
+    "serve_agents",
+    "workflow_runner",
+]
 
 Role = Literal["agents", "memory"]
 
@@ -64,12 +79,10 @@ _MISCONFIGURED = 3  # exit code: starting again will not help
 log = structlog.get_logger(__name__)
 
 
-def workflow_runner() -> SandboxedWorkflowRunner:
+def workflow_runner(restrictions: SandboxRestrictions = SandboxRestrictions.default) -> SandboxedWorkflowRunner:
     """Return the sandbox of our workflows: contracts pass through, so that a model is one class on both sides."""
     return SandboxedWorkflowRunner(
-        restrictions=SandboxRestrictions.default.with_passthrough_modules(
-            "holdfast.contracts", "holdfast.errors", "holdfast.ids"
-        )
+        restrictions=restrictions.with_passthrough_modules("holdfast.contracts", "holdfast.errors", "holdfast.ids")
     )
 
 
@@ -118,7 +131,8 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
         notifier = Notifier(pool)
         notifier.start()
         stack.push_async_callback(notifier.close)
-        deps = Deps(settings, pool, notifier, client, agents=dict(load_agents(settings.agents)))
+        agents = load_agents(settings.agents)
+        deps = Deps(settings, pool, notifier, client, agents=dict(agents))
         await _serve_beside(stack, deps.leases.serve(settings, f"holdfast-{name}-leases"))
         if role == "agents":
             runner = await stack.enter_async_context(ToolRunner(settings))
@@ -132,6 +146,8 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
                 idle=None,
             )
             stack.push_async_callback(runner.call, deps.tool_pool.close)
+        deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins, deps.runner))
+        deps.secrets = deps.hooks.secrets
         if role == "memory" or settings.qdrant_url:
             deps.memory = _open_memory(settings)
             await deps.memory.open()
@@ -139,7 +155,8 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
         yield deps
 
 
-def _agent_activities(deps: Deps) -> list[Any]:
+def agent_activities(deps: Deps) -> list[Any]:
+    """Return the activities of the agents' queue."""
     run, decide, ask, child = RunActivities(deps), DecisionActivities(deps), AskActivities(deps), ChildActivities(deps)
     return [
         AdmitActivities(deps).admit,
@@ -265,23 +282,44 @@ async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | No
     client = await connect_temporal(settings, identity=name)
     await ensure_search_attributes(settings.temporal_address or "", settings.temporal_namespace)
     async with open_deps(settings, client, role=role, name=name) as deps, contextlib.AsyncExitStack() as stack:
+        use(deps.secrets)
         workers = []
         if role == "agents":
-            stack.push_async_callback(llm.close)
-            assert deps.runner is not None
-            assert deps.tool_pool is not None
-            servers = open_servers(settings, deps.agents, deps.runner, deps.tool_pool)
-            equipment = await stack.enter_async_context(servers)
-            await _publish(deps)
-            if equipment is not None:
-                await _serve_beside(stack, _equip_again(deps, equipment))
-            workers.append(_worker(deps, settings.task_queue, WORKFLOWS, _agent_activities(deps)))
-            await _serve_beside(stack, Sweeper(settings, deps.pool, client).serve())
+            await serve_agents(deps, stack)
+            workers.append(_worker(deps, settings.task_queue, WORKFLOWS, agent_activities(deps)))
         if deps.memory is not None:
-            runner = MemoryToolRunner(deps.memory, settings)
-            workers.append(_worker(deps, settings.memory_queue, MEMORY_WORKFLOWS, _memory_activities(deps, runner)))
-            await _serve_beside(stack, _drain_outbox(deps))
+            workers.append(await memory_worker(deps, stack))
         await _serve(workers, deps, stop)
+
+
+async def serve_agents(deps: Deps, stack: contextlib.AsyncExitStack) -> None:
+    """Make ready what a worker of agents polls with, and begin what it does beside; *stack* ends it.
+
+    Raises as `run_worker`.
+    """
+    stack.push_async_callback(llm.close)
+    assert deps.runner is not None
+    assert deps.tool_pool is not None
+    await equip(deps.agents, deps.hooks)
+    await check_secrets(deps.agents.values(), deps.secrets)
+    servers = open_servers(deps.settings, deps.agents, deps.runner, deps.tool_pool)
+    equipment = await stack.enter_async_context(servers)
+    await _publish(deps)
+    if equipment is not None:
+        await _serve_beside(stack, _equip_again(deps, equipment))
+    await _serve_beside(stack, Sweeper(deps.settings, deps.pool, deps.client).serve())
+    if deps.hooks.has("event"):
+        teller = Teller(deps)
+        deps.notifier.heard_by.append(teller.hear)
+        await _serve_beside(stack, teller.serve())
+
+
+async def memory_worker(deps: Deps, stack: contextlib.AsyncExitStack) -> Worker:
+    """Return a worker of the memory queue, for a process that has the long-term memory."""
+    assert deps.memory is not None
+    runner = MemoryToolRunner(deps.memory, deps.settings)
+    await _serve_beside(stack, _drain_outbox(deps))
+    return _worker(deps, deps.settings.memory_queue, MEMORY_WORKFLOWS, _memory_activities(deps, runner))
 
 
 async def _serve_beside(stack: contextlib.AsyncExitStack, work: Any) -> None:  # Any: a coroutine of any type

@@ -55,8 +55,10 @@ async def namespace_problem(address: str, namespace: str) -> str | None:
     return None
 
 
-async def ensure_search_attributes(address: str, namespace: str) -> list[str]:
+async def ensure_search_attributes(address: str, namespace: str, client: Client | None = None) -> list[str]:
     """Register our search attributes on a server if they are missing; return the names registered now.
+
+    With a *client*, by its connection, which may need what an address alone does not tell.
 
     Raises:
         StackError: the server does not answer, an attribute has another type, or registering is not allowed; the
@@ -67,7 +69,7 @@ async def ensure_search_attributes(address: str, namespace: str) -> list[str]:
     from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
     from temporalio.service import RPCError, RPCStatusCode
 
-    problem = await namespace_problem(address, namespace)
+    problem = await namespace_problem(address, namespace) if client is None else None
     if problem is not None:
         raise StackError(
             f"The Temporal server at {address} cannot be used: {problem}. "
@@ -75,7 +77,7 @@ async def ensure_search_attributes(address: str, namespace: str) -> list[str]:
         )
     kinds = {name: IndexedValueType.Value(_type_name(kind)) for name, kind in SEARCH_ATTRIBUTES.items()}
     timeout = timedelta(seconds=2 * _RPC_TIMEOUT)
-    operator = (await _connect(address, namespace)).operator_service
+    operator = (client or await _connect(address, namespace)).operator_service
     missing = list(kinds)
     try:
         have = await operator.list_search_attributes(ListSearchAttributesRequest(namespace=namespace), timeout=timeout)

@@ -74,6 +74,12 @@ class Settings(BaseSettings):
     shutdown_grace: float = Field(
         default=8.0, gt=0, description="A worker told to stop lets calls in flight finish so long."
     )
+    plugins: str = Field(
+        default="all",
+        pattern=r"^[^\s,]+(\s*,\s*[^\s,]+)*$",
+        description="Installed plugins to use: `all`, `none`, names with commas (which must load), or names to leave "
+        "out with a `-` before each. Those of the agents file are always used.",
+    )
     reload: bool = Field(
         default=True, description="The embedded stack replaces its workers when the agents file changes."
     )
@@ -111,6 +117,7 @@ class Settings(BaseSettings):
         default=2.0, gt=0, description="How long a run waits for the memory process to take a step."
     )
     sweep_every: float = Field(default=5.0, gt=0, description="Interval of the sweeper for runs and rows left behind.")
+    hook_timeout: float = Field(default=10.0, gt=0, description="Longest that one hook of a plugin may take.")
     model_timeout: float = Field(default=600.0, gt=0, description="Longest model call.")
     model_patience: float = Field(
         default=1800.0, gt=0, description="A run fails when its model has not answered for so long."

@@ -16,10 +16,11 @@ from typing import Any
 
 from holdfast import Client
 from holdfast.memory.database import Connection, connect, migrate
+from holdfast.runtime import connect_temporal
 from holdfast.settings import Settings, load_settings
 from scripts.reference.kinds import check
 
-__all__ = ["PATIENCE", "Process", "World", "until"]
+__all__ = ["PATIENCE", "Process", "World", "kept", "until"]
 
 PATIENCE = 60.0 * float(os.environ.get("HOLDFAST_TIME_SCALE", "1"))  # seconds a test waits for what should be soon
 
@@ -182,3 +183,21 @@ class World:
     def logs(self) -> str:
         """Return the end of every process's log, for a failed test's report."""
         return "\n".join(f"== {process.name}\n{process.log.read_text()[-2000:]}" for process in self.processes)
+
+
+async def kept(world: World, threads: list[str]) -> dict[str, bytes]:
+    """Return all that a world leaves: each table, the histories of these threads, each log."""
+    left: dict[str, bytes] = {}
+    conn = await connect(world.settings.database_url or "")
+    for row in await conn.fetch("select tablename t from pg_tables where schemaname = 'holdfast'"):
+        rows = await conn.fetch(f"select t::text as row from {row['t']} t")
+        left[row["t"]] = "\n".join(each["row"] for each in rows).encode()
+    left["blobs"] = b"\n".join([each["body"] for each in await conn.fetch("select body from blobs")])
+    await conn.close()
+    temporal = await connect_temporal(world.settings, identity="test")
+    for thread in threads:
+        history = await temporal.get_workflow_handle(f"{world.settings.tenant}:{thread}").fetch_history()
+        left[f"history {thread}"] = b"".join(event.SerializeToString() for event in history.events)
+    for path in [each.log for each in world.processes] + list((world.settings.home / "logs").glob("*")):
+        left[str(path)] = path.read_bytes()
+    return left

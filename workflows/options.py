@@ -64,4 +64,4 @@ def task_timeout(limits: Limits) -> timedelta:
 
 def tool_timeout(call: Call, limits: Limits) -> timedelta:
     """Return the time one attempt may take: to wait out a lost owner, to look the call up, and to send it."""
-    return timedelta(seconds=2 * call.timeout + call.settle + 10 * limits.lease + 30)
+    return timedelta(seconds=2 * call.timeout + call.settle + 10 * limits.lease + limits.hook_time + 30)

@@ -168,7 +168,7 @@ class RunLoop:
             ModelReply,
             self._carry.limits,
             summary=f"{run.agent} round {run.rounds + 1}"[:PREVIEW],
-            timeout=timedelta(seconds=self._carry.limits.model_timeout + 30),
+            timeout=timedelta(seconds=self._carry.limits.model_timeout + self._carry.limits.hook_time + 30),
         )
         await workflow.wait_condition(lambda: handle.done() or run.stop is not None)
         if not handle.done():

@@ -316,6 +316,14 @@ def resolve(
 
 
 @app.command()
+def plugins(agents: AgentsFile = None, json: Json = False) -> None:
+    """List plugins, outermost first, and the secrets that agents need."""
+    from holdfast.cli import plugins as shown
+
+    shown.show(_settings(agents=agents), as_json=json)
+
+
+@app.command()
 def doctor(json: Json = False) -> None:
     """Show what is there, what is missing, and how to get it."""
     from holdfast.cli import stack

@@ -216,6 +216,12 @@ class Screen:
         else:
             self.activity(f"{len(names)} tool calls")
 
+    def _plugin(self, _: Event, data: dict[str, Any]) -> None:
+        what, did = str(data.get("hook", "")), str(data.get("did", ""))
+        style = "yellow" if did != "changed" else "magenta"
+        more = one_line(str(data.get("why") or ""), self._width(40))
+        self.line("◇", f"plugin {clean(str(data.get('plugin', '')))} {did} ({what})", style=style, more=more)
+
     def _tool_done(self, _: Event, data: dict[str, Any]) -> None:
         self._running.pop(data.get("step", 0), None)
         self._now()

@@ -70,7 +70,11 @@ def _agent_line(agent: AgentDefinition, settings: Settings) -> AgentLine:
     wanted = settings.model or agent.model
     try:
         model = resolve_model(
-            agent.model, settings, embedded=settings.temporal_address is None, api_base=agent.api_base
+            agent.model,
+            settings,
+            embedded=settings.temporal_address is None,
+            api_base=agent.api_base,
+            keyed="api_key" in agent.params,
         )
     except MissingModelKey as exc:
         raise ConfigurationError(f"agent {agent.name!r}: {exc}") from exc

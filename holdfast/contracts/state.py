@@ -84,6 +84,7 @@ class Limits(Contract):
     roll_after: int = 4000
     memory_queue: str = "holdfast-memory"
     task_timeout: float = 3.0
+    hook_time: float = 0.0
 
 
 class ChildStart(Contract):

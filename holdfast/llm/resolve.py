@@ -74,11 +74,14 @@ def key_variables(provider: str) -> dict[str, str]:
     return found
 
 
-def resolve_model(name: str, settings: Settings, *, embedded: bool, api_base: str | None = None) -> str:
+def resolve_model(
+    name: str, settings: Settings, *, embedded: bool, api_base: str | None = None, keyed: bool = False
+) -> str:
     """Return the model to call, as `provider/model`, for an agent that names *name* (and perhaps an *api_base*).
 
     `settings.model` overrides the name. With no key for its provider, `offline/extractive` stands in on the embedded
-    stack, unless `settings.offline` is False; elsewhere only if it is True. A server of one's own needs no key.
+    stack, unless `settings.offline` is False; elsewhere only if it is True. A server of one's own needs no key, and an
+    agent that is *keyed* has one of its own.
 
     Raises:
         MissingModelKey: the key is not set and nothing may stand in; the message names the variable.
@@ -98,7 +101,7 @@ def resolve_model(name: str, settings: Settings, *, embedded: bool, api_base: st
         provider = "openai"  # the setting names an OpenAI-compatible server for every model
     full = f"{provider}/{model}" if provider else model
     variables = KEY_VARIABLES.get(provider)
-    if base or variables is None or key_variables(provider):
+    if base or keyed or variables is None or key_variables(provider):
         return full
     if settings.offline if settings.offline is not None else embedded:
         return OFFLINE_MODEL

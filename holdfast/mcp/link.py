@@ -28,9 +28,10 @@ from holdfast.errors import HoldfastError, ServerLost
 from holdfast.mcp.answers import Mark, judge, marked, read_answer
 from holdfast.mcp.http import open_client
 from holdfast.mcp.offers import list_offers
-from holdfast.mcp.server import Endpoint, expand
+from holdfast.mcp.server import Endpoint, expand, revealed
 from holdfast.mcp.stdio import Child
 from holdfast.memory.pins import Offer
+from holdfast.secrets import mask
 from holdfast.settings import Settings
 from holdfast.tools.results import ErrorResult
 
@@ -190,21 +191,23 @@ async def open_link(endpoint: Endpoint, settings: Settings, *, longest_call: flo
         CannotConnect: one of these failed; the message says which and why, and has no secret in it.
 
     """
-    hide = _hider(endpoint)
     child: Child | None = None
+    hide: Callable[[str], str] = mask
     problem: Exception
     async with contextlib.AsyncExitStack() as stack:
         try:
             over, stale = asyncio.Event(), asyncio.Event()
             async with asyncio.timeout(endpoint.connect_timeout):
-                if endpoint.url is None:
-                    child = Child(endpoint, settings, hide)
+                reached = await revealed(endpoint)  # at each connecting: a value may have been changed
+                hide = _hider(reached)
+                if reached.url is None:
+                    child = Child(reached, settings, hide)
                     over = child.gone
                     transport: Any = child.streams()
                 else:
-                    caller = open_client(endpoint, settings, timeout=longest_call)
+                    caller = open_client(reached, settings, timeout=longest_call)
                     transport = streamable_http_client(
-                        endpoint.url,
+                        reached.url,
                         http_client=await stack.enter_async_context(caller),
                         max_sse_event_size=settings.mcp_message_max,
                     )
@@ -269,7 +272,7 @@ def _hider(endpoint: Endpoint) -> Callable[[str], str]:
     def hide(text: str) -> str:
         for secret in known:
             text = text.replace(secret, "***")
-        return text
+        return mask(text)
 
     return hide
 

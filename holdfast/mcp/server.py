@@ -7,16 +7,17 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from holdfast.contracts import ApprovalPolicy, EffectClass
 from holdfast.errors import ConfigurationError
+from holdfast.secrets import reveal, secret_names
 from holdfast.tools.source import ToolSource
 
-__all__ = ["Endpoint", "MCPServer", "Protocol", "expand", "tool_name"]
+__all__ = ["Endpoint", "MCPServer", "Protocol", "expand", "revealed", "tool_name"]
 
 Protocol = Literal["auto", "2025-11-25", "2026-07-28"]
 
@@ -80,6 +81,18 @@ def tool_name(server: str, tool: str) -> str:
     return name
 
 
+async def revealed(endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint with the values of secrets.
+
+    Raises:
+        MissingSecret: one is not set.
+
+    """
+    return replace(
+        endpoint, url=await reveal(endpoint.url), env=await reveal(endpoint.env), headers=await reveal(endpoint.headers)
+    )
+
+
 class MCPServer(ToolSource):
     """An MCP server whose tools an agent may call: `Agent(…, tools=[MCPServer("files", command=[…])])`.
 
@@ -117,7 +130,8 @@ class MCPServer(ToolSource):
             url: address of a server that speaks streamable HTTP.
             env: variables of the program beside PATH, HOME, LANG and TERM, which are all that it inherits.
             cwd: folder in which the program runs; default: the worker's.
-            headers: sent with each request. `${NAME}` here and in *env* is replaced when connecting.
+            headers: sent with each request. `secret("NAME")` here and in *env*, or as `${NAME}` an environment
+                variable, is replaced when connecting.
             only: tools to offer to the agent; None: all.
             effects: class of each tool, `once` unless named; `pure`, `keyed` or `once`. The server's own hints
                 (readOnlyHint and such) are shown by `holdfast mcp list` and never believed.
@@ -163,6 +177,11 @@ class MCPServer(ToolSource):
     def approval_of(self, tool: str) -> ApprovalPolicy:
         """Return whether a tool asks a person first."""
         return self.approval.get(tool, self.approval.get(_EVERY, "never"))
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Names of the secrets that connecting needs."""
+        return frozenset(secret_names([self.endpoint.url, self.endpoint.env, self.endpoint.headers]))
 
     @property
     def named(self) -> set[str]:

@@ -45,6 +45,7 @@ def doctor(settings: Settings) -> list[Check]:
         ("embeddings", _embeddings),
         ("model key", _model_key),
         ("agents file", _agents),
+        ("plugins", _plugins),
         ("folder", _folder),
         ("stack", _stack),
     ]
@@ -129,6 +130,21 @@ def _agents(settings: Settings) -> Check:
         line = getattr(exc, "lineno", None) or 0
         return Check("agents file", ok=False, detail=f"{path}, line {line}: {exc}", hint="correct it")
     return Check("agents file", ok=True, detail=str(path))
+
+
+def _plugins(settings: Settings) -> Check:
+    """Say what is installed, by its metadata alone: a plugin's code runs in workers, and for `holdfast plugins`."""
+    from holdfast.plugins.load import installed
+
+    names = sorted({point.name for point in installed()})
+    wanted = {name.strip() for name in settings.plugins.split(",")} - {"all", "none"}
+    missing = sorted(name for name in wanted if not name.startswith("-") and name not in names)
+    detail = f"installed: {', '.join(names) or 'none'}; in use: {settings.plugins}" if names else "none is installed"
+    if missing:
+        hint = f"install {', '.join(missing)}, or take it out of HOLDFAST_PLUGINS"
+        return Check("plugins", ok=False, detail=f"{detail}; not installed: {', '.join(missing)}", hint=hint)
+    hint = "`holdfast plugins` lists them in order, with those of the agents file" if names else ""
+    return Check("plugins", ok=True, detail=detail, hint=hint)
 
 
 def _folder(settings: Settings) -> Check:

@@ -29,13 +29,25 @@ class Verdict:
 
 def _load(settings: Settings) -> Verdict:
     from holdfast.llm.resolve import resolve_model
+    from holdfast.plugins.equip import check_secrets
+    from holdfast.plugins.load import find_plugins
+    from holdfast.secrets import Secrets
     from holdfast.tools.registry import load_agents
 
     try:
         agents = load_agents(settings.agents)
+        found = find_plugins(settings, agents.plugins)
+        if not any("secret" in each.hooks for each in found):  # a store answers only where it was started
+            asyncio.run(check_secrets(agents.values(), Secrets()))
         for agent in agents.values():
             definition = agent.definition
-            resolve_model(definition.model, settings, embedded=bool(settings.offline), api_base=definition.api_base)
+            resolve_model(
+                definition.model,
+                settings,
+                embedded=bool(settings.offline),
+                api_base=definition.api_base,
+                keyed="api_key" in definition.params,
+            )
     except HoldfastError as exc:
         return Verdict(error=str(exc))
     return Verdict(tuple(sorted(agents)))

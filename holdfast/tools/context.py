@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.errors import ConfigurationError
+from holdfast.secrets import reveal, secret
 
 if TYPE_CHECKING:
     import asyncpg
@@ -113,6 +114,17 @@ class ToolContext:
                 "ctx.stored is there only where a worker runs the tool: there is no database behind this context."
             )
         return self._stored
+
+    async def secret(self, name: str) -> str:
+        """Return the value of a secret, for async tools: from the stores of plugins, the environment, or `.env`.
+
+        It is masked wherever it leaks into a result or an error.
+
+        Raises:
+            MissingSecret: it is not set. Let it pass: the model reads that nothing was sent.
+
+        """
+        return await reveal(secret(name))
 
     def with_connection(self, connection: ToolConnection) -> ToolContext:
         """Return a copy whose `connection` is *connection*, for a `local_tx` tool inside its transaction."""

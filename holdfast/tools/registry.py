@@ -12,16 +12,23 @@ from types import ModuleType
 
 from holdfast.agent import Agent
 from holdfast.errors import AgentsFileError
+from holdfast.plugins.contract import Plugin
 from holdfast.tools.toolset import Toolset
 from holdfast.typed.signature import agent_of, is_signature
 
-__all__ = ["Toolset", "load_agents"]
+__all__ = ["Agents", "Toolset", "load_agents"]
 
 _PACKAGE = Path(__file__).parents[1]
 
 
-def load_agents(path: Path) -> dict[str, Agent]:
-    """Run the agents file and return its module-level agents by name.
+class Agents(dict[str, Agent]):
+    """The agents of a file by name, and the plugins that it lists."""
+
+    plugins: tuple[Plugin, ...] = ()
+
+
+def load_agents(path: Path) -> Agents:
+    """Run the agents file and return its module-level agents by name, with its list `plugins`.
 
     The file's folder is put in front of `sys.path` and stays there, so that it may import its neighbours, also later.
     The file runs anew at each call; no bytecode of it is kept, so an edit within one second is seen.
@@ -78,8 +85,8 @@ def _read(path: Path) -> str:
     return source
 
 
-def _collect(path: Path, module: ModuleType) -> dict[str, Agent]:
-    agents: dict[str, Agent] = {}
+def _collect(path: Path, module: ModuleType) -> Agents:
+    agents = Agents()
     variables: dict[str, str] = {}
     seen: set[object] = set()
     for variable, given in vars(module).items():
@@ -100,7 +107,24 @@ def _collect(path: Path, module: ModuleType) -> dict[str, Agent]:
             f"{path} defines no agent. Add one at module level, for example:\n"
             '  support = Agent(name="support", model="openai/gpt-5-mini", instructions="Help the customer.")'
         )
+    agents.plugins = _plugins(path, vars(module).get("plugins"))
     return agents
+
+
+def _plugins(path: Path, given: object) -> tuple[Plugin, ...]:
+    """Return what the file's list `plugins` holds. A variable of that name with something else in it is the user's."""
+    if isinstance(given, Plugin) or (isinstance(given, type) and issubclass(given, Plugin)):
+        given = [given]
+    if not isinstance(given, list | tuple):
+        return ()
+    kinds = [isinstance(each, Plugin) or (isinstance(each, type) and issubclass(each, Plugin)) for each in given]
+    if not any(kinds):
+        return ()
+    for each in given:
+        if not isinstance(each, Plugin):
+            hint = f"make it: {each.__name__}()" if isinstance(each, type) else "derive its class from Plugin"
+            raise AgentsFileError(f"{path}: `plugins` has {each!r}, which is no plugin: {hint}.")
+    return tuple(given)
 
 
 def _told(path: Path, full: Path, exc: BaseException) -> str:

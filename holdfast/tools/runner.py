@@ -94,6 +94,11 @@ class ToolRunner:
         """Threads still busy with sync calls that were given up."""
         return self._pool.left
 
+    @property
+    def running(self) -> bool:
+        """Whether it takes calls."""
+        return self._running
+
     def start(self) -> None:
         """Start the tool loop and its watchdog."""
         if self._loop is not None:
@@ -175,6 +180,12 @@ class ToolRunner:
             name, functools.partial(function, *args, **kwargs), is_async=True, deadline=None, late=None
         )
         return found
+
+    async def guest(self, name: str, function: Callable[..., Any], /, *args: Any, deadline: float) -> Any:
+        """Return what a plugin's *function*, sync or async, returns. Raises as `run` does."""
+        work = functools.partial(function, *args)
+        is_async = inspect.iscoroutinefunction(function)
+        return await self._run(name, work, is_async=is_async, deadline=deadline, late=None)
 
     async def text(self, tool: AnyTool, value: Any) -> str:
         """Return the text of a tool's result, made off this loop: see `holdfast.tools.results.result_text`."""

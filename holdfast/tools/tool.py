@@ -33,8 +33,11 @@ class Tool(Generic[P, R]):
         context: name of the parameter that gets the ToolContext, if it has one.
         lookup: finds out whether a call took effect (`verifiable` tools).
         routed: "memory" when the memory process carries it out instead of the function.
+        secrets: names of the secrets that it needs, looked for when a worker starts.
 
     """
+
+    secrets: frozenset[str] = frozenset()
 
     def __init__(
         self,

@@ -93,6 +93,18 @@ class ToolDone(_Kind):
     seconds: float = Field(description="how long it took")
 
 
+class Plugged(_Kind):
+    """A plugin changed or refused something, or failed."""
+
+    plugin: str = Field(description="its name")
+    hook: str = Field(
+        description="where: `message`, `before_model`, `after_model`, `answer`, `before_tool`, `after_tool`"
+    )
+    did: Literal["changed", "refused", "failed"] = Field(description="what it did")
+    why: str | None = Field(default=None, description="its words, or its error")
+    step: int | None = Field(default=None, description=_STEP)
+
+
 class ApprovalRequested(_Kind):
     """A call waits for a person."""
 
@@ -216,6 +228,7 @@ KINDS: dict[str, type[_Kind]] = {
     "replied": Replied,
     "invalid": Invalid,
     "tool_done": ToolDone,
+    "plugin": Plugged,
     "approval_requested": ApprovalRequested,
     "approval_decided": ApprovalDecided,
     "approval_refused": ApprovalRefused,

@@ -167,6 +167,15 @@ SHAPES: dict[str, list[Shape]] = {
     "doctor": [
         Shape("", {"ok": "boolean", "checks": f"list of {{{', '.join(field.name for field in fields(Check))}}}"})
     ],
+    "plugins": [
+        Shape(
+            "",
+            {
+                "plugins": "list of {name, source, active, order, required, hooks, problem}",
+                "secrets": "list of {name, agents, set}; `set` is null where a plugin may keep it",
+            },
+        )
+    ],
     "down": [Shape("", {"home": "string", "stopped": "boolean"})],
     "mcp list": [
         Shape(

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from holdfast.contracts import ApprovalPolicy
 from holdfast.errors import ConfigurationError, ToolError
+from holdfast.secrets import reveal, secret_names
 from holdfast.tools.builtin.folder import Folder
 from holdfast.tools.builtin.processes import Finished, run_process
 from holdfast.tools.context import ToolContext
@@ -69,7 +70,8 @@ def shell(
         commands: name to argument list, or to a `Command`: `{"log": ["git", "log", "-n", "{count:int}"]}`.
         root: where they run; paths that a model fills in lie below it.
         env: variables they get beside PATH, LANG, TMPDIR and HOME (`.holdfast/home` below the root, where no file
-            tool writes): names to pass on from the worker, or names with values.
+            tool writes): names to pass on from the worker, or names with values, of which
+            `secret("NAME")` is replaced for each command.
         timeout: seconds, then a command is killed with all it started.
         max_output: bytes that are kept of each of its two outputs; the rest is read and dropped.
         approval: `always` asks a person before each call.
@@ -100,14 +102,25 @@ class _Place:
         self.most = most
         self._given = dict(env) if isinstance(env, Mapping) else dict.fromkeys(env)
 
-    def environment(self) -> dict[str, str]:
-        """Return the variables: few, so that no key of the worker's gets out by way of a program's output."""
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Names of the secrets among the variables."""
+        return frozenset(secret_names(self._given))
+
+    async def environment(self) -> dict[str, str]:
+        """Return the variables: few, so that no key of the worker's gets out by way of a program's output.
+
+        Raises:
+            MissingSecret: a secret among them is not set.
+
+        """
+        secrets = {value: await reveal(value) for value in self._given.values() if value is not None}
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ") if name in os.environ}
         kept.setdefault("PATH", os.defpath)
         kept.setdefault("LANG", "C.UTF-8")
         kept["HOME"] = self._home()
         for name, value in self._given.items():
-            found = os.environ.get(name) if value is None else value
+            found = os.environ.get(name) if value is None else secrets.get(value, value)
             if found is not None:
                 kept[name] = found
         return kept
@@ -151,7 +164,8 @@ def _tool(name: str, command: Command, place: _Place, timeout: float, approval: 
     async def run(**values: Any) -> str:
         ctx: ToolContext = values.pop("ctx")
         filled = _filled(argv, {each: _checked(place, each, value, paths) for each, value in values.items()})
-        program = shutil.which(filled[0], path=place.environment()["PATH"]) if "/" not in filled[0] else filled[0]
+        environment = await place.environment()
+        program = shutil.which(filled[0], path=environment["PATH"]) if "/" not in filled[0] else filled[0]
         if program is None:
             raise ToolError(f"there is no program {filled[0]!r} on this machine. Nothing was run.")
         until = min(timeout, ctx.deadline - time.monotonic() - 1.0)
@@ -159,7 +173,7 @@ def _tool(name: str, command: Command, place: _Place, timeout: float, approval: 
             done = await run_process(
                 [program, *filled[1:]],
                 cwd=place.folder.root,
-                env=place.environment(),
+                env=environment,
                 timeout=until,
                 most=place.most,
                 guarded=True,
@@ -175,7 +189,9 @@ def _tool(name: str, command: Command, place: _Place, timeout: float, approval: 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__name__ = run.__qualname__ = name
     run.__doc__ = command.description or "Run: " + " ".join(_put(part, lambda name: f"{{{name}}}") for part in argv)
-    return Tool(run, name=name, effect=command.effect, approval=approval, timeout=timeout + 5.0)
+    tool = Tool(run, name=name, effect=command.effect, approval=approval, timeout=timeout + 5.0)
+    tool.secrets = place.secrets
+    return tool
 
 
 def _placeholders(part: str) -> list[tuple[str, str]]:

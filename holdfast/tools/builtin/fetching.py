@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import ToolError, ToolNotStarted
+from holdfast.errors import SecretUnavailable, ToolError, ToolNotStarted
+from holdfast.secrets import reveal
 from holdfast.tools.builtin.urls import Target, UrlGuard
 
 if TYPE_CHECKING:
@@ -91,10 +92,11 @@ class Fetcher:
         hops: list[str] = []
         until = asyncio.get_running_loop().time() + self._timeout
         try:
+            own = await self._own(until)
             target = await self._checked(url, until)
             first = target.origin
             while True:
-                mine = {**(headers or {}), **self._headers} if target.origin == first else {}
+                mine = {**(headers or {}), **own} if target.origin == first else {}
                 done = await self._once(method, target, mine, None, hops, until, whole=True)
                 onward = done.headers.get("location")
                 if done.status not in _REDIRECTS or not onward:
@@ -103,6 +105,8 @@ class Fetcher:
                     raise ToolError(f"{url} was redirected more than {self._redirects} times")
                 hops.append(done.url)
                 target = await self._checked(self._joined(target, onward), until)
+        except SecretUnavailable:
+            raise
         except (TimeoutError, ToolNotStarted):
             raise ToolError(f"{url} did not answer within {self._timeout:g} s") from None
 
@@ -118,13 +122,28 @@ class Fetcher:
 
         """
         began = asyncio.get_running_loop().time()
+        own: Mapping[str, str] = {}
         target: Target | None = None
         with suppress(TimeoutError):  # unlike with other time-outs, nothing was sent by then
+            own = await self._own(began + self._timeout / 4)
             target = await self._checked(url, began + self._timeout / 2)
         if target is None:
-            raise socket.gaierror(socket.EAI_AGAIN, "the name was not looked up in time")
-        sent = {**headers, **self._headers}
-        return await self._once(method, target, sent, body, [], began + self._timeout, whole=False)
+            raise socket.gaierror(socket.EAI_AGAIN, "the name, or a secret, was not looked up in time")
+        return await self._once(method, target, {**headers, **own}, body, [], began + self._timeout, whole=False)
+
+    async def _own(self, until: float) -> Mapping[str, str]:
+        """Return our own headers, with the values of secrets.
+
+        Raises:
+            ToolError: one is not set, or is no header; nothing was sent.
+
+        """
+        async with asyncio.timeout_at(until):
+            own = await reveal(self._headers)
+        for name, value in own.items():
+            if not value.isprintable():
+                raise ToolError(f"the secret in the header {name} is no text of a header. Nothing was sent.")
+        return own
 
     async def _checked(self, url: str, until: float) -> Target:
         async with asyncio.timeout_at(until):

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from holdfast.contracts import ApprovalPolicy, EffectClass
 from holdfast.errors import ConfigurationError, ToolError
+from holdfast.secrets import secret_names
 from holdfast.tools.builtin.fetching import Exchange, Fetcher
 from holdfast.tools.builtin.urls import UrlGuard
 from holdfast.tools.context import ToolContext
@@ -60,6 +61,7 @@ def http_request(
         idempotency_key: the servers honour the header Idempotency-Key for longer than Holdfast retries: `http_send` is
             then `keyed`, sends ctx.idempotency_key, and is sent again after a crash. Wrongly said, it acts twice.
         headers: sent along, such as Authorization; the model never sees them, nor does another host after a redirect.
+            `secret("NAME")` in a value is replaced when it is sent.
         allow_local: each `host:port` on this machine or a private network that may be asked too.
         ports: that need no mention in *allow*.
         timeout: seconds of a whole exchange.
@@ -81,6 +83,7 @@ def http_request(
     for name, value in given.items():
         if not _TOKEN.fullmatch(name) or not value.isprintable():
             raise ConfigurationError(f"http_request(headers=…): {name!r} or its value is no HTTP header.")
+    needed = frozenset(secret_names(given))
     guard = UrlGuard(allow, allow_local=allow_local, ports=ports)
     fetcher = Fetcher(guard, headers=given, timeout=timeout, most=max_bytes, redirects=max_redirects)
     made: list[AnyTool] = []
@@ -89,6 +92,8 @@ def http_request(
     writing = [method for method in chosen if method in _WRITING]
     if writing:
         made.append(_writer(fetcher, given, writing, timeout, approval, prefix, keyed=idempotency_key))
+    for tool in made:
+        tool.secrets = needed
     return made
 
 

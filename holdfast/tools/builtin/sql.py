@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from holdfast.errors import ConfigurationError, ToolError
+from holdfast.secrets import reveal, secret_names
 from holdfast.tools.builtin.confined import confined
 from holdfast.tools.tool import AnyTool, Tool
 from holdfast.tools.toolset import makes_tools
@@ -41,7 +42,8 @@ def sql_query(
     """Return the pure tools `sql_query` and `sql_schema` for a PostgreSQL or SQLite database.
 
     Args:
-        dsn: `postgresql://user:password@host:5432/name`, `sqlite:///relative.db` or `sqlite:////absolute.db`.
+        dsn: `postgresql://user:password@host:5432/name`, `sqlite:///relative.db` or `sqlite:////absolute.db`; or
+            `secret("NAME")`, for all of it or for the password.
         env: instead, the variable that holds it, read at each call: so no secret stands in the agents file.
         timeout: seconds of a statement.
         max_rows: of one answer; the rest is cut off, and the model told so.
@@ -58,18 +60,18 @@ def sql_query(
         raise ConfigurationError('sql_query: give either a dsn, or env="NAME" of the variable that holds it.')
     if not (timeout > 0 and max_rows > 0 and max_bytes > 0):
         raise ConfigurationError("sql_query: timeout, max_rows and max_bytes must be above 0.")
-    if dsn is not None:
+    if dsn is not None and not dsn.startswith("${secret:"):
         _kind(dsn)
 
-    def where() -> str:
-        found = dsn or os.environ.get(env or "")
+    async def where() -> str:
+        found = await reveal(dsn) if dsn is not None else os.environ.get(env or "")
         if not found:
             raise ToolError(f"the variable {env}, which holds the address of the database, is not set")
         return found
 
     async def run(sql: Sql) -> dict[str, Any]:
         """Read from the database by one SQL SELECT. Nothing can be changed."""
-        address, plain = where(), sql.strip().rstrip(";").strip()
+        address, plain = await where(), sql.strip().rstrip(";").strip()
         if _kind(address) == "sqlite":
             answer: dict[str, Any] = await confined(
                 "sqlite", path=_file(address), sql=plain, timeout=timeout + 5.0, rows=max_rows, size=max_bytes
@@ -81,7 +83,7 @@ def sql_query(
 
     async def schema(pattern: Like = "%") -> list[dict[str, Any]]:
         """List the tables and views that can be read, with their columns and types."""
-        address = where()
+        address = await where()
         if _kind(address) == "sqlite":
             found: list[dict[str, Any]] = await confined(
                 "sqlite_schema", path=_file(address), pattern=pattern, tables=_TABLES
@@ -92,10 +94,13 @@ def sql_query(
         return await list_tables(address, pattern, timeout=timeout, tables=_TABLES, superuser=allow_superuser)
 
     given = timeout + 15.0  # to connect, and to end a statement that took too long
-    return [
+    made: list[AnyTool] = [
         Tool(run, name=f"{prefix}sql_query", effect="pure", timeout=given),
         Tool(schema, name=f"{prefix}sql_schema", effect="pure", timeout=given + 10.0),
     ]
+    for tool in made:
+        tool.secrets = frozenset(secret_names(dsn))
+    return made
 
 
 def _kind(dsn: str) -> str:

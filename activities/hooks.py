@@ -1,0 +1,243 @@
+"""Where plugins meet the steps: what a hook is told, what its word becomes, and the record of it.
+
+Each hook stands before the transaction that makes its step true, so what is on record is never shown to one again, and
+a step that died in a hook begins anew. See `holdfast/plugins/contract.py` for what plugins may do.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from holdfast import llm
+from holdfast.activities.deps import Deps, Here
+from holdfast.activities.outcome import Outcome, emit_notes
+from holdfast.contracts import AgentDefinition, Message, ModelStep, StepRef, ToolStep
+from holdfast.errors import PluginError
+from holdfast.ids import canonical_json, run_id_for, storable
+from holdfast.llm import ModelRequest, ToolCallRequest
+from holdfast.llm.models import assistant_message
+from holdfast.memory import threads
+from holdfast.memory.database import Connection
+from holdfast.plugins.contract import AskedCall, At, ModelCall, Reply, ToolCall, ToolResult
+from holdfast.plugins.host import Note
+from holdfast.tools.context import ToolContext
+
+__all__ = ["Heard", "Seen", "Sent", "hear", "see_call", "see_reply", "see_request", "see_result", "undo_change"]
+
+Change = dict[str, Any]
+"""How a request differs from what the thread makes it: ranges of its messages that stay, hashes of those put in."""
+
+
+def _at(at: Here, step: StepRef, agent: str) -> At:
+    return At(
+        tenant=at.tenant,
+        thread=at.thread,
+        run_id=step.run_id,
+        agent=agent,
+        step_no=step.step_no,
+        attempt=at.attempt,
+    )
+
+
+async def _tell(deps: Deps, step: StepRef, notes: Sequence[Note]) -> None:
+    """Write notes down that no step will: the one they belong to fails."""
+    async with deps.pool.acquire() as conn, conn.transaction():
+        seq = await emit_notes(conn, step.run_id, step.step_no, notes)
+    if seq is not None:
+        deps.notifier.poke(step.run_id, seq)
+
+
+# ---------------------------------------------------------------------------------------------------------- messages
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message as plugins let it pass; or why not."""
+
+    text: str
+    refused: str | None = None
+    notes: list[Note] = field(default_factory=list)
+
+
+async def hear(deps: Deps, at: Here, message: Message, text: str, parent: str | None) -> Heard:
+    """Show a message to plugins before it is stored."""
+    notes: list[Note] = []
+    place = At(
+        tenant=at.tenant,
+        thread=at.thread,
+        run_id=run_id_for(at.tenant, at.thread, message.message_id),
+        agent=message.agent,
+        attempt=at.attempt,
+        parent=parent,
+    )
+    try:
+        said = storable(await deps.hooks.message(place, text, notes))
+    except PluginError as exc:
+        return Heard(f"({exc})", str(exc), notes)
+    size = len(said.encode())
+    if size > deps.settings.text_max:
+        why = f"plugins made {size} bytes of the message, {deps.settings.text_max} are allowed"
+        return Heard(f"({why})", why, notes)
+    return Heard(said, None, notes)
+
+
+# ------------------------------------------------------------------------------------------------------------ models
+
+
+@dataclass(slots=True)
+class Sent:
+    """A request as it is sent, and how plugins changed it."""
+
+    request: ModelRequest
+    notes: list[Note] = field(default_factory=list)
+    change: Change | None = None
+    parts: dict[str, str] = field(default_factory=dict)  # JSON of messages put in, by hash
+
+    async def store(self, conn: Connection, tenant: str, thread_id: int) -> None:
+        """Keep what plugins put in: each message once, however often it is sent."""
+        for digest, text in self.parts.items():
+            await threads.put_blob(conn, tenant, text.encode(), blob_id=_part(thread_id, digest))
+
+
+def _part(thread_id: int, digest: str) -> str:
+    return f"sent-{thread_id}-{digest}"
+
+
+async def see_request(deps: Deps, at: Here, inp: ModelStep, agent: str, request: ModelRequest) -> Sent:
+    """Show a request to plugins before it is sent.
+
+    Raises:
+        PluginError: it shall not be sent.
+
+    """
+    sent = Sent(request)
+    if not deps.hooks.has("before_model"):
+        return sent
+    names = [tool["function"]["name"] for tool in request.tools]
+    call = ModelCall(model=request.model, messages=request.messages, tools=names)
+    try:
+        made = await deps.hooks.before_model(_at(at, inp, agent), call, sent.notes)
+    except PluginError:
+        await _tell(deps, inp, sent.notes)
+        raise
+    if made is not call:
+        messages = json.loads(storable(json.dumps(made.messages, ensure_ascii=False)))
+        tools = [tool for tool in request.tools if tool["function"]["name"] in made.tools]
+        sent.change, sent.parts = _difference(request.messages, messages)
+        if len(tools) < len(request.tools):
+            sent.change["tools"] = [tool["function"]["name"] for tool in tools]
+        sent.request = replace(request, messages=messages, tools=tools)
+    return sent
+
+
+def _difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> tuple[Change, dict[str, str]]:
+    """Return ranges [first, end] of messages that stay and hashes of those put in, with what the hashes stand for."""
+    texts = [json.dumps(message, ensure_ascii=False) for message in after]
+    digests = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
+    old, new = [canonical_json(each) for each in before], [canonical_json(each) for each in after]
+    ops: list[list[int] | str] = []
+    parts: dict[str, str] = {}
+    for op, first, end, start, stop in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if op == "equal":
+            ops.append([first, end])
+        for index in range(start, stop) if op in ("replace", "insert") else ():
+            ops.append(digests[index])
+            parts[digests[index]] = texts[index]
+    return {"messages": ops}, parts
+
+
+async def undo_change(
+    conn: Connection, tenant: str, thread_id: int, request: ModelRequest, change: Change
+) -> ModelRequest | None:
+    """Return the request that was sent in place of what the thread makes it; None if a part of it is gone."""
+    messages: list[dict[str, Any]] = []
+    for op in change["messages"]:
+        if isinstance(op, list):
+            messages += request.messages[op[0] : op[1]]
+            continue
+        data = await threads.get_blob(conn, tenant, _part(thread_id, op))
+        if data is None:
+            return None
+        messages.append(json.loads(data))
+    kept = change.get("tools")
+    tools = [tool for tool in request.tools if kept is None or tool["function"]["name"] in kept]
+    return replace(request, messages=messages, tools=tools)
+
+
+@dataclass(slots=True)
+class Seen:
+    """A reply as it is stored. `withheld` says why it is not what the model said."""
+
+    reply: llm.ModelReply
+    asks: set[str] = field(default_factory=set)  # ids of calls that a person is to approve
+    withheld: str | None = None
+
+
+async def see_reply(
+    deps: Deps, at: Here, inp: ModelStep, definition: AgentDefinition, reply: llm.ModelReply, notes: list[Note]
+) -> Seen:
+    """Show a reply to plugins before it is stored. It is paid for: whatever they say, it is recorded and counted."""
+    if not (deps.hooks.has("after_model") or deps.hooks.has("answer")):
+        return Seen(reply)
+    place = _at(at, inp, definition.name)
+    said = Reply(
+        text=reply.text,
+        calls=[AskedCall(id=call.id, name=call.name, arguments=call.arguments) for call in reply.tool_calls],
+    )
+    try:
+        made = await deps.hooks.after_model(place, said, notes)
+        if not made.calls and made.text:
+            answer = await deps.hooks.answer(place, made.text, notes)
+            made = replace(made, text=answer)
+    except PluginError as exc:
+        text = f"(withheld: {exc})"
+        return Seen(replace(reply, message=assistant_message(text, []), text=text, tool_calls=[]), withheld=str(exc))
+    asks = {call.id for call in made.calls if call.ask}
+    if made == said:
+        return Seen(reply)
+    shown = storable(made.text) if made.text is not None else None
+    calls = [ToolCallRequest(id=call.id, name=call.name, arguments=storable(call.arguments)) for call in made.calls]
+    return Seen(replace(reply, message=assistant_message(shown, calls), text=shown, tool_calls=calls), asks)
+
+
+# ------------------------------------------------------------------------------------------------------------- tools
+
+
+async def see_call(
+    deps: Deps, at: Here, step: ToolStep, agent: str, args: dict[str, Any], ctx: ToolContext
+) -> Outcome | None:
+    """Show a call to plugins before it is sent; return what the model reads in place of a result if it shall not be."""
+    if not deps.hooks.has("before_tool"):
+        return None
+    call = ToolCall(tool=step.tool, args=args, effect=step.effect, idempotency_key=ctx.idempotency_key)
+    notes: list[Note] = []
+    try:
+        await deps.hooks.before_tool(_at(at, step, agent), call, notes)
+    except PluginError as exc:
+        return Outcome(f"error: {step.tool} was not called: {exc}", status="error", notes=notes)
+    if notes:
+        await _tell(deps, step, notes)
+    return None
+
+
+async def see_result(
+    deps: Deps, at: Here, step: ToolStep, agent: str, args: dict[str, Any], outcome: Outcome
+) -> Outcome:
+    """Show what a call came to to plugins before it is stored."""
+    if not deps.hooks.has("after_tool"):
+        return outcome
+    result = ToolResult(tool=step.tool, args=copy.deepcopy(args), text=outcome.text, error=outcome.status == "error")
+    notes: list[Note] = []
+    text, status = outcome.text, outcome.status
+    try:
+        text = await deps.hooks.after_tool(_at(at, step, agent), result, notes)
+    except PluginError as exc:
+        what = "it failed, and why" if status == "error" else "it is done, and its result"
+        text, status = f"error: {step.tool} was called; {what} is withheld: {exc}. Do not repeat it.", "error"
+    return Outcome(text, status=status, seconds=outcome.seconds, notes=notes)

@@ -1,0 +1,283 @@
+"""Calls the hooks of a worker's plugins: in order, off the worker's loop, each under a time-out, its errors its own.
+
+Without plugins each `has` is a look into an empty dict. Activities ask `has` before they prepare anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import structlog
+
+from holdfast.contracts import Event
+from holdfast.errors import ConfigurationError, PluginFailed, Refused, SecretUnavailable, ToolNotStarted
+from holdfast.plugins.contract import At, ModelCall, Plugin, Reply, ToolCall, ToolResult
+from holdfast.plugins.load import HOOKS, has_hook
+from holdfast.secrets import Secrets, mask
+from holdfast.settings import Settings
+from holdfast.tools.runner import ToolRunner
+
+__all__ = ["Host", "Note"]
+
+_OUTWARD = ("after_model", "answer", "after_tool")  # the outermost plugin sees these last
+_IN_STEPS = ("before_model", "after_model", "answer", "before_tool", "after_tool")
+_TRIES = 3  # of a required plugin
+_PAUSE = 0.2
+_WHOLE = 40.0  # seconds for all plugins of one point: a step that is one transaction has 60
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a plugin did to a step, for the run's record."""
+
+    plugin: str
+    hook: str
+    did: Literal["changed", "refused", "failed"]
+    why: str | None = None
+
+
+class Host:
+    """The plugins of one worker, outermost first."""
+
+    def __init__(
+        self, plugins: Sequence[Plugin] = (), settings: Settings | None = None, runner: ToolRunner | None = None
+    ) -> None:
+        """Call nothing yet. Hooks run on *runner*, whose loop is also that of tools."""
+        self.plugins: list[Plugin] = list(plugins)
+        self._settings = settings
+        self._runner = runner
+        self._chains: dict[str, list[Plugin]] = {}
+        self._link()
+
+    def _link(self) -> None:
+        self._chains = {}
+        for hook in HOOKS:
+            chain = [plugin for plugin in self.plugins if has_hook(plugin, hook)]
+            if chain:
+                self._chains[hook] = chain[::-1] if hook in _OUTWARD else chain
+
+    def has(self, hook: str) -> bool:
+        """Whether any plugin has this hook."""
+        return hook in self._chains
+
+    def of(self, hook: str) -> list[Plugin]:
+        """Return the plugins that have this hook, in the order they are called."""
+        return self._chains.get(hook, [])
+
+    @property
+    def secrets(self) -> Secrets:
+        """Where secrets are looked up."""
+
+        def look_up(plugin: Plugin) -> Callable[[str], Any]:
+            async def ask(name: str) -> str | None:
+                try:
+                    found = await self._run(plugin, "secret", plugin.secret, name)
+                except Exception as exc:  # what a store does not tell is not known, and never guessed elsewhere
+                    raise SecretUnavailable(
+                        f"the secret store {plugin.name} did not answer for {name}: {mask(_said(exc))}. "
+                        "Nothing was sent."
+                    ) from exc
+                return None if found is None else str(found)
+
+            return ask
+
+        return Secrets([(plugin.name, look_up(plugin)) for plugin in self.of("secret")])
+
+    @property
+    def seconds(self) -> float:
+        """The longest that a step's hooks may take together, which is time that the step itself does not have."""
+        return sum(self._limit(hook, plugin) for hook in _IN_STEPS for plugin in self.of(hook))
+
+    # ------------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Have all get ready. One that fails is left out.
+
+        Raises:
+            ConfigurationError: a required one fails.
+
+        """
+        ready = []
+        for plugin in self.plugins:
+            try:
+                await self._run(plugin, "start", plugin.start)
+            except Exception as exc:
+                if plugin.required:
+                    raise ConfigurationError(
+                        f"the plugin {plugin.name} is required and cannot start: {mask(_said(exc))}. Mend it or take "
+                        "it out."
+                    ) from exc
+                log.error("a plugin cannot start and is left out", plugin=plugin.name, error=mask(_said(exc)))
+            else:
+                ready.append(plugin)
+        self.plugins = ready
+        self._link()
+
+    async def stop(self) -> None:
+        """Have all let go of what they opened, the last first."""
+        for plugin in reversed(self.plugins):
+            try:
+                await self._run(plugin, "stop", plugin.stop)
+            except Exception as exc:  # noqa: BLE001  # it ends either way
+                log.warning("a plugin did not stop in order", plugin=plugin.name, error=mask(_said(exc)))
+
+    # ------------------------------------------------------------------------------------ hooks
+
+    async def message(self, at: At, text: str, notes: list[Note]) -> str:
+        """Return the text to store. Raises as all of these: Refused, and PluginFailed where a required one failed."""
+        return await self._through("message", at, text, notes, _words)
+
+    async def answer(self, at: At, text: str, notes: list[Note]) -> str:
+        """Return the answer to store."""
+        return await self._through("answer", at, text, notes, _words)
+
+    async def before_model(self, at: At, call: ModelCall, notes: list[Note]) -> ModelCall:
+        """Return the request to send."""
+        return await self._through("before_model", at, call, notes, _same_model)
+
+    async def after_model(self, at: At, reply: Reply, notes: list[Note]) -> Reply:
+        """Return the reply to store."""
+        return await self._through("after_model", at, reply, notes, _same_calls)
+
+    async def before_tool(self, at: At, call: ToolCall, notes: list[Note]) -> None:
+        """Let a call be sent, or refuse it."""
+        await self._through("before_tool", at, call, notes, _nothing)
+
+    async def after_tool(self, at: At, result: ToolResult, notes: list[Note]) -> str:
+        """Return the text of a result to store."""
+        shown = result
+        for plugin in self.of("after_tool"):
+            text = await self._one(plugin, "after_tool", at, shown, notes, _text)
+            if text is not None and text != shown.text:
+                notes.append(Note(plugin.name, "after_tool", "changed"))
+                shown = ToolResult(tool=shown.tool, args=shown.args, text=text, error=shown.error)
+        return shown.text
+
+    async def event(self, plugin: Plugin, event: Event) -> None:
+        """Tell one plugin of an event. Raises whatever it raises."""
+        await self._run(plugin, "event", plugin.event, event)
+
+    async def tools(self, plugin: Plugin, agent: str) -> Iterable[Any]:
+        """Return a plugin's tools for an agent. Raises whatever it raises."""
+        return list(await self._run(plugin, "tools", plugin.tools, agent) or ())
+
+    async def _through(self, hook: str, at: At, value: T, notes: list[Note], check: Callable[..., Any]) -> T:
+        for plugin in self.of(hook):
+            given = await self._one(plugin, hook, at, value, notes, check)
+            if given is not None and given != value:
+                notes.append(Note(plugin.name, hook, "changed"))
+                value = given
+        return value
+
+    async def _one(
+        self, plugin: Plugin, hook: str, at: At, value: Any, notes: list[Note], check: Callable[..., Any]
+    ) -> Any:
+        """Return what one plugin makes of a value; None for nothing. It gets a copy: what it spoils is its own."""
+        function = getattr(plugin, hook)
+        until = time.monotonic() + self._limit(hook, plugin)
+        for number in range(1, _TRIES + 1):
+            try:
+                own = value if isinstance(value, str) else await asyncio.to_thread(copy.deepcopy, value)
+                return check(value, await self._run(plugin, hook, function, at, own, until=until))
+            except Refused as exc:
+                why = mask(str(exc))
+                notes.append(Note(plugin.name, hook, "refused", why))
+                raise Refused(f"{plugin.name} refused this {_WHAT[hook]}: {why}") from exc
+            except Exception as exc:
+                if isinstance(exc, ToolNotStarted) and self._runner is not None and not self._runner.running:
+                    raise  # this worker stops: another one shall ask the plugin
+                problem = mask(_said(exc))
+                log.warning(
+                    "a plugin failed", plugin=plugin.name, hook=hook, run_id=at.run_id, error=problem, number=number
+                )
+                if plugin.required and number < _TRIES and time.monotonic() + _PAUSE * number < until:
+                    await asyncio.sleep(_PAUSE * number)
+                    continue
+                notes.append(Note(plugin.name, hook, "failed", problem))
+                if plugin.required:
+                    raise PluginFailed(
+                        f"{plugin.name}, which must see this {_WHAT[hook]}, failed: {problem}. Mend the plugin, or "
+                        "take it out."
+                    ) from exc
+                return None
+        return None
+
+    def _limit(self, hook: str, plugin: Plugin) -> float:
+        if self._settings is None:
+            return _WHOLE
+        wanted = self._settings.scaled(plugin.timeout or self._settings.hook_timeout)
+        return min(wanted, _WHOLE / max(1, len(self.of(hook)))) if hook == "message" else wanted
+
+    async def _run(
+        self, plugin: Plugin, hook: str, function: Callable[..., Any], /, *args: Any, until: float | None = None
+    ) -> Any:
+        if self._runner is None:
+            raise ConfigurationError("this worker runs no plugins")
+        until = time.monotonic() + self._limit(hook, plugin) if until is None else until
+        return await self._runner.guest(f"{plugin.name}.{hook}", function, *args, deadline=until)
+
+
+_WHAT = {
+    "message": "message",
+    "answer": "answer",
+    "before_model": "model call",
+    "after_model": "reply",
+    "before_tool": "call",
+    "after_tool": "result",
+}
+
+
+def _said(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}"[:1000] if str(exc) else type(exc).__name__
+
+
+def _words(_: Any, given: Any) -> str | None:
+    if isinstance(given, str) and not given.strip():
+        raise TypeError("it returned an empty text; raise Refused to refuse")
+    return _text(_, given)
+
+
+def _text(_: Any, given: Any) -> str | None:
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"it returned a {type(given).__name__}; a text, or None for no change, is wanted")
+    return given
+
+
+def _nothing(_: Any, given: Any) -> None:
+    if given is not None:
+        raise TypeError(f"it returned a {type(given).__name__}; before_tool returns nothing: raise Refused to refuse")
+
+
+def _same_model(call: ModelCall, given: Any) -> ModelCall | None:
+    if given is None:
+        return None
+    if not isinstance(given, ModelCall):
+        raise TypeError(f"it returned a {type(given).__name__}; a ModelCall, or None for no change, is wanted")
+    if given.model != call.model:
+        raise TypeError("it changed the model, which is the agent's")
+    if not set(given.tools) <= set(call.tools):
+        raise TypeError("it added a tool that the agent does not have")
+    if not given.messages or not all(isinstance(each, dict) and "role" in each for each in given.messages):
+        raise TypeError("its messages are no list of messages")
+    return given
+
+
+def _same_calls(reply: Reply, given: Any) -> Reply | None:
+    if given is None:
+        return None
+    if not isinstance(given, Reply) or not isinstance(given.text, str | None):
+        raise TypeError(f"it returned a {type(given).__name__}; a Reply, or None for no change, is wanted")
+    names = {call.id: call.name for call in reply.calls}
+    ids = [call.id for call in given.calls]
+    if len(set(ids)) < len(ids) or any(names.get(call.id) != call.name for call in given.calls):
+        raise TypeError("it added a call, or gave one another tool; it may leave out calls and change their arguments")
+    return given

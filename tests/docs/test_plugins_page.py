@@ -1,0 +1,142 @@
+"""The page about plugins does what it says: each of its blocks is run, and the example's guard and audit work."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+import sys
+import tomllib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from temporalio.client import Client
+
+from holdfast.plugins.load import find_plugins
+from holdfast.settings import Settings
+from holdfast.testing import ModelServer
+from tests.conftest import MakeWorld
+from tests.kit import PATIENCE, kept, until
+from tests.pages import ROOT, Page, lines
+from tests.terminal import Terminal
+
+CARD = "4111 1111 1111 1111"
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    """Open the page, of which these tests together run all."""
+    with Page("docs/howto/plugins.md") as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def mails(page: Page) -> str:
+    """Return the first block: an agents file with a guard."""
+    return page.take("class Mails(Plugin)")
+
+
+async def test_the_first_agent_and_the_commands(make_world: MakeWorld, page: Page, mails: str) -> None:
+    """Its guard takes mail addresses out of what the model is sent, and each command lists it."""
+    async with ModelServer("conversations: [{replies: [{say: 'I read: {{user}}'}]}]") as models:
+        world = await make_world(mails, api_base=models.base_url)
+        await world.worker()
+        client = await world.client()
+        answer = await (await client.start("support", "write to ann@example.org")).result(timeout=PATIENCE)
+        assert answer.output == "I read: write to [mail]"
+        assert "ann@" not in json.dumps([entry["body"] for entry in models.journal])
+        terminal = Terminal(world, client)
+        for line in lines(page.take("holdfast plugins")):
+            out = await terminal(*shlex.split(line)[1:])
+            assert out.code == 0, out.err
+            assert "Mails" in out.out
+        [listed] = json.loads(out.out)["plugins"]
+        assert listed["hooks"] == ["message", "before_tool", "after_tool"]
+        assert (listed["required"], listed["source"]) == (True, "agents file")
+
+
+def test_an_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Page, mails: str) -> None:
+    """The entry point of the page makes it known."""
+    [(name, target)] = tomllib.loads(page.take("entry-points"))["project"]["entry-points"]["holdfast.plugins"].items()
+    module = target.partition(":")[0]
+    (tmp_path / f"{module}.py").write_text(mails)
+    info = tmp_path / f"{module}-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text(f"[holdfast.plugins]\n{name} = {target}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert [(each.name, each.source) for each in find_plugins(Settings())] == [("mails", "my_package 0.1")]
+
+
+async def test_a_store_of_secrets(make_world: MakeWorld, page: Page) -> None:
+    """The page's store gives the key that the page's tool asks for."""
+    source = page.take("async def post_invoice").partition("books = Agent(")[0] + page.take("class Vault(Plugin)")
+    source += '\nplugins = [Vault()]\nbooks = Agent("books", "openai/test", tools=[post_invoice])\n'
+    script = """
+conversations:
+  - replies:
+      - call: {post_invoice: {customer: ann, amount: 5}}
+      - say: "{{last_tool}}"
+"""
+    async with ModelServer(script) as models:
+        world = await make_world(source, api_base=models.base_url)
+        await world.worker()
+        client = await world.client()
+        answer = await (await client.start("books", "bill ann")).result(timeout=PATIENCE)
+        assert answer.output == "sent 5.0 to ann with a key of 14 characters"
+
+
+async def test_a_worker_of_ones_own(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Page, mails: str
+) -> None:
+    """The page's worker serves, and the page's workflow asks an agent on it."""
+    (tmp_path / "order_of_the_page.py").write_text(page.take("class Order:"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    order = importlib.import_module("order_of_the_page").Order
+    try:
+        async with ModelServer("conversations: [{replies: [{say: 'I read: {{user}}'}]}]") as models:
+            world = await make_world(mails, api_base=models.base_url)
+            for name, value in world.environment().items():
+                monkeypatch.setenv(name, value)
+            worker = await page.python("async def serve(")["serve"](world.settings.temporal_address, [order], [])
+            async with worker:
+                client = await Client.connect(world.settings.temporal_address or "")
+                running = client.execute_workflow(
+                    "Order", "17", id=f"order-{uuid.uuid4().hex}", task_queue="orders", result_type=str
+                )
+                assert await running == "I read: Where is order 17?"
+    finally:
+        sys.modules.pop("order_of_the_page")
+
+
+async def test_the_example_guards_and_writes_down(make_world: MakeWorld, tmp_path: Path) -> None:
+    """No card number reaches the model, the database or the answer; the audit has every event of the run."""
+    audit = tmp_path / "audit.jsonl"
+    script = """
+conversations:
+  - replies:
+      - call: [{customer: {name: ann}}, {customer: {name: "CARD"}}]
+      - say: "the card is CARD"
+""".replace("CARD", CARD)
+    async with ModelServer(script) as models:
+        world = await make_world((ROOT / "examples/guarded.py").read_text(), api_base=models.base_url)
+        await world.worker(AUDIT=str(audit))
+        client = await world.client()
+        run = await client.start("clerk", f"my card is {CARD}, who am I?")
+        answer = await run.result(timeout=PATIENCE)
+        assert answer.output == "the card is [card]"
+        said = [m.body["content"] for m in await run.messages() if m.body and m.role in ("user", "tool")]
+        assert said[0] == "my card is [card], who am I?"
+        assert '"card":"[card]"' in said[1]
+        assert said[2] == '{"name":"[card]","card":"[card]","city":"Riga"}'
+        assert CARD not in json.dumps([entry["body"] for entry in models.journal])
+        assert not [place for place, data in (await kept(world, [])).items() if CARD.encode() in data]
+        last = (await run.recorded())[-1].seq
+
+        def heard() -> bool:
+            lines = audit.read_text().splitlines() if audit.exists() else []
+            return {json.loads(line)["seq"] for line in lines} == set(range(1, last + 1))
+
+        await until(heard, "the audit has every event")
