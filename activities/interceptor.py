@@ -18,15 +18,15 @@ from holdfast.errors import (
     InvalidInput,
     ModelRefused,
     ModelUnavailable,
-    PluginError,
+    Refused,
     StaleWriter,
 )
 from holdfast.secrets import leaks, mask
 from holdfast.settings import Settings
 
-__all__ = ["BeatInterceptor"]
+__all__ = ["FINAL", "BeatInterceptor"]
 
-_FINAL = (ConfigurationError, InvalidInput, ModelRefused, PluginError, StaleWriter)
+FINAL = (ConfigurationError, InvalidInput, ModelRefused, Refused, StaleWriter)  # what no other try can mend
 _OURS = frozenset(Activity)  # in a worker of a user's own there are others, whose beats and errors are theirs
 
 
@@ -85,7 +85,7 @@ def _as_temporal(exc: HoldfastError) -> ApplicationError:
     return ApplicationError(
         str(exc),
         type=type(exc).__name__,
-        non_retryable=isinstance(exc, _FINAL),
+        non_retryable=isinstance(exc, FINAL),
         next_retry_delay=timedelta(seconds=min(after, 3600)) if after is not None else None,
     )
 

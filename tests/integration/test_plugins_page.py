@@ -19,38 +19,34 @@ from holdfast.settings import Settings
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
 from tests.kit import PATIENCE, kept, until
+from tests.pages import ROOT, Page, lines
 from tests.terminal import Terminal
-from tests.unit.test_docs import ROOT, blocks, commands
-
-PAGE = "docs/howto/plugins.md"
 
 CARD = "4111 1111 1111 1111"
 
 
-def block(part: str, language: str = "python") -> str:
-    """Return the page's block with these words in it."""
-    [found] = [each.text for each in blocks(language) if each.page == PAGE and part in each.text]
-    return found
+async def test_the_page(make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its blocks is run: its guard, its commands, its package, its store, its worker."""
+    with Page("docs/howto/plugins.md") as page:
+        guarded = page.take("class Mails(Plugin)")
+        await the_first_agent_and_the_commands(make_world, guarded, page.take("holdfast plugins --json"))
+        an_installed_one(guarded, page.take("entry-points"), tmp_path, monkeypatch)
+        await a_store_of_secrets(make_world, page.take("async def post_invoice"), page.take("class Vault(Plugin)"))
+        serve = page.python("async def serve(")["serve"]
+        await a_worker_of_ones_own(make_world, guarded, serve, page.take("class Order:"), tmp_path, monkeypatch)
 
 
-def names(part: str) -> dict[str, Any]:
-    """Run a block and return what it defines."""
-    found: dict[str, Any] = {"__name__": "page"}
-    exec(compile(block(part), PAGE, "exec", dont_inherit=True), found)
-    return found
-
-
-async def test_the_first_agent_and_the_commands(make_world: MakeWorld) -> None:
+async def the_first_agent_and_the_commands(make_world: MakeWorld, source: str, console: str) -> None:
     """Its guard takes mail addresses out of what the model is sent, and each command lists it."""
     async with ModelServer("conversations: [{replies: [{say: 'I read: {{user}}'}]}]") as models:
-        world = await make_world(block("class Mails(Plugin)"), api_base=models.base_url)
+        world = await make_world(source, api_base=models.base_url)
         await world.worker()
         client = await world.client()
         answer = await (await client.start("support", "write to ann@example.org")).result(timeout=PATIENCE)
         assert answer.output == "I read: write to [mail]"
         assert "ann@" not in json.dumps([entry["body"] for entry in models.journal])
         terminal = Terminal(world, client)
-        for line in [line for each, line in commands() if each.page == PAGE]:
+        for line in lines(console):
             out = await terminal(*shlex.split(line)[1:])
             assert out.code == 0, out.err
             assert "Mails" in out.out
@@ -59,13 +55,11 @@ async def test_the_first_agent_and_the_commands(make_world: MakeWorld) -> None:
         assert (listed["required"], listed["source"]) == (True, "agents file")
 
 
-def test_an_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def an_installed_one(source: str, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry point of the page makes it known."""
-    [(name, target)] = tomllib.loads(block("entry-points", "toml"))["project"]["entry-points"][
-        "holdfast.plugins"
-    ].items()
+    [(name, target)] = tomllib.loads(project)["project"]["entry-points"]["holdfast.plugins"].items()
     module = target.partition(":")[0]
-    (tmp_path / f"{module}.py").write_text(block("class Mails(Plugin)"))
+    (tmp_path / f"{module}.py").write_text(source)
     info = tmp_path / f"{module}-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 0.1\n")
@@ -74,9 +68,9 @@ def test_an_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert [(each.name, each.source) for each in find_plugins(Settings())] == [("mails", "my_package 0.1")]
 
 
-async def test_a_store_of_secrets(make_world: MakeWorld) -> None:
+async def a_store_of_secrets(make_world: MakeWorld, books: str, vault: str) -> None:
     """The page's store gives the key that the page's tool asks for."""
-    source = block("async def post_invoice").partition("books = Agent(")[0] + block("class Vault(Plugin)")
+    source = books.partition("books = Agent(")[0] + vault
     source += '\nplugins = [Vault()]\nbooks = Agent("books", "openai/test", tools=[post_invoice])\n'
     script = """
 conversations:
@@ -92,17 +86,19 @@ conversations:
         assert answer.output == "sent 5.0 to ann with a key of 14 characters"
 
 
-async def test_a_worker_of_ones_own(make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def a_worker_of_ones_own(
+    make_world: MakeWorld, source: str, serve: Any, order_source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The page's worker serves, and the page's workflow asks an agent on it."""
-    (tmp_path / "order_of_the_page.py").write_text(block("class Order:"))
+    (tmp_path / "order_of_the_page.py").write_text(order_source)
     monkeypatch.syspath_prepend(str(tmp_path))
     order = importlib.import_module("order_of_the_page").Order
     try:
         async with ModelServer("conversations: [{replies: [{say: 'I read: {{user}}'}]}]") as models:
-            world = await make_world(block("class Mails(Plugin)"), api_base=models.base_url)
+            world = await make_world(source, api_base=models.base_url)
             for name, value in world.environment().items():
                 monkeypatch.setenv(name, value)
-            worker = await names("async def serve(")["serve"](world.settings.temporal_address, [order], [])
+            worker = await serve(world.settings.temporal_address, [order], [])
             async with worker:
                 client = await Client.connect(world.settings.temporal_address or "")
                 running = client.execute_workflow(
