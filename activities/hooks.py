@@ -18,7 +18,7 @@ from holdfast import llm
 from holdfast.activities.deps import Deps, Here
 from holdfast.activities.outcome import Outcome, emit_notes
 from holdfast.contracts import AgentDefinition, Message, ModelStep, StepRef, ToolStep
-from holdfast.errors import PluginError
+from holdfast.errors import Refused
 from holdfast.ids import canonical_json, run_id_for, storable
 from holdfast.llm import ModelRequest, ToolCallRequest
 from holdfast.llm.models import assistant_message
@@ -78,7 +78,7 @@ async def hear(deps: Deps, at: Here, message: Message, text: str, parent: str | 
     )
     try:
         said = storable(await deps.hooks.message(place, text, notes))
-    except PluginError as exc:
+    except Refused as exc:
         return Heard(f"({exc})", str(exc), notes)
     size = len(said.encode())
     if size > deps.settings.text_max:
@@ -113,7 +113,7 @@ async def see_request(deps: Deps, at: Here, inp: ModelStep, agent: str, request:
     """Show a request to plugins before it is sent.
 
     Raises:
-        PluginError: it shall not be sent.
+        Refused: it shall not be sent.
 
     """
     sent = Sent(request)
@@ -123,7 +123,7 @@ async def see_request(deps: Deps, at: Here, inp: ModelStep, agent: str, request:
     call = ModelCall(model=request.model, messages=request.messages, tools=names)
     try:
         made = await deps.hooks.before_model(_at(at, inp, agent), call, sent.notes)
-    except PluginError:
+    except Refused:
         await _tell(deps, inp, sent.notes)
         raise
     if made is not call:
@@ -195,7 +195,7 @@ async def see_reply(
         if not made.calls and made.text:
             answer = await deps.hooks.answer(place, made.text, notes)
             made = replace(made, text=answer)
-    except PluginError as exc:
+    except Refused as exc:
         text = f"(withheld: {exc})"
         return Seen(replace(reply, message=assistant_message(text, []), text=text, tool_calls=[]), withheld=str(exc))
     asks = {call.id for call in made.calls if call.ask}
@@ -219,7 +219,7 @@ async def see_call(
     notes: list[Note] = []
     try:
         await deps.hooks.before_tool(_at(at, step, agent), call, notes)
-    except PluginError as exc:
+    except Refused as exc:
         return Outcome(f"error: {step.tool} was not called: {exc}", status="error", notes=notes)
     if notes:
         await _tell(deps, step, notes)
@@ -237,7 +237,7 @@ async def see_result(
     text, status = outcome.text, outcome.status
     try:
         text = await deps.hooks.after_tool(_at(at, step, agent), result, notes)
-    except PluginError as exc:
+    except Refused as exc:
         what = "it failed, and why" if status == "error" else "it is done, and its result"
         text, status = f"error: {step.tool} was called; {what} is withheld: {exc}. Do not repeat it.", "error"
     return Outcome(text, status=status, seconds=outcome.seconds, notes=notes)

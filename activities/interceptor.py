@@ -18,7 +18,7 @@ from holdfast.errors import (
     InvalidInput,
     ModelRefused,
     ModelUnavailable,
-    PluginError,
+    Refused,
     StaleWriter,
 )
 from holdfast.secrets import leaks, mask
@@ -26,8 +26,7 @@ from holdfast.settings import Settings
 
 __all__ = ["FINAL", "BeatInterceptor"]
 
-# What no other try can mend.
-FINAL = (ConfigurationError, InvalidInput, ModelRefused, PluginError, StaleWriter)
+FINAL = (ConfigurationError, InvalidInput, ModelRefused, Refused, StaleWriter)  # what no other try can mend
 _OURS = frozenset(Activity)  # in a worker of a user's own there are others, whose beats and errors are theirs
 
 

@@ -1,6 +1,42 @@
 """The one tree of errors. Anyone may raise and catch these; a message says what happened, why, and what to do next.
 
-`docs/reference/errors.md` draws the tree; it is written from here.
+HoldfastError
+├── ConfigurationError          settings or an agents file are wrong: nothing was started
+│   ├── AgentsFileError         the agents file could not be loaded
+│   ├── MissingModelKey         a model was named whose key is not set
+│   └── MissingSecret           a secret was named whose value is not set (a ToolError too: nothing was sent)
+├── StackError                  a server is missing, busy or does not answer
+│   ├── TemporalBinaryNotFound
+│   ├── StackBusy               another process holds this folder's stack
+│   └── StackNotRunning
+├── InvalidInput                a caller's input was refused; nothing was stored
+│   ├── UnknownAgent
+│   ├── UnknownRun
+│   ├── UnknownServer           no worker has seen an MCP server or tool of that name
+│   ├── UnknownSchedule
+│   ├── ScheduleExists          there is a schedule of that name already
+│   ├── ThreadOwned             the thread belongs to another agent
+│   ├── ThreadFull              too many messages wait on the thread: later there is room again
+│   └── DecisionRefused         a decision does not fit what is pending
+├── RunEnded                    the run ended without an answer
+├── OutputInvalid               there is an answer, but not of the type it is read as
+├── StorageError
+│   └── StaleWriter             another workflow execution owns the thread now
+├── EffectError
+│   ├── FencedOut               a newer owner has taken this call over
+│   ├── ToolNotStarted          the tool's code never began to run: nothing took effect
+│   │   └── SecretUnavailable   a secret store did not answer
+│   ├── ServerLost              a tool's server was lost before it answered: nobody knows whether it took effect
+│   └── ToolResultInvalid       the tool ran, its effect stands, but its result cannot be kept
+│       └── ToolAnsweredError   the call was made and ended with an error of the remote's own
+├── ModelError
+│   ├── ModelUnavailable        worth another try (429, 5xx, cut stream, time-out)
+│   ├── ModelRefused            the provider refused the request: another try will not help
+│   └── ContextTooLong
+├── Refused                     raise it in a plugin's hook: this message, call, reply or result shall not pass
+│   └── PluginFailed            a required plugin failed, and what it guards with it
+└── ToolError                   raise it in a tool: refused, and nothing took effect
+    └── ToolArgumentsInvalid
 """
 
 from __future__ import annotations
@@ -20,7 +56,6 @@ __all__ = [
     "ModelRefused",
     "ModelUnavailable",
     "OutputInvalid",
-    "PluginError",
     "PluginFailed",
     "Refused",
     "RunEnded",
@@ -259,8 +294,8 @@ class ToolNotStarted(EffectError):
 class SecretUnavailable(ToolNotStarted):
     """A secret store did not answer, so nothing was sent. Another try may do.
 
-    When: the plugin that keeps the secrets fails, or takes longer than `HOLDFAST_HOOK_TIMEOUT`.
-    Do: nothing, unless it goes on: then look after the store that the message names.
+    When: a plugin that keeps secrets fails or takes too long; a model call is tried again until it answers.
+    Do: look after the store; `holdfast plugins` names those there are.
     """
 
 
@@ -325,28 +360,19 @@ class ContextTooLong(ModelRefused):
     """
 
 
-class PluginError(HoldfastError):
-    """A plugin did not let something pass.
-
-    When: a guardrail refuses, or is required and fails.
-    Do: look at the `plugin` events of the run.
-    """
-
-
-class Refused(PluginError):
+class Refused(HoldfastError):
     """Raise this in a plugin's hook to refuse. Whoever is refused reads the message.
 
-    When: your plugin raises it.
-    Do: what the message says; the same words are refused again.
+    When: a plugin does not let a message, a model call, a reply or a tool call pass.
+    Do: change what was refused, or the plugin that the message names.
     """
 
 
-class PluginFailed(PluginError):
+class PluginFailed(Refused):
     """A required plugin failed, and what it guards with it.
 
-    When: a plugin that is `required` raises something else than `Refused`, or takes longer than
-    `HOLDFAST_HOOK_TIMEOUT`.
-    Do: mend the plugin, whose error is in the worker's log, then send a new message.
+    When: a plugin that is declared `required` raised, or took too long, three times.
+    Do: mend the plugin that the message names, or take it out.
     """
 
 
@@ -361,8 +387,8 @@ class ToolError(HoldfastError):
 class MissingSecret(ConfigurationError, ToolError):
     """A secret is named whose value is not set.
 
-    When: `secret("NAME")` stands in an agent, a tool or an MCP server, and no store has that name.
-    Do: set the environment variable of that name for the workers, or give it to your secret store.
+    When: a worker starts, or a tool asks for a secret that neither a plugin nor the environment has.
+    Do: set the variable that the message names where the workers run, or put it into `.env`.
     """
 
 

@@ -93,16 +93,14 @@ class ToolDone(_Kind):
     seconds: float = Field(description="how long it took")
 
 
-class Plugged(_Kind):
-    """A plugin changed or refused something, or failed."""
+class Plugin(_Kind):
+    """What a plugin did to a message, a model call or a tool call."""
 
+    step: int = Field(description=f"{_STEP}; 0: the message")
     plugin: str = Field(description="its name")
-    hook: str = Field(
-        description="where: `message`, `before_model`, `after_model`, `answer`, `before_tool`, `after_tool`"
-    )
-    did: Literal["changed", "refused", "failed"] = Field(description="what it did")
-    why: str | None = Field(default=None, description="its words, or its error")
-    step: int | None = Field(default=None, description=_STEP)
+    hook: str = Field(description="where it stands: `message`, `before_model`, `after_model` and so on")
+    did: Literal["changed", "refused", "failed"] = Field(description="what it did; one that failed was left out")
+    why: str | None = Field(description="its words, if it refused or failed")
 
 
 class ApprovalRequested(_Kind):
@@ -228,7 +226,7 @@ KINDS: dict[str, type[_Kind]] = {
     "replied": Replied,
     "invalid": Invalid,
     "tool_done": ToolDone,
-    "plugin": Plugged,
+    "plugin": Plugin,
     "approval_requested": ApprovalRequested,
     "approval_decided": ApprovalDecided,
     "approval_refused": ApprovalRefused,

@@ -172,7 +172,7 @@ SHAPES: dict[str, list[Shape]] = {
             "",
             {
                 "plugins": "list of {name, source, active, order, required, hooks, problem}",
-                "secrets": "list of {name, agents, set}; `set` is null where a plugin may keep it",
+                "secrets": "list of {name, agents, set}",
             },
         )
     ],

@@ -8,8 +8,8 @@ import shlex
 import sys
 import tomllib
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from temporalio.client import Client
@@ -25,30 +25,28 @@ from tests.terminal import Terminal
 CARD = "4111 1111 1111 1111"
 
 
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    """Open the page, of which these tests together run all."""
+async def test_the_page(make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its blocks is run: its guard, its commands, its package, its store, its worker."""
     with Page("docs/howto/plugins.md") as page:
-        yield page
+        guarded = page.take("class Mails(Plugin)")
+        await the_first_agent_and_the_commands(make_world, guarded, page.take("holdfast plugins --json"))
+        an_installed_one(guarded, page.take("entry-points"), tmp_path, monkeypatch)
+        await a_store_of_secrets(make_world, page.take("async def post_invoice"), page.take("class Vault(Plugin)"))
+        serve = page.python("async def serve(")["serve"]
+        await a_worker_of_ones_own(make_world, guarded, serve, page.take("class Order:"), tmp_path, monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def mails(page: Page) -> str:
-    """Return the first block: an agents file with a guard."""
-    return page.take("class Mails(Plugin)")
-
-
-async def test_the_first_agent_and_the_commands(make_world: MakeWorld, page: Page, mails: str) -> None:
+async def the_first_agent_and_the_commands(make_world: MakeWorld, source: str, console: str) -> None:
     """Its guard takes mail addresses out of what the model is sent, and each command lists it."""
     async with ModelServer("conversations: [{replies: [{say: 'I read: {{user}}'}]}]") as models:
-        world = await make_world(mails, api_base=models.base_url)
+        world = await make_world(source, api_base=models.base_url)
         await world.worker()
         client = await world.client()
         answer = await (await client.start("support", "write to ann@example.org")).result(timeout=PATIENCE)
         assert answer.output == "I read: write to [mail]"
         assert "ann@" not in json.dumps([entry["body"] for entry in models.journal])
         terminal = Terminal(world, client)
-        for line in lines(page.take("holdfast plugins")):
+        for line in lines(console):
             out = await terminal(*shlex.split(line)[1:])
             assert out.code == 0, out.err
             assert "Mails" in out.out
@@ -57,11 +55,11 @@ async def test_the_first_agent_and_the_commands(make_world: MakeWorld, page: Pag
         assert (listed["required"], listed["source"]) == (True, "agents file")
 
 
-def test_an_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Page, mails: str) -> None:
+def an_installed_one(source: str, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry point of the page makes it known."""
-    [(name, target)] = tomllib.loads(page.take("entry-points"))["project"]["entry-points"]["holdfast.plugins"].items()
+    [(name, target)] = tomllib.loads(project)["project"]["entry-points"]["holdfast.plugins"].items()
     module = target.partition(":")[0]
-    (tmp_path / f"{module}.py").write_text(mails)
+    (tmp_path / f"{module}.py").write_text(source)
     info = tmp_path / f"{module}-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 0.1\n")
@@ -70,9 +68,9 @@ def test_an_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page:
     assert [(each.name, each.source) for each in find_plugins(Settings())] == [("mails", "my_package 0.1")]
 
 
-async def test_a_store_of_secrets(make_world: MakeWorld, page: Page) -> None:
+async def a_store_of_secrets(make_world: MakeWorld, books: str, vault: str) -> None:
     """The page's store gives the key that the page's tool asks for."""
-    source = page.take("async def post_invoice").partition("books = Agent(")[0] + page.take("class Vault(Plugin)")
+    source = books.partition("books = Agent(")[0] + vault
     source += '\nplugins = [Vault()]\nbooks = Agent("books", "openai/test", tools=[post_invoice])\n'
     script = """
 conversations:
@@ -88,19 +86,19 @@ conversations:
         assert answer.output == "sent 5.0 to ann with a key of 14 characters"
 
 
-async def test_a_worker_of_ones_own(
-    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Page, mails: str
+async def a_worker_of_ones_own(
+    make_world: MakeWorld, source: str, serve: Any, order_source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page's worker serves, and the page's workflow asks an agent on it."""
-    (tmp_path / "order_of_the_page.py").write_text(page.take("class Order:"))
+    (tmp_path / "order_of_the_page.py").write_text(order_source)
     monkeypatch.syspath_prepend(str(tmp_path))
     order = importlib.import_module("order_of_the_page").Order
     try:
         async with ModelServer("conversations: [{replies: [{say: 'I read: {{user}}'}]}]") as models:
-            world = await make_world(mails, api_base=models.base_url)
+            world = await make_world(source, api_base=models.base_url)
             for name, value in world.environment().items():
                 monkeypatch.setenv(name, value)
-            worker = await page.python("async def serve(")["serve"](world.settings.temporal_address, [order], [])
+            worker = await serve(world.settings.temporal_address, [order], [])
             async with worker:
                 client = await Client.connect(world.settings.temporal_address or "")
                 running = client.execute_workflow(

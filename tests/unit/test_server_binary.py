@@ -85,11 +85,11 @@ def test_ensure_prints_the_path_or_the_advice(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
-    """Each finding that is not well has a hint; none of it starts or makes anything."""
+    """Each finding that is not well has a hint; a server that can be got is well; nothing is started or made."""
     (tmp_path / "agents.py").write_text("def broken(:\n")
     home = tmp_path / "home"
     checks = {check.name: check for check in doctor(load_settings(home=home, agents=tmp_path / "agents.py"))}
-    assert not checks["temporal"].ok
+    assert "no `temporal` binary yet" in checks["temporal"].detail
     assert "line 1" in checks["agents file"].detail
     assert checks["postgres"].ok
     assert "PostgreSQL" in checks["postgres"].detail
