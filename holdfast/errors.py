@@ -17,6 +17,7 @@ HoldfastError
 │   ├── ThreadOwned             the thread belongs to another agent
 │   └── DecisionRefused         a decision does not fit what is pending
 ├── RunEnded                    the run ended without an answer
+├── RunWaits                    the run waits for a person (tests: nobody there decides)
 ├── OutputInvalid               there is an answer, but not of the type it is read as
 ├── StorageError
 │   └── StaleWriter             another workflow execution owns the thread now
@@ -51,6 +52,7 @@ __all__ = [
     "ModelUnavailable",
     "OutputInvalid",
     "RunEnded",
+    "RunWaits",
     "ScheduleExists",
     "ServerLost",
     "StackBusy",
@@ -148,6 +150,10 @@ class RunEnded(HoldfastError):
         """Keep the run's final *state* beside the message."""
         super().__init__(message)
         self.state = state
+
+
+class RunWaits(HoldfastError):
+    """The run waits for a person, and nobody here decides."""
 
 
 class OutputInvalid(HoldfastError):

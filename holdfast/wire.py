@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from temporalio.client import Client as TemporalClient
 from temporalio.client import (
     WithStartWorkflowOperation,
+    WorkflowHistory,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -169,6 +170,36 @@ class Wire:
         if raw.pending_workflow_task.attempt > 1:
             found.append(f"its workflow code fails, attempt {raw.pending_workflow_task.attempt}: see the worker's log")
         return found
+
+    async def histories(self, workflow_id: str, mentioning: str) -> list[WorkflowHistory]:
+        """Return the histories of this workflow's executions that have *mentioning* in them, oldest first.
+
+        None are returned of executions that Temporal has forgotten (the namespace's retention).
+
+        Raises:
+            StackError: Temporal does not answer.
+
+        """
+        try:
+            started = {
+                found.run_id: found.start_time
+                async for found in self.temporal.list_workflows(f"WorkflowId = '{workflow_id}'")
+            }
+            newest = await self.temporal.get_workflow_handle(workflow_id).describe()  # may not be listed yet
+            started[newest.run_id] = newest.start_time
+            histories = [
+                await self.temporal.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+                for run_id in sorted(started, key=lambda each: started[each])
+            ]
+        except RPCError as exc:
+            if exc.status == RPCStatusCode.NOT_FOUND:
+                return []
+            raise StackError(
+                f"The history of {workflow_id} cannot be read from Temporal at {self._settings.temporal_address}: "
+                f"{exc.message}"
+            ) from exc
+        wanted = mentioning.encode()
+        return [each for each in histories if any(wanted in event.SerializeToString() for event in each.events)]
 
     async def _insist(self, send: Callable[[], Awaitable[Out]]) -> Out:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
