@@ -90,6 +90,7 @@ class FinishedRun:
             RunEnded: there is none; the message has the run's story.
 
         """
+        __tracebackhide__ = True
         if self.text is None or self.state != "done":
             raise RunEnded(f"the run has no answer.\n{story(self)}", state=self.state)
         return self.output
@@ -200,7 +201,7 @@ def story(run: FinishedRun) -> str:
     why = f": {run.error}" if run.error else ""
     head = (
         f"Run {run.run_id[:8]} of {run.agent}, {run.state}{why} "
-        f"({run.rounds} rounds, {run.tokens} tokens, ${run.cost:.4f})"
+        f"({run.rounds} round{'s' * (run.rounds != 1)}, {run.tokens} tokens, ${run.cost:.4f})"
     )
     lines = [head, f"  asked:   {_cut(run.message)!r}"]
     lines += [f"  step {call.step:>3}  {line(call)}" for call in run.calls] or ["  (the model called no tool)"]

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from holdfast.errors import HoldfastError
+
 __all__ = ["Portal"]
 
 T = TypeVar("T")
@@ -23,9 +25,12 @@ class Portal:
 
     def call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run *work* on the loop, wait for it, and return or raise what it does. Ctrl-C cancels it."""
+        __tracebackhide__ = True
         future = asyncio.run_coroutine_threadsafe(work(), self._loop)
         try:
             return future.result()
+        except (HoldfastError, TimeoutError) as exc:  # written for the test's author, whose own line is what counts
+            raise exc.with_traceback(None) from None
         except BaseException:
             future.cancel()
             raise

@@ -59,6 +59,8 @@ class Running:
 
         """
 
+        __tracebackhide__ = True
+
         async def body(_: Any) -> FinishedRun:
             async with self._within(timeout, "ended"):
                 while True:
@@ -99,6 +101,8 @@ class Running:
 
         """
 
+        __tracebackhide__ = True
+
         async def body(_: Any) -> Event:
             async with self._within(timeout, f"come to {kind}{f' of {tool}' if tool else ''}"):
                 async for event in self.handle.events():
@@ -117,6 +121,8 @@ class Running:
             TimeoutError: it was not within *timeout* seconds, or the run has ended without it.
 
         """
+
+        __tracebackhide__ = True
 
         async def body(_: Any) -> None:
             async with self._within(timeout, f"called {tool}"):
@@ -223,6 +229,7 @@ class RunAgent:
             InvalidInput, UnknownAgent, ThreadOwned: it could not be started.
 
         """
+        __tracebackhide__ = True
         running = self.start(agent, text, replies=replies, thread=thread, message_id=message_id)
         return running.wait(timeout, approve=approve)
 
@@ -237,6 +244,7 @@ class RunAgent:
         mode: Mode = "next",
     ) -> Running:
         """Send *text* to *agent* and return its run at once; arguments as above."""
+        __tracebackhide__ = True
         self._check(agent, scripted=replies is not None)
         if replies is not None and self._models is not None:
             self._models.reply(text, replies)

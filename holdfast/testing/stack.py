@@ -123,6 +123,7 @@ class Stack:
 
     def call(self, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
         """Run *work* with a client of this stack, on a loop beside the test's own, and return what it does."""
+        __tracebackhide__ = True
         client = self._client
         if client is None:
             raise StackError("the stack of this test run is closed")
