@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from holdfast.testing.calls import FinishedRun, ToolCall, line, story, values
+from holdfast.testing.calls import FinishedRun, ToolCall, cut, line, story, values
 
 __all__ = ["assert_called", "effects", "steps"]
 
@@ -64,9 +64,9 @@ def _differences(call: ToolCall, wanted: Mapping[str, Any]) -> list[str]:
     for name, value in wanted.items():
         has = given.get(name, _MISSING)
         if has is _MISSING:
-            found.append(f"{name} was not given (expected {value!r})")
+            found.append(f"{name} was not given (expected {cut(repr(value))})")
         elif not has == value:  # noqa: SIM201  # the expected value decides, as pytest.approx does, by ==
-            found.append(f"{name} was {has!r}, expected {value!r}")
+            found.append(f"{name} was {cut(repr(has))}, expected {cut(repr(value))}")
     return found
 
 

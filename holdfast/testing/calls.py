@@ -13,7 +13,7 @@ from holdfast.handles import RunHandle
 from holdfast.typed.answers import read_output
 from holdfast.views import ApprovalView, MessageView, RunStatus, StepView
 
-__all__ = ["FinishedRun", "ToolCall", "look", "story", "values"]
+__all__ = ["FinishedRun", "ToolCall", "cut", "line", "look", "story", "values"]
 
 _SHOWN = 120  # characters of a value in a message
 _NOT_MADE = ("invalid", "rejected", "open", "not made")
@@ -50,11 +50,12 @@ class ToolCall:
 def values(args: dict[str, Any] | str) -> str:
     """Return arguments as Python writes them, long ones cut."""
     if isinstance(args, str):
-        return _cut(repr(args))
-    return ", ".join(f"{name}={_cut(repr(value))}" for name, value in args.items())
+        return cut(repr(args))
+    return ", ".join(f"{name}={cut(repr(value))}" for name, value in args.items())
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """Return *text*, or as much of it as a message should have."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
@@ -203,10 +204,10 @@ def story(run: FinishedRun) -> str:
         f"Run {run.run_id[:8]} of {run.agent}, {run.state}{why} "
         f"({run.rounds} round{'s' * (run.rounds != 1)}, {run.tokens} tokens, ${run.cost:.4f})"
     )
-    lines = [head, f"  asked:   {_cut(run.message)!r}"]
+    lines = [head, f"  asked:   {cut(run.message)!r}"]
     lines += [f"  step {call.step:>3}  {line(call)}" for call in run.calls] or ["  (the model called no tool)"]
     if run.text is not None:
-        lines.append(f"  answer:  {_cut(run.text)!r}")
+        lines.append(f"  answer:  {cut(run.text)!r}")
     return "\n".join(lines)
 
 
@@ -217,5 +218,5 @@ def line(call: ToolCall) -> str:
         told.append(f"sent {call.sends} times")
     if call.edited:
         told.append("arguments changed by a person")
-    result = f" → {_cut(call.result)!r}" if call.result is not None else ""
+    result = f" → {cut(call.result)!r}" if call.result is not None else ""
     return f"{call}  [{', '.join(told)}]{result}"

@@ -225,12 +225,12 @@ async def _all_messages(run: RunHandle) -> list[Any]:
 
 
 def clean_history(value: Any) -> Any:  # Any: JSON
-    """Return a history's JSON without identities and stack traces, and with sticky queues named alike."""
+    """Return a history's JSON without identities and stack traces, sticky queues named alike, names in order."""
     if isinstance(value, list):
         return [clean_history(part) for part in value]
     if not isinstance(value, dict):
         return value
-    kept = {name: clean_history(part) for name, part in value.items() if name != "stackTrace"}
+    kept = {name: clean_history(value[name]) for name in sorted(value) if name != "stackTrace"}
     if "identity" in kept:
         kept["identity"] = _IDENTITY
     if kept.get("kind") == "TASK_QUEUE_KIND_STICKY":

@@ -222,7 +222,8 @@ def _refusal(call: RecordedCall, agent: Agent) -> str | None:
     except ValueError:
         return "the arguments are no JSON"
     except ToolError as exc:
-        return str(exc)
+        lines = str(exc).removesuffix("\nMend them and call again.").splitlines()  # that is for the model
+        return "\n    ".join(lines)
     return None
 
 

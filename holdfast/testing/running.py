@@ -58,7 +58,6 @@ class Running:
             TimeoutError: it has not ended within *timeout* seconds (before `time_scale`).
 
         """
-
         __tracebackhide__ = True
 
         async def body(_: Any) -> FinishedRun:
@@ -100,7 +99,6 @@ class Running:
             TimeoutError: it has not come within *timeout* seconds, or the run has ended without it.
 
         """
-
         __tracebackhide__ = True
 
         async def body(_: Any) -> Event:
@@ -109,6 +107,26 @@ class Running:
                     if event.kind == kind and tool in (None, event.data.get("tool")):
                         return event
             raise TimeoutError(f"the run ended without {kind}.\n{story(await look(self.handle))}")
+
+        return self._stack.call(body)
+
+    def until_trouble(self, *, timeout: float = PATIENCE) -> list[str]:
+        """Wait until a step has failed and waits to be tried again, and return what Temporal says of it.
+
+        Raises:
+            TimeoutError: none has within *timeout* seconds, or the run has ended.
+
+        """
+        __tracebackhide__ = True
+
+        async def body(_: Any) -> list[str]:
+            async with self._within(timeout, "come to a failed step"):
+                while not (await self.handle.status()).ended:
+                    trouble = await self.handle.trouble()
+                    if trouble:
+                        return trouble
+                    await asyncio.sleep(_POLL)
+            raise TimeoutError(f"the run ended without a step that is tried again.\n{story(await look(self.handle))}")
 
         return self._stack.call(body)
 
@@ -121,7 +139,6 @@ class Running:
             TimeoutError: it was not within *timeout* seconds, or the run has ended without it.
 
         """
-
         __tracebackhide__ = True
 
         async def body(_: Any) -> None:
