@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from holdfast.contracts import Event, Mode
-from holdfast.errors import InvalidInput, RunWaits
+from holdfast.errors import HoldfastError, InvalidInput, RunWaits
 from holdfast.handles import RunHandle
 from holdfast.reading import LAST_KINDS
 from holdfast.testing.calls import FinishedRun, look, story
@@ -21,6 +22,7 @@ __all__ = ["RunAgent", "Running"]
 
 PATIENCE = 60.0  # seconds, before `time_scale`, that a test waits for a run unless it says otherwise
 _POLL = 0.05
+_STOPPING = 10.0  # seconds that the end of a test waits for a run that it stops
 
 Approve = bool | Callable[[ApprovalView], bool]
 
@@ -295,9 +297,6 @@ class RunAgent:
 
 
 async def _stop(handle: RunHandle) -> None:
-    from contextlib import suppress
-
-    from holdfast.errors import HoldfastError
-
-    with suppress(HoldfastError):  # it has ended meanwhile, or its stack is gone
+    with suppress(HoldfastError, TimeoutError):  # it has ended meanwhile, or its stack is gone
         await handle.stop("the test is over")
+        await handle.result(_STOPPING)

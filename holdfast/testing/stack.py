@@ -141,12 +141,13 @@ class Stack:
 
     def kill_workers(self) -> list[int]:
         """Kill -9 every agent worker, and return their pids. The supervisor starts others at once."""
-        killed = []
-        for worker in self.workers():
+        workers = self.workers()
+        for worker in workers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)
-                killed.append(worker.pid)
-        return killed
+        while any(is_alive(worker) for worker in workers):  # nobody can hold out against this signal
+            time.sleep(_POLL / 10)
+        return [worker.pid for worker in workers]
 
     def restart_workers(self) -> None:
         """Replace the workers one by one, as a roll-out does: they drain, and the agents file is loaded anew.

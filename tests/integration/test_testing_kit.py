@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.holdfast(agents=AGENTS, idle_exit=600), pytest.mark.ti
 
 
 def test_a_call_that_died_with_its_worker_waits_for_a_word(run_agent: RunAgent, stack: Stack) -> None:
-    """kill -9 in a `once` tool: it is in doubt, the test is told so at once, decides, and the tool was called once."""
+    """Kill -9 in a `once` tool: it is in doubt, the test is told so at once, decides, and the tool was called once."""
     before = {worker.pid for worker in stack.workers()}
     asked = run_agent.start("payer", "Pay Ann", replies=[{"call": {"pay": {"to": "Ann"}}}, "Paid."])
     asked.until_called("pay")
@@ -170,7 +170,13 @@ def test_own(run_agent):
     assert "offline/extractive" in run.answer
 """
 
-ALONE = "def test_it(stack):\n    print(stack.settings.home, flush=True)\n    __import__('os').kill(__import__('os').getpid(), 9)\n"
+ALONE = """
+import os
+
+def test_it(stack):
+    print(stack.settings.home, flush=True)
+    os.kill(os.getpid(), 9)
+"""
 
 
 def start_pytest(folder: Path, test: str, *options: str) -> subprocess.Popen[str]:
