@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.settings import load_settings
 from holdfast.testing.skipping import NoTestServer, find_test_server
 
 QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:asyncio")
@@ -96,3 +97,14 @@ def test_how_a_test_server_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert find_test_server() == ["/bin/java", "-cp", f"{jars}/*", "io.temporal.testserver.TestServer"]
     here["temporal-test-server"] = "/bin/server"
     assert find_test_server() == ["/bin/server"]
+
+
+def test_an_empty_variable_takes_an_address_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a test's stack is not led to the servers that `.env` or `holdfast.toml` names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("TEMPORAL_ADDRESS=prod:7233\nHOLDFAST_DATABASE_URL=postgresql://prod/db\n")
+    (tmp_path / "holdfast.toml").write_text('qdrant_url = "http://prod"\napi_base = "http://prod"\n')
+    for name in ("TEMPORAL_ADDRESS", "DATABASE_URL", "QDRANT_URL", "API_BASE"):
+        monkeypatch.setenv(f"HOLDFAST_{name}", "")
+    settings = load_settings()
+    assert {settings.temporal_address, settings.database_url, settings.qdrant_url, settings.api_base} == {None}
