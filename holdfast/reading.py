@@ -243,7 +243,10 @@ class RunReader:
             StackError: Temporal does not answer.
 
         """
-        return await (await self._link.wire()).histories(self.workflow_id, self.run_id)
+        status = await self.status()
+        since, until = status.created_at or datetime.now(UTC), status.ended_at or datetime.now(UTC)
+        wire = await self._link.wire()
+        return await wire.histories(self.workflow_id, self.run_id, since=since, until=until)
 
     async def children(self) -> list[RunSummary]:
         """Return the runs of the agents that this run has asked, in the order in which it asked."""

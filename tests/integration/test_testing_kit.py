@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from temporalio.client import WorkflowExecutionStatus
 
 from holdfast.errors import InvalidInput, RunWaits
 from holdfast.server import read_stack
@@ -25,11 +26,16 @@ from holdfast.testing import (
     replay,
     steps,
 )
+from tests.histories import connect
 from tests.kit import PATIENCE, until
 
+RUNNING = WorkflowExecutionStatus.RUNNING
 AGENTS = "tests/integration/_kit_agents.py"
 
-pytestmark = [pytest.mark.holdfast(agents=AGENTS, idle_exit=600), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.holdfast(agents=AGENTS, idle_exit=600, linger=0.5, roll_after_events=50),
+    pytest.mark.timeout(900),
+]
 
 
 def test_a_call_that_died_with_its_worker_waits_for_a_word(run_agent: RunAgent, stack: Stack) -> None:
@@ -87,17 +93,36 @@ def test_agents_that_ask_agents_are_recorded_whole(
     assert "order-4711-secret" not in path.read_text()
     assert "order-4711-secret" in str(model_server.journal)
     read = Recording.load(path)
-    assert [(run.agent, len(run.replies), len(run.histories)) for run in read.runs] == [
-        ("boss", 2, 1),
-        ("helper", 2, 1),
+    assert [(run.agent, len(run.replies), bool(run.histories)) for run in read.runs] == [
+        ("boss", 2, True),
+        ("helper", 2, True),
     ]
     done = replay(path, AGENTS, strict=True)
-    assert (done.histories, done.rounds, done.calls) == (2, 4, 2)
+    assert (done.rounds, done.calls) == (4, 2)
     model_server.reset()
     model_server.play(path)
     again = run_agent("boss", read.run.message)
     assert again.answer == "It is here."
     assert [call.tool for call in again.calls] == ["helper"]
+
+
+async def test_a_recording_has_the_executions_of_its_run(run_agent: RunAgent, stack: Stack) -> None:
+    """Those that continued one another, and not those of other runs on the same thread."""
+    looks = [{"call": {"look": {"order": str(number)}}} for number in range(10)]
+    first = run_agent.start("helper", "Look at all", thread="long", replies=[*looks, "All there."])
+    assert first.wait().rounds == 11
+    temporal = await connect(stack.settings)
+
+    async def closed() -> bool:
+        return (await temporal.get_workflow_handle(first.handle.workflow_id).describe()).status != RUNNING
+
+    await until(closed, "the thread's workflow has closed")
+    second = run_agent.start("helper", "And now?", thread="long", replies=["Still there."])
+    second.wait()
+    for running, least, most in ((first, 2, 5), (second, 1, 1)):
+        recorded = stack.call(lambda _, one=running: record(one.handle))  # type: ignore[misc]
+        assert least <= len(recorded.run.histories) <= most
+        assert replay(recorded, AGENTS).histories == len(recorded.run.histories)
 
 
 def test_a_corrected_answer_is_recorded_and_played_again(
