@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_readme import HOLDFAST, User
+from tests.docs.promised import fits
+from tests.docs.user import HOLDFAST, User
 from tests.kit import PATIENCE
-from tests.unit.test_docs import blocks
+from tests.pages import Page, blocks
 
 PAGE = "docs/howto/testing.md"
+CRASHING = "teller = Agent("
 
 pytestmark = pytest.mark.timeout(900)
 
 
 def page_blocks() -> list[str]:
     """Return the blocks of Python that are tests, in order."""
-    return [block.text for block in blocks("python") if block.page == PAGE and not block.mark]
+    return [block.text for block in blocks("python") if block.page == PAGE and CRASHING not in block.text]
 
 
 def run_pytest(user: User, *options: str) -> subprocess.CompletedProcess[str]:
@@ -46,20 +48,23 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> User:
     """Give a user in a new project with a run recorded as the page says, whose settings name servers not there."""
     User(tmp_path_factory.mktemp("user")).run(HOLDFAST, "init", str(folder := tmp_path_factory.mktemp("mine") / "my"))
     somebody = User(folder)
-    [line] = [line for block in blocks("console") if block.page == PAGE for line in block.text.splitlines()]
-    assert line == "holdfast export RUN --out tests/order-17.json"
-    try:
-        run_id = somebody.holdfast("run", "support", "Where is order 17?", "--json")[-1]["run_id"]
-        told = somebody.holdfast("export", run_id[:8], "--out", "tests/order-17.json", "--json")
-        assert (told[0]["run_id"], told[0]["histories"]) == (run_id, 1)
-        [again] = json.loads(somebody.run(HOLDFAST, "export", run_id).stdout)["runs"]
-        [first] = json.loads((folder / "tests/order-17.json").read_text())["runs"]
-        assert {**again, "histories": []} == {**first, "histories": []}, "and a workflow that lingers may go on"
-    finally:
-        somebody.run(HOLDFAST, "down")
-    [agents] = [block.text for block in blocks("python") if block.page == PAGE and block.mark == "crash_agents.py"]
-    (folder / "tests/crash_agents.py").write_text(agents)
-    (folder / "tests/test_page.py").write_text("\n\n".join(page_blocks()))
+    with Page("docs/howto/testing.md") as page:
+        try:
+            run_id = somebody.holdfast("run", "support", "Where is order 17?", "--json")[-1]["run_id"]
+            command = page.take("holdfast export").strip()
+            assert command == "holdfast export RUN --out tests/order-17.json"
+            told = somebody.holdfast("export", run_id[:8], "--out", "tests/order-17.json", "--json")
+            fits("export", 1, told[0])
+            assert (told[0]["run_id"], told[0]["histories"]) == (run_id, 1)
+            whole = json.loads(somebody.run(HOLDFAST, "export", run_id).stdout)
+            fits("export", 0, whole)
+            [again] = whole["runs"]
+            [first] = json.loads((folder / "tests/order-17.json").read_text())["runs"]
+            assert {**again, "histories": []} == {**first, "histories": []}, "and a workflow that lingers may go on"
+        finally:
+            somebody.run(HOLDFAST, "down")
+        (folder / "tests/crash_agents.py").write_text(page.take(CRASHING))
+        (folder / "tests/test_page.py").write_text("\n\n".join(page.take(text) for text in page_blocks()))
     # Whoever has these in the shell or in .env has servers that no test may touch.
     somebody.environment["TEMPORAL_ADDRESS"] = "127.0.0.1:1"
     (folder / ".env").write_text("HOLDFAST_DATABASE_URL=postgresql://nobody@127.0.0.1:1/none\nHOLDFAST_WORKERS=5\n")
