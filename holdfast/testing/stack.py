@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -26,8 +28,18 @@ __all__ = ["Stack"]
 
 T = TypeVar("T")
 
-_IDLE = 60.0  # seconds: a stack whose pytest was killed ends itself after so long without a client
+_IDLE = 3600.0  # seconds; the end of pytest is what ends a stack, whatever happens
 _POLL = 0.05
+
+# Waits for the end of whoever holds its standard input, also by kill -9, and stops the stack: one with a run that has
+# not ended would never be idle.
+_GUARD = """
+import sys
+from pathlib import Path
+sys.stdin.read()
+from holdfast.server import stop_stack
+stop_stack(Path(sys.argv[1]))
+"""
 _OURS = {"workers": 1, "reload": False, "idle_exit": _IDLE}
 
 # Nothing of what a person's shell, .env or holdfast.toml says of servers may reach a test: they may be production.
@@ -45,6 +57,7 @@ class Stack:
         self.clock: SkippingServer | None = None
         self._portal = portal
         self._client: Client | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     @classmethod
     def start(
@@ -94,6 +107,9 @@ class Stack:
             self._portal.call(self.models.start)
             given["api_base"] = self.models.base_url
         settings = self.settings.model_copy(update=given)
+        self._guard = subprocess.Popen(
+            [sys.executable, "-c", _GUARD, str(settings.home.absolute())], stdin=subprocess.PIPE, start_new_session=True
+        )
         blank = {f"HOLDFAST_{name.upper()}": "" for name in _NOWHERE}
         info = start_detached(settings, environment=blank)
         self.settings = settings_for(settings, info)
@@ -206,6 +222,9 @@ class Stack:
         if client is not None:
             self._portal.call(client.close)
         stop_stack(self.settings.home, grace=self.settings.stop_grace)
+        if self._guard is not None and self._guard.stdin is not None:
+            self._guard.stdin.close()
+            self._guard.wait()
         if self.models is not None:
             self._portal.call(self.models.stop)
         if self.clock is not None:

@@ -33,7 +33,7 @@ RUNNING = WorkflowExecutionStatus.RUNNING
 AGENTS = "tests/integration/_kit_agents.py"
 
 pytestmark = [
-    pytest.mark.holdfast(agents=AGENTS, idle_exit=600, linger=0.5, roll_after_events=50),
+    pytest.mark.holdfast(agents=AGENTS, linger=0.5, roll_after_events=50),
     pytest.mark.timeout(900),
 ]
 
@@ -198,7 +198,8 @@ def test_own(run_agent):
 ALONE = """
 import os
 
-def test_it(stack):
+def test_it(stack, run_agent):
+    run_agent.start("payer", "Hello", replies=[{"fault": {"status": 503, "times": "always"}, "say": "never"}])
     print(stack.settings.home, flush=True)
     os.kill(os.getpid(), 9)
 """
@@ -241,8 +242,8 @@ def test_parallel_workers_and_all_kinds_of_tests(tmp_path: Path) -> None:
 
 
 async def test_a_stack_whose_pytest_was_killed_ends_itself(tmp_path: Path) -> None:
-    """Nothing is left running, though nobody could clean up."""
-    process = start_pytest(tmp_path / "project", ALONE, "-q", "-s", "-o", "holdfast_settings=idle_exit = 2")
+    """Nothing is left running, though nobody could clean up and a run had not ended."""
+    process = start_pytest(tmp_path / "project", ALONE, "-q", "-s")
     said, _ = process.communicate(timeout=10 * PATIENCE)
     assert process.returncode == -signal.SIGKILL, said
     [home] = re.findall(r"\S+/home$", said, flags=re.M)
