@@ -19,6 +19,7 @@ HoldfastError
 │   ├── ThreadFull              too many messages wait on the thread: later there is room again
 │   └── DecisionRefused         a decision does not fit what is pending
 ├── RunEnded                    the run ended without an answer
+├── RunWaits                    the run waits for a person (tests: nobody there decides)
 ├── OutputInvalid               there is an answer, but not of the type it is read as
 ├── StorageError
 │   └── StaleWriter             another workflow execution owns the thread now
@@ -59,6 +60,7 @@ __all__ = [
     "PluginFailed",
     "Refused",
     "RunEnded",
+    "RunWaits",
     "ScheduleExists",
     "SecretUnavailable",
     "ServerLost",
@@ -241,6 +243,14 @@ class RunEnded(HoldfastError):
         """Keep the run's final *state* beside the message."""
         super().__init__(message)
         self.state = state
+
+
+class RunWaits(HoldfastError):
+    """The run waits for a person, and nobody here decides.
+
+    When: a test waits for a run's end, and a call needs approval or is in doubt.
+    Do: give `approve=` to `run_agent`, or start the run by `run_agent.start` and decide.
+    """
 
 
 class OutputInvalid(HoldfastError):

@@ -7,18 +7,21 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote
 
 from holdfast.contracts import AgentDefinition, Event
 from holdfast.errors import RunEnded
 from holdfast.ids import workflow_id_for
 from holdfast.link import Link
-from holdfast.memory import decisions, events, family, ledger, runs, threads
+from holdfast.memory import decisions, events, family, ledger, requests, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.tree import with_children
 from holdfast.typed.answers import read_output
 from holdfast.views import Answer, ApprovalView, MessageView, RunStatus, RunSummary, StepView, Usage
+
+if TYPE_CHECKING:
+    from temporalio.client import WorkflowHistory
 
 __all__ = ["LAST_KINDS", "RunReader"]
 
@@ -217,6 +220,35 @@ class RunReader:
             return await runs.definition(conn, row["definition"]) if row is not None and row["definition"] else None
 
         return await self._link.read(look)
+
+    async def definitions(self) -> dict[int, AgentDefinition]:
+        """Return the agent that each model call asked as, by the step; it changes where a conversation is handed over.
+
+        A tool call belongs to the model call before it.
+        """
+        steps = [int(event.data["step"]) for event in await self.recorded() if event.kind == "replied"]
+
+        async def look(conn: Connection) -> dict[int, AgentDefinition]:
+            found = {}
+            for step in steps:
+                request = await requests.get(conn, self.run_id, step)
+                if request is not None and (body := await runs.definition(conn, request.definition)) is not None:
+                    found[step] = body
+            return found
+
+        return await self._link.read(look)
+
+    async def histories(self) -> list[WorkflowHistory]:
+        """Return the histories, as far as they are kept, of the workflow executions that worked on this run, in order.
+
+        Raises:
+            StackError: Temporal does not answer.
+
+        """
+        status = await self.status()
+        since, until = status.created_at or datetime.now(UTC), status.ended_at or datetime.now(UTC)
+        wire = await self._link.wire()
+        return await wire.histories(self.workflow_id, self.run_id, since=since, until=until)
 
     async def children(self) -> list[RunSummary]:
         """Return the runs of the agents that this run has asked, in the order in which it asked."""

@@ -171,6 +171,12 @@ class Settings(BaseSettings):
         default="info", description="Least level that is logged."
     )
 
+    @field_validator("temporal_address", "temporal_ui", "database_url", "qdrant_url", "api_base", mode="before")
+    @classmethod
+    def _unset(cls, value: object) -> object:
+        """Take an empty text for no address: so a variable can take back what `.env` or `holdfast.toml` says."""
+        return None if value == "" else value
+
     @field_validator("database_url")
     @classmethod
     def _postgres(cls, value: str | None) -> str | None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from temporalio.client import Client as TemporalClient
-from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.client import WorkflowHistory, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -29,6 +29,7 @@ Out = TypeVar("Out", bound=Contract)
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+_CLOCKS = timedelta(minutes=10)  # by which the clocks of Temporal and PostgreSQL may differ
 TRANSIENT = {
     RPCStatusCode.UNAVAILABLE,
     RPCStatusCode.DEADLINE_EXCEEDED,  # also of a query, which a loaded server answers late
@@ -150,6 +151,48 @@ class Wire:
         if raw.pending_workflow_task.attempt > 1:
             found.append(f"its workflow code fails, attempt {raw.pending_workflow_task.attempt}: see the worker's log")
         return found
+
+    async def histories(
+        self, workflow_id: str, mentioning: str, *, since: datetime, until: datetime
+    ) -> list[WorkflowHistory]:
+        """Return the histories of this workflow's executions of that time that have *mentioning* in them, in order.
+
+        None are returned of executions that Temporal has forgotten (the namespace's retention).
+
+        Raises:
+            StackError: Temporal does not answer.
+
+        """
+        try:
+            started = await self._executions(workflow_id, since - _CLOCKS, until + _CLOCKS)
+            newest = await self.temporal.get_workflow_handle(workflow_id).describe()  # may not be listed yet
+            started[newest.run_id] = newest.start_time
+            histories = [
+                await self.temporal.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+                for run_id in sorted(started, key=lambda each: started[each])
+            ]
+        except RPCError as exc:
+            if exc.status == RPCStatusCode.NOT_FOUND:
+                return []
+            raise StackError(
+                f"The history of {workflow_id} cannot be read from Temporal at {self._settings.temporal_address}: "
+                f"{exc.message}"
+            ) from exc
+        wanted = mentioning.encode()
+        return [each for each in histories if any(wanted in event.SerializeToString() for event in each.events)]
+
+    async def _executions(self, workflow_id: str, since: datetime, until: datetime) -> dict[str, datetime]:
+        """Return the executions of this time with their start, as far as they are listed."""
+        query = (
+            f"WorkflowId = '{workflow_id}' AND StartTime <= '{until.isoformat()}' "
+            f"AND (ExecutionStatus = 'Running' OR CloseTime >= '{since.isoformat()}')"
+        )
+        try:
+            return {found.run_id: found.start_time async for found in self.temporal.list_workflows(query)}
+        except RPCError as exc:
+            if exc.status != RPCStatusCode.UNIMPLEMENTED:  # Temporal's time-skipping test server lists nothing
+                raise
+            return {}
 
     async def _insist(self, send: Callable[[], Awaitable[Out]]) -> Out:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()

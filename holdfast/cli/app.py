@@ -324,6 +324,20 @@ def plugins(agents: AgentsFile = None, json: Json = False) -> None:
 
 
 @app.command()
+def export(
+    run: Run,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to.", show_default="standard output")] = None,
+    json: Annotated[bool, typer.Option("--json", help="With --out: say as JSON what was written.")] = False,
+) -> None:
+    """Write a run down for tests: its histories, the model's replies, its calls. See `holdfast.testing.replay`."""
+    from holdfast.cli.export import export as write
+
+    done = with_client(lambda client: write(client, run, out))
+    if done is not None:
+        _tell(done, as_json=json)
+
+
+@app.command()
 def doctor(json: Json = False) -> None:
     """Show what is there, what is missing, and how to get it."""
     from holdfast.cli import stack

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,11 +32,16 @@ _BUILDING: Final = 1500.0  # seconds: the first start may download or build the 
 
 
 def start_detached(
-    settings: Settings, *, hear: Callable[[str], None] = lambda _: None, command: Sequence[str] | None = None
+    settings: Settings,
+    *,
+    hear: Callable[[str], None] = lambda _: None,
+    command: Sequence[str] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> StackInfo:
     """Return the running stack of this folder, or start one that outlives us and return it once it is ready. Blocks.
 
-    *hear* is told what takes long. *command* replaces `python -m holdfast.server` (a seam for tests).
+    *hear* is told what takes long. *command* replaces `python -m holdfast.server` (a seam for tests); *environment*
+    goes before our own variables.
 
     Raises:
         StackError, ConfigurationError, StorageError: what kept it from starting, as `run_stack` raises it.
@@ -51,11 +56,11 @@ def start_detached(
     report = home / "run" / f"start-{uuid.uuid4().hex}.json"
     inherited = {name: value for name, value in os.environ.items() if name != "HOLDFAST_READY_FILE"}
     paths = {"home": home, "agents": settings.agents.absolute()}
-    environment = {**inherited, **settings_environment(settings.model_copy(update=paths))}
+    variables = {**inherited, **(environment or {}), **settings_environment(settings.model_copy(update=paths))}
     # The command forks and leaves at once, so that the server is nobody's child and never a zombie of ours.
     launched = subprocess.run(
         [*(command or (sys.executable, "-m", "holdfast.server")), "--report", str(report), "--log", str(log)],
-        env=environment,
+        env=variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

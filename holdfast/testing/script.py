@@ -13,8 +13,9 @@
             call: [{look: {page: "{{n}}"}}, {look: {page: "x"}}]
           - say: "The tool said: {{last_tool}}"
 
-A reply is chosen by the request alone: by how many assistant messages follow its last user message. So a request that
-is sent again gets the same reply, whatever was killed in between. Only faults count: each comes `times` times (1) for
+A reply is chosen by the request alone: by how many assistant messages follow its last user message, or with
+`since: TEXT` the user message that is this text. So a request that is sent again gets the same reply, whatever was
+killed in between. Only faults count: each comes `times` times (1) for
 one and the same request, then the next fault, then the reply.
 
 A fault is one or more of: `status` with `retry_after` (seconds, or any text) and `message`; `cut_after` so many chunks,
@@ -136,12 +137,31 @@ class Conversation(_Part):
     """The replies to one kind of message."""
 
     when: When = When()
+    since: str | None = Field(None, description="takes what follows this very message of a user, and counts from there")
     replies: list[Reply] = Field(min_length=1)
+
+    @field_validator("since")
+    @classmethod
+    def _bare(cls, value: str | None) -> str | None:
+        return value.strip() if value is not None else None
 
     @field_validator("when", mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
         return {"user": str(value)} if isinstance(value, (str, int, float)) else value
+
+    def done(self, request: Json) -> int | None:
+        """Return how many of its replies the request has had; None if it is not for this conversation."""
+        messages = request.get("messages") or []
+        users = [
+            at
+            for at, message in enumerate(messages)
+            if message.get("role") == "user" and self.since in (None, _text(message).strip())
+        ]
+        if not self.when.matches(request) or (self.since is not None and not users):
+            return None
+        after = messages[users[-1] + 1 if users else 0 :]
+        return sum(1 for message in after if message.get("role") == "assistant")
 
 
 class Turn(BaseModel):
@@ -218,12 +238,11 @@ class Script(_Part):
 
     def choose(self, request: Json) -> Turn | str:
         """Return the reply to a request, or the reason why the script has none."""
-        messages = request.get("messages") or []
-        after = next((i for i in reversed(range(len(messages))) if messages[i].get("role") == "user"), -1)
-        done = sum(1 for message in messages[after + 1 :] if message.get("role") == "assistant")
         for number, conversation in enumerate(self.conversations):
-            if conversation.when.matches(request):
+            done = conversation.done(request)
+            if done is not None:
                 return self._turn(number, conversation, done)
+        messages = request.get("messages") or []
         return f"no conversation of the script takes the message {_last(messages, 'user')[:200]!r}"
 
     @staticmethod

@@ -22,6 +22,7 @@ _AGAIN: dict[type[HoldfastError], str] = {
     errors.StackBusy: "no",
     errors.StackNotRunning: "no",
     errors.RunEnded: "no: send a new message",
+    errors.RunWaits: "no: it goes on when somebody decides",
     errors.OutputInvalid: "no: the model has had its `corrections`",
     errors.StorageError: "by Temporal, until it is back",
     errors.EffectError: "no: it waits for a person, unless the tool is `pure`",

@@ -164,6 +164,10 @@ SHAPES: dict[str, list[Shape]] = {
             },
         )
     ],
+    "export": [
+        Shape("without `--out`: a recording", {"format": "integer", "holdfast": "string", "runs": "list of runs"}),
+        Shape("with `--out`", {**_RUN, "file": "string", "bytes": "integer", "histories": "integer"}),
+    ],
     "doctor": [
         Shape("", {"ok": "boolean", "checks": f"list of {{{', '.join(field.name for field in fields(Check))}}}"})
     ],

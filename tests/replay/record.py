@@ -15,6 +15,7 @@ from typing import Any
 from temporalio.client import Client, WorkflowHistory
 
 import holdfast
+from holdfast.testing.recording import clean_history
 from tests import histories
 from tests.kit import World
 from tests.replay.everyday import EVERYDAY, EVERYDAY_AGENTS
@@ -23,22 +24,7 @@ from tests.replay.scenarios import AGENTS, SCENARIOS, Model, Stage
 from tests.standalone import servers, world
 
 FOLDER = Path(__file__).with_name("histories")
-IDENTITY = "recorder"
 ALL = {**SCENARIOS, **FAMILY, **EVERYDAY}
-
-
-def clean(value: Any) -> Any:  # Any: JSON
-    """Return a history's JSON without identities and stack traces, and with sticky queues named alike."""
-    if isinstance(value, list):
-        return [clean(part) for part in value]
-    if not isinstance(value, dict):
-        return value
-    kept = {name: clean(part) for name, part in value.items() if name != "stackTrace"}
-    if "identity" in kept:
-        kept["identity"] = IDENTITY
-    if kept.get("kind") == "TASK_QUEUE_KIND_STICKY":
-        kept["name"] = f"{IDENTITY}-sticky"
-    return kept
 
 
 def write(name: str, chain: list[WorkflowHistory]) -> None:
@@ -46,7 +32,7 @@ def write(name: str, chain: list[WorkflowHistory]) -> None:
     for number, history in enumerate(chain, 1):
         part = f"-part{number}" if len(chain) > 1 else ""
         path = FOLDER / f"{name}-{holdfast.__version__}{part}.json"
-        lines = [json.dumps(event, separators=(",", ":")) for event in clean(history.to_json_dict())["events"]]
+        lines = [json.dumps(event, separators=(",", ":")) for event in clean_history(history.to_json_dict())["events"]]
         path.write_text('{"events":[\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
         sys.stdout.write(f"{path.name}: {len(history.events)} events, {path.stat().st_size:,} bytes\n")
 

@@ -102,7 +102,7 @@ def test_a_new_project_loads_and_its_tests_pass(empty_folder: Path, capsys: pyte
     effects = {tool.effect for tool in load_agents(project / "agents.py")["support"].definition.tools}
     assert effects == {"pure", "keyed", "once"}
     for command in (
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_agents.py"],
         [sys.executable, "-m", "ruff", "check", "--isolated", "."],
         [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "120", "--check", "."],
     ):

@@ -69,3 +69,22 @@ def test_calls_are_read_in_each_spelling() -> None:
     assert replies[0].call == [("a", {"x": 1}), ("b", {})]
     assert [name for name, _ in replies[1].call] == ["a", "a"]
     assert replies[2].call == [("a", '{"x": ')]
+
+
+def test_replies_may_be_counted_from_one_message_on() -> None:
+    """With `since`, a later message of a user, such as a correction, does not begin anew."""
+    script = Script.parse(
+        "conversations:\n  - since: |\n      do it\n    replies: [{say: one}, {say: two}, {say: three}]\n"
+        "  - replies: [{say: rest}]\n"
+    )
+
+    def said(*messages: str) -> str | None:
+        roles = {"u": "user", "a": "assistant"}
+        turn = script.choose({"messages": [{"role": roles[m[0]], "content": m[2:]} for m in messages]})
+        return turn.reply.say if isinstance(turn, Turn) else turn
+
+    assert said("u:do it") == "one"
+    assert said("u:before", "a:x", "u:do it", "a:one", "u:mend it", "a:two", "u:again") == "three"
+    assert said("u:do it", "a:x", "u:do it", "a:one") == "two", "the same message again is another run"
+    assert said("u:please do it") == "rest", "it is the whole message, not a part of it"
+    assert "has 3 replies" in str(said("u:do it", "a:1", "a:2", "a:3"))

@@ -33,7 +33,6 @@ RANKS = {
     "plugins": 1,
     "typed": 1,
     "agent": 1,
-    "testing": 1,
     "activities": 2,
     "workflows": 2,
     "search_attributes": 0,
@@ -52,6 +51,8 @@ RANKS = {
     "worker": 4,
     "api": 4,
     "cli": 4,
+    "testing": 4,
+    "pytest_plugin": 5,
 }
 WORKFLOWS_MAY_IMPORT = {"contracts", "errors", "ids", "workflows"}
 WORKFLOWS_ARE_IMPORTED_BY = {"workflows", "runtime"}

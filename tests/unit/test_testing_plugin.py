@@ -1,0 +1,110 @@
+"""The pytest plugin: it costs nothing where it is not used, and says what is wrong where it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast.settings import load_settings
+from holdfast.testing.skipping import NoTestServer, find_test_server
+
+QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:asyncio")
+
+
+def run(folder: Path, test: str, *options: str) -> str:
+    """Run pytest on one file in a new project and return all it said."""
+    (folder / "test_it.py").write_text(test)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *QUIET, *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.stdout + done.stderr
+
+
+def test_it_loads_nothing_until_it_is_used(tmp_path: Path) -> None:
+    """A run of other tests imports of Holdfast the plugin alone, and none of its libraries."""
+    said = run(
+        tmp_path,
+        "import sys\n\ndef test_it():\n"
+        "    ours = sorted(name for name in sys.modules if name.startswith('holdfast'))\n"
+        "    assert ours == ['holdfast', 'holdfast.pytest_plugin']\n"
+        "    assert not {'pydantic', 'temporalio', 'asyncpg', 'aiohttp', 'psutil'} & set(sys.modules)\n",
+        "-W",
+        "error",
+    )
+    assert "1 passed" in said, said
+
+
+def test_a_fixture_of_the_same_name_goes_first(tmp_path: Path) -> None:
+    """Projects that have a `stack` of their own keep it."""
+    test = (
+        "import pytest\n\n@pytest.fixture\ndef stack():\n    return 7\n\ndef test_it(stack):\n    assert stack == 7\n"
+    )
+    assert "1 passed" in run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ("'x'", "takes names, not ('x',)"),
+        ("model='mine'", "holdfast model is 'mine': write 'scripted' or 'own'"),
+        ("database_url='postgresql://x'", "a test's stack is its own: database_url cannot be set"),
+        ("workers='many'", "HOLDFAST_WORKERS='many'"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path: Path, mark: str, said: str) -> None:
+    """Nothing is started for a marker that cannot be meant."""
+    test = f"import pytest\n\n@pytest.mark.holdfast({mark})\ndef test_it(run_agent):\n    pass\n"
+    assert said in run(tmp_path, test)
+
+
+def test_settings_in_the_configuration_are_lines(tmp_path: Path) -> None:
+    """A line without = is refused."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nholdfast_settings =\n    workers\n")
+    assert "write name = value" in run(tmp_path, "def test_it(stack):\n    pass\n")
+
+
+def test_without_a_test_server_the_test_is_skipped(tmp_path: Path) -> None:
+    """The reason names what was looked for."""
+    test = "import pytest\n\n@pytest.mark.holdfast(time_skipping=True)\ndef test_it(stack):\n    pass\n"
+    said = run(tmp_path, test, "-rs", "-o", "holdfast_test_server=/not/there")
+    assert "time cannot be skipped here: holdfast_test_server names /not/there" in said
+
+
+def test_how_a_test_server_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A program by name, else on PATH, else Java with the jars that Maven got once; else it says what would help."""
+    here: dict[str, str] = {}
+    monkeypatch.setattr("holdfast.testing.skipping.shutil.which", here.get)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(NoTestServer, match="no java"):
+        find_test_server()
+    here["java"] = "/bin/java"
+    with pytest.raises(NoTestServer, match="no mvn to get io"):
+        find_test_server()
+    here["mvn"] = "/bin/false"
+    with pytest.raises(NoTestServer, match="mvn could not get"):
+        find_test_server()
+    jars = tmp_path / "holdfast" / "test-server" / "1.32.0"
+    assert not list(jars.parent.iterdir()), "a failed try leaves nothing"
+    jars.mkdir(parents=True)
+    assert find_test_server() == ["/bin/java", "-cp", f"{jars}/*", "io.temporal.testserver.TestServer"]
+    here["temporal-test-server"] = "/bin/server"
+    assert find_test_server() == ["/bin/server"]
+
+
+def test_an_empty_variable_takes_an_address_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a test's stack is not led to the servers that `.env` or `holdfast.toml` names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("TEMPORAL_ADDRESS=prod:7233\nHOLDFAST_DATABASE_URL=postgresql://prod/db\n")
+    (tmp_path / "holdfast.toml").write_text('qdrant_url = "http://prod"\napi_base = "http://prod"\n')
+    for name in ("TEMPORAL_ADDRESS", "DATABASE_URL", "QDRANT_URL", "API_BASE"):
+        monkeypatch.setenv(f"HOLDFAST_{name}", "")
+    settings = load_settings()
+    assert {settings.temporal_address, settings.database_url, settings.qdrant_url, settings.api_base} == {None}
