@@ -27,6 +27,7 @@ __all__ = ["BOOK"]
 
 BOOK = Path(__file__).with_name("samples") / "books.json"
 
+_LEFT_OUT = ("fan", "queue", "shaky", "twice", "refuse", "spend", "vetted", "office", "halt", "approval")
 _PLAN = Plan(
     "book",
     (Kill(),),
@@ -35,7 +36,11 @@ _PLAN = Plan(
     at_once=9,
     lanes=1,
     gap=(0.5, 1.5),
-    subject=[kind for kind in KINDS if kind.name not in ("fan", "queue", "shaky", "twice", "refuse", "spend")],
+    subject=[
+        kind
+        for kind in KINDS
+        if kind.name not in ("fan", "queue", "shaky", "twice", "refuse", "spend", "clan", "vetted", "office")
+    ],
 )
 # What the books must have, or there is nothing to doctor.
 _NEEDED = (
@@ -48,9 +53,15 @@ _NEEDED = (
     "questions by AskWorkflow",
     "results stored whole and passed on in part",
     "runs over budget",
+    "of these below another one that was asked",
+    "of these that gave no answer",
+    "conversations handed over",
+    "questions by a schedule",
+    "times that a schedule skipped",
+    "calls refused because their MCP tool was suspended",
 )
 _KEPT = ("activityTaskScheduledEventAttributes", "activityTaskCompletedEventAttributes")
-_STEPS = ("tool_step", "model_step")
+_STEPS = ("tool_step", "model_step", "prepare_child", "child_result", "hand_off")
 
 
 async def _main(seed: int) -> int:
@@ -78,6 +89,7 @@ async def _play(given: Ground, seed: int) -> Books:
         world = await given.make(AGENTS.read_text(encoding="utf-8"), api_base=models.base_url, roll_after_events=50)
         async with Stage(given, world, models) as stage:
             await Drive(stage, _PLAN, seed).run()
+            await stage.dismiss()
             await stage.close_books()
             url = world.settings.database_url or ""
             return await asyncio.to_thread(read, stage.recorder, url, stage.histories)
