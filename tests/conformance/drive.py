@@ -50,10 +50,11 @@ class Plan:
     lanes: int = 2  # faults at the same time
     gap: tuple[float, float] = (0.5, 4.0)  # between two faults of a lane
     patience: float = 150.0  # for the last run to end
+    every_kind: bool = False  # of conversation, once at least
     subject: Sequence[Kind] = KINDS
 
 
-SMOKE = Plan("smoke", faults.SMOKE, faults=38, calls=190, at_once=9, gap=(0.5, 3.0))
+SMOKE = Plan("smoke", faults.SMOKE, faults=38, calls=190, at_once=9, gap=(0.5, 3.0), every_kind=True)
 # PostgreSQL away and nothing else: what a worker knows of its calls it keeps until it can say so.
 OUTAGE = Plan(
     "outage",
@@ -158,7 +159,8 @@ class Drive:
 
     async def _feed(self) -> None:
         """Have one conversation after the other, until the faults are done and there were enough calls."""
-        while not self._struck.is_set() or self.calls < self._plan.calls or self._begun < len(self._plan.subject):
+        least = len(self._plan.subject) if self._plan.every_kind else 0
+        while not self._struck.is_set() or self.calls < self._plan.calls or self._begun < least:
             thread = next(self._threads)
             self._begun += 1
             self.calls += thread.guarded
