@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import structlog
 
 from holdfast.errors import StorageError
-from holdfast.memory import ledger
+from holdfast.memory import ledger, model_leases
 from holdfast.memory.database import UNAVAILABLE, OwnConnection, connect
 from holdfast.settings import Settings
 
@@ -28,6 +28,7 @@ class Leases:
     def __init__(self) -> None:
         """Hold nothing yet."""
         self._held: dict[str, int] = {}
+        self._models: dict[str, str] = {}
         self._conn: OwnConnection | None = None
 
     @contextmanager
@@ -40,6 +41,16 @@ class Leases:
             if self._held.get(key) == fence:  # else another attempt of this worker has taken it over
                 del self._held[key]
 
+    @contextmanager
+    def hold_model(self, key: str, owner: str) -> Iterator[None]:
+        """Keep the lease of this model call for as long as the block runs."""
+        self._models[key] = owner
+        try:
+            yield
+        finally:
+            if self._models.get(key) == owner:
+                del self._models[key]
+
     async def serve(self, settings: Settings, name: str) -> None:
         """Renew with each beat until cancelled. A claim that is no longer ours is renewed in vain, and nothing else."""
         lease = settings.scaled(settings.lease)
@@ -48,10 +59,10 @@ class Leases:
                 try:
                     await self._renew(settings, name, lease)
                 except (*UNAVAILABLE, StorageError) as exc:
-                    log.info("leases were not renewed", calls=len(self._held), error=repr(exc))
+                    log.info("leases were not renewed", calls=len(self._held) + len(self._models), error=repr(exc))
                     self._drop()
                 except Exception:  # such as a server that is read-only while another takes its place: tried again
-                    log.exception("leases were not renewed", calls=len(self._held))
+                    log.exception("leases were not renewed", calls=len(self._held) + len(self._models))
                     self._drop()
                 await asyncio.sleep(settings.scaled(settings.beat))
         finally:
@@ -63,6 +74,8 @@ class Leases:
                 self._conn = await connect(settings.database_url or "", name=name)
             if self._held:
                 await ledger.renew(self._conn, self._held, lease)
+            if self._models:
+                await model_leases.renew(self._conn, self._models, lease)
 
     def _drop(self) -> None:
         if self._conn is not None:

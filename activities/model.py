@@ -13,6 +13,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from holdfast import llm
+from holdfast.activities.alone import alone
 from holdfast.activities.answers import CORRECTION, check_model, correction, gave_up, problem_of
 from holdfast.activities.attempts import only_believed_lost, watch
 from holdfast.activities.deltas import DeltaWriter
@@ -54,7 +55,7 @@ class ModelActivities:
         """Return what the model decided, in ids and counts.
 
         On a starved machine Temporal may give an attempt up that is well: what it has asked for is paid, so it goes on,
-        and the next attempt, if it comes to this worker, waits for the same reply.
+        and the next attempt waits for the same reply, on this worker or on another.
         """
         at = here()
         step = Step(
@@ -68,7 +69,7 @@ class ModelActivities:
         )
         work = self._under_way.get(step.key)
         if work is None:
-            work = self._under_way[step.key] = asyncio.create_task(self._take(at, inp, step))
+            work = self._under_way[step.key] = asyncio.create_task(self._alone(at, inp, step))
             work.add_done_callback(lambda _: self._under_way.pop(step.key))
         try:
             return await asyncio.shield(work)
@@ -89,6 +90,10 @@ class ModelActivities:
         await asyncio.wait([work])
         if not work.cancelled() and work.exception() is not None:
             log.info("a model call that Temporal gave up has failed", error=repr(work.exception()))
+
+    async def _alone(self, at: Here, inp: ModelStep, step: Step) -> ModelReply:
+        async with alone(self._deps, step.key, at.owner):
+            return await self._take(at, inp, step)
 
     async def _take(self, at: Here, inp: ModelStep, step: Step) -> ModelReply:
         """Return the recorded reply, or have one and record it."""

@@ -13,7 +13,7 @@ from temporalio.service import RPCError
 from holdfast.activities.endings import ended_by_a_person, status_of, stop_begun, stop_orphans, tell_parents
 from holdfast.contracts import AGENT_WORKFLOW, ThreadStart
 from holdfast.ids import workflow_id_for
-from holdfast.memory import events, ledger, runs, threads
+from holdfast.memory import events, ledger, model_leases, runs, threads
 from holdfast.memory.database import UNAVAILABLE, Connection, Pool
 from holdfast.settings import Settings
 
@@ -52,6 +52,7 @@ class Sweeper:
             async with self._pool.acquire() as conn:
                 await self._calls(conn)
                 await events.sweep_deltas(conn)
+                await model_leases.sweep(conn)
                 await self._threads(conn)
                 await stop_orphans(self._client, conn)
 

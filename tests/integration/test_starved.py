@@ -55,19 +55,33 @@ async def order(ctx: ToolContext) -> str:
 
 one = Agent(name="one", model="openai/test", tools=[pay, order])
 '''
-SCRIPT: dict[str, Any] = {
-    "conversations": [
-        {"when": tool, "replies": [{"call": {tool: {}}}, {"say": "{{last_tool}}"}]} for tool in ("pay", "order")
-    ]
-}
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-class Cut:
-    """A world whose one worker can be cut off from Temporal."""
+class Model:
+    """Calls the tool it is asked for; asked for none, it counts and answers when it may."""
 
-    def __init__(self, world: World, temporal: FaultProxy) -> None:
-        self.world, self.temporal = world, temporal
+    def __init__(self) -> None:
+        self.asked = 0
+        self.may = asyncio.Event()
+
+    async def reply(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the reply to one request."""
+        last = body["messages"][-1]
+        if last["role"] == "tool":
+            return {"say": last["content"]}
+        if last["content"] in ("pay", "order"):
+            return {"call": {last["content"]: {}}}
+        self.asked += 1
+        await self.may.wait()
+        return {"say": "at last"}
+
+
+class Cut:
+    """A world whose one worker can be cut off from Temporal, and whose model is as slow as the test says."""
+
+    def __init__(self, world: World, temporal: FaultProxy, model: Model) -> None:
+        self.world, self.temporal, self.model = world, temporal, model
 
     async def call(self, tool: str) -> RunHandle:
         """Return a run whose call is under way."""
@@ -87,17 +101,36 @@ class Cut:
         await until(lambda: log.read_text().count("the call goes on") > before, "the worker hears of it")
         return run
 
+    async def ask(self) -> RunHandle:
+        """Return a run whose model call is under way."""
+        self.model.asked = 0
+        self.model.may.clear()
+        run = await (await self.world.client()).start("one", "think")
+        await until(lambda: self.model.asked, "the model is asked")
+        return run
+
+    async def nothing_held(self) -> bool:
+        """Whether no lease of a model call is left."""
+        return not await self.world.rows("select key from model_leases")
+
     async def start(self) -> None:
         """Start the worker."""
         await self.world.worker(HOLDFAST_TEMPORAL_ADDRESS=self.temporal.address)
 
-    async def until_given_up(self, run: RunHandle, attempt: int = 2) -> None:
-        """Wait until Temporal has handed the call's step to another attempt."""
+    async def until_given_up(self, run: RunHandle, *, beating: bool = False) -> None:
+        """Wait until Temporal has handed the call's step to another attempt, if *beating* until that works."""
         handle = (await histories.connect(self.world.settings)).get_workflow_handle(run.workflow_id)
 
         async def again() -> bool:
             pending = (await handle.describe()).raw_description.pending_activities
-            return any(activity.attempt >= attempt for activity in pending)
+            return any(
+                activity.attempt >= 2
+                and (
+                    not beating
+                    or activity.last_heartbeat_time.ToNanoseconds() > activity.last_started_time.ToNanoseconds() > 0
+                )
+                for activity in pending
+            )
 
         await until(again, "Temporal takes the worker for lost")
 
@@ -109,11 +142,12 @@ class Cut:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cut(make_shared_world: MakeWorld) -> AsyncIterator[Cut]:
     """Start one worker behind a proxy to Temporal."""
-    async with ModelServer(SCRIPT) as models:
+    model = Model()
+    async with ModelServer(reply=model.reply) as models:
         world = await make_shared_world(AGENTS, api_base=models.base_url)
         temporal = FaultProxy(f"tcp://{world.settings.temporal_address}")
         await temporal.open()
-        given = Cut(world, temporal)
+        given = Cut(world, temporal, model)
         await given.start()
         yield given
         await temporal.shut()
@@ -149,6 +183,32 @@ async def test_a_stop_reaches_a_call_that_goes_on(cut: Cut) -> None:
     run = await cut.lost()
     await run.stop(reason="enough")
     await until(lambda: cut.cut_off(run), "the tool is cut off")
+
+
+async def test_a_reply_under_way_is_not_bought_by_another_worker(cut: Cut) -> None:
+    """Temporal has given the attempt up and asks a second worker: that one waits for the first one's reply."""
+    run = await cut.ask()
+    second = await cut.world.worker()
+    await cut.temporal.shut()
+    await cut.until_given_up(run, beating=True)
+    assert cut.model.asked == 1
+    cut.model.may.set()
+    assert (await run.result(timeout=PATIENCE)).output == "at last"
+    await cut.temporal.open()
+    assert cut.model.asked == 1
+    await until(cut.nothing_held, "no lease stays behind")
+    await second.end()
+    cut.world.processes.remove(second)
+
+
+async def test_a_reply_of_a_lost_worker_is_asked_for_again(cut: Cut) -> None:
+    """A lease that nobody renews runs out: the next worker makes the call."""
+    run = await cut.ask()
+    cut.world.processes[-1].kill()
+    cut.model.may.set()
+    await cut.start()
+    assert (await run.result(timeout=PATIENCE)).output == "at last"
+    assert cut.model.asked == 2
 
 
 async def test_a_worker_that_is_told_to_go_lets_such_a_call_finish(cut: Cut) -> None:
