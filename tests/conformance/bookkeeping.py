@@ -27,7 +27,11 @@ __all__ = ["BOOK"]
 
 BOOK = Path(__file__).with_name("samples") / "books.json"
 
-_LEFT_OUT = ("fan", "queue", "shaky", "twice", "refuse", "spend", "vetted", "office", "halt", "approval")
+# Kinds that have nothing to doctor which others have not.
+_LEFT_OUT = (
+    *("fan", "queue", "shaky", "twice", "refuse", "spend", "approval"),
+    *("clan", "vetted", "halt", "office"),
+)
 _PLAN = Plan(
     "book",
     (Kill(),),
@@ -36,11 +40,8 @@ _PLAN = Plan(
     at_once=9,
     lanes=1,
     gap=(0.5, 1.5),
-    subject=[
-        kind
-        for kind in KINDS
-        if kind.name not in ("fan", "queue", "shaky", "twice", "refuse", "spend", "clan", "vetted", "office")
-    ],
+    every_kind=True,
+    subject=[kind for kind in KINDS if kind.name not in _LEFT_OUT],
 )
 # What the books must have, or there is nothing to doctor.
 _NEEDED = (
