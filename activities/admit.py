@@ -13,7 +13,7 @@ from temporalio.service import RPCError
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.endings import ended_by_a_person, stop_begun
 from holdfast.contracts import OPEN_STATES, Activity, Admit, Admitted, ChildStart, Limits, Message, Run
-from holdfast.ids import child_thread, run_id_for
+from holdfast.ids import child_thread, effect_key, run_id_for
 from holdfast.memory import decisions, events, family, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.threads import ThreadRow
@@ -106,6 +106,9 @@ class AdmitActivities:
                 out.ended.append(run.model_copy(update={"notify": message.notify}))
             return
         text, why = await self._text(conn, at, message)
+        if thread.agent not in (None, message.agent) and await family.handed_over(conn, thread.id, message.agent):
+            # Sent before the conversation moved, or by a Schedule that cannot know: it goes to whose it is now.
+            message = message.model_copy(update={"agent": thread.agent})
         found = await runs.agent(conn, message.agent)
         if found is None:
             names = ", ".join(sorted(await runs.known_agents(conn))) or "none; is a worker up?"
@@ -117,19 +120,9 @@ class AdmitActivities:
         if asked is not None and asked.why is not None:
             why, asked = why or asked.why, None
         parent, parent_step = (asked.parent, asked.child.step_no) if asked is not None else (None, None)
+        about: dict[str, Any] = {"text": text, "parent": parent, "parent_step": parent_step}
         if why is not None:
-            await runs.insert(
-                conn,
-                thread.id,
-                run_id,
-                message,
-                text=text,
-                order=None,
-                definition=None,
-                refused=why,
-                parent=parent,
-                parent_step=parent_step,
-            )
+            await runs.insert(conn, thread.id, run_id, message, order=None, definition=None, refused=why, **about)
             out.ended.append(
                 Run(run_id=run_id, message_id=message.message_id, agent=message.agent, notify=message.notify)
             )
@@ -138,19 +131,8 @@ class AdmitActivities:
         if thread.agent is None:
             await threads.own(conn, thread, message.agent)
         digest = found[0] if found else None
-        order = await threads.take_order(conn, thread.id)
-        await runs.insert(
-            conn,
-            thread.id,
-            run_id,
-            message,
-            text=text,
-            order=order,
-            definition=digest,
-            budget=found[1].budget if found else None,
-            parent=parent,
-            parent_step=parent_step,
-        )
+        order, budget = await threads.take_order(conn, thread.id), found[1].budget if found else None
+        await runs.insert(conn, thread.id, run_id, message, order=order, definition=digest, budget=budget, **about)
         stored = await runs.of_message(conn, run_id)
         if stored is not None:
             out.runs.append(stored[0])
@@ -212,8 +194,15 @@ async def _who_asks(conn: Connection, at: Here, child: ChildStart) -> _Asked:
     parent = await runs.by_id(conn, child.parent)
     if parent is None or parent["tenant"] != at.tenant:
         return _Asked(child, why=f"run {child.parent}, which is said to ask, is not known here")
-    fits = child.message.message_id == child.scope and at.thread == child_thread(child.message.agent, child.scope)
-    return _Asked(child, parent, None if fits else f"thread {at.thread} is not the one on which that step asks")
+    agent = child.message.agent
+    definition = await runs.definition(conn, parent["definition"] or "")
+    tools = [tool.name for tool in definition.tools if tool.agent == agent] if definition is not None else []
+    keys = [effect_key(parent["scope"] or "", 0, child.step_no, tool) for tool in tools]
+    if child.scope not in keys or child.message.message_id != child.scope:
+        return _Asked(child, why=f"step {child.step_no} of run {child.parent} does not ask {agent} this")
+    if at.thread != child_thread(agent, child.scope):
+        return _Asked(child, why=f"thread {at.thread} is not the one on which that step asks")
+    return _Asked(child, parent)
 
 
 def _anew(run: Run) -> Run:

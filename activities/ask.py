@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from datetime import timedelta
+import uuid
 from typing import Any
 
 from temporalio import activity
-from temporalio.client import WithStartWorkflowOperation, WorkflowUpdateFailedError
-from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
 from holdfast.activities.deps import Deps
 from holdfast.contracts import (
-    AGENT_WORKFLOW,
     Accepted,
     Activity,
     AgentDefinition,
@@ -22,15 +19,17 @@ from holdfast.contracts import (
     ReadAnswer,
     RunState,
     SendMessage,
-    ThreadStart,
 )
 from holdfast.errors import InvalidInput
 from holdfast.ids import occurrence_thread, workflow_id_for
 from holdfast.memory import runs, threads
+from holdfast.sending import CLOSED_UNDER_US, refused_as, update_with_start
 from holdfast.template import fill
-from holdfast.typed import NotOneJson, answer_value
+from holdfast.typed.answers import read_output
 
 __all__ = ["AskActivities"]
+
+_PASSES = ("ThreadFull", CLOSED_UNDER_US)  # refusals that a later try does not meet
 
 
 class AskActivities:
@@ -64,23 +63,21 @@ class AskActivities:
         if message.text_ref is not None:
             async with self._deps.pool.acquire() as conn:
                 await threads.put_blob(conn, tenant, text.encode(), blob_id=message.text_ref)
-        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
-            AGENT_WORKFLOW,
-            ThreadStart(),
-            id=workflow_id_for(tenant, thread),
-            task_queue=settings.task_queue,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            task_timeout=timedelta(seconds=settings.scaled(settings.task_timeout)),
-        )
-        # The SDK leaves its error in a future as well; unless someone looks at it, asyncio prints a traceback later.
-        heard = asyncio.ensure_future(start.workflow_handle())
-        heard.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            accepted = await self._deps.client.execute_update_with_start_workflow(
-                "message", message, start_workflow_operation=start, result_type=Accepted
+            accepted = await update_with_start(
+                self._deps.client,
+                settings,
+                workflow_id_for(tenant, thread),
+                "message",
+                message,
+                update_id=f"message-{uuid.uuid4().hex}",
+                result_type=Accepted,
             )
         except WorkflowUpdateFailedError as exc:
-            raise ApplicationError(str(exc.cause), type="InvalidInput", non_retryable=True) from exc
+            kind = refused_as(exc)
+            raise ApplicationError(
+                str(exc.cause), type=kind or "InvalidInput", non_retryable=kind not in _PASSES
+            ) from exc
         return AskResult(run_id=accepted.run_id, thread=thread, state=RunState.QUEUED)
 
     @activity.defn(name=Activity.READ_ANSWER)
@@ -122,12 +119,8 @@ def _occurrence(inp: SendMessage, tenant: str) -> tuple[str, str, str | None]:
 
 def _output(definition: AgentDefinition | None, answer: str | None) -> Any:
     """Return the answer as JSON, where the agent gives typed ones."""
-    if definition is None or definition.output is None or answer is None:
-        return None
-    try:
-        return answer_value(definition.output, answer)
-    except NotOneJson:  # it was checked when it was given: never, but an asker must not wait for ever
-        return None
+    typed = definition is not None and definition.output is not None and answer is not None
+    return read_output(definition, answer or "") if typed else None
 
 
 def _as_thread(workflow_id: str) -> str:

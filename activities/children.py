@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from temporalio import activity
 from temporalio.client import WorkflowExecutionStatus
 
-from holdfast.activities.deps import Deps, Here, here
+from holdfast.activities.calls import arguments_of, step_of
+from holdfast.activities.deps import Deps, here
 from holdfast.activities.endings import status_of
 from holdfast.activities.outcome import Outcome, commit_outcome, fill, recorded_outcome
 from holdfast.contracts import (
@@ -22,12 +22,12 @@ from holdfast.contracts import (
     HandOff,
     Owner,
     ToolDefinition,
-    ToolStep,
 )
 from holdfast.errors import ToolArgumentsInvalid
-from holdfast.ids import canonical_json, effect_key, storable, workflow_id_for
-from holdfast.memory import decisions, events, family, ledger, runs, threads
-from holdfast.memory.ledger import Step
+from holdfast.ids import canonical_json, storable, workflow_id_for
+from holdfast.memory import events, family, ledger, runs, threads
+from holdfast.memory.database import Connection
+from holdfast.typed.answers import read_output
 
 __all__ = ["ChildActivities"]
 
@@ -43,7 +43,7 @@ class ChildActivities:
         """Return what to ask; or the outcome, if it is recorded, or nobody may be asked."""
         at = here()
         settings = self._deps.settings
-        step = _step(at, inp)
+        step = step_of(at, inp)
         definition = await self._deps.definition(inp.definition)
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
@@ -56,7 +56,7 @@ class ChildActivities:
             )
             return ChildReady(outcome=await commit_outcome(self._deps, at, inp, Outcome(text, status="error")))
         try:
-            text = _message(definition, inp.tool, await self._args(at, inp))
+            text = _message(definition, inp.tool, await arguments_of(self._deps, at, inp))
         except ToolArgumentsInvalid as exc:
             return ChildReady(outcome=await commit_outcome(self._deps, at, inp, Outcome(f"error: {exc}", "error")))
         size = len(text.encode())
@@ -70,34 +70,22 @@ class ChildActivities:
             await threads.put_blob(conn, at.tenant, text.encode(), blob_id=ref)
         return ChildReady(text_ref=ref)
 
-    async def _args(self, at: Here, inp: ToolStep) -> dict[str, Any]:
-        text = inp.args
-        if inp.edited or text is None:
-            async with self._deps.pool.acquire() as conn:
-                if inp.edited:
-                    text = await decisions.edited_args(conn, inp.run_id, inp.step_no)
-                else:
-                    text = await threads.call_arguments(conn, at.tenant, at.thread, inp.seq, inp.call_id)
-        if text is None:
-            raise ToolArgumentsInvalid(f"the arguments of call {inp.call_id} are not in the database")
-        args: dict[str, Any] = json.loads(text)
-        return args
-
     @activity.defn(name=Activity.CHILD_RESULT)
     async def child_result(self, inp: ChildStep) -> ChildOutcome:
         """Take the child's answer, or why there is none, into the parent's slot, ledger and record, all at once."""
         at = here()
-        step = _step(at, inp)
+        step = step_of(at, inp)
+        status = None
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
-            row = await runs.by_id(conn, inp.child)
-            answer = await runs.answer_text(conn, inp.child)
+            run, answer = await _stands(conn, inp.child)
         if done is not None:
             return ChildOutcome(status="ended", outcome=await recorded_outcome(self._deps, at, inp, step.key, done[0]))
-        if row is not None:
-            run = dict(row)
-        else:
+        if run is None:
             status = await status_of(self._deps.client, workflow_id_for(at.tenant, inp.thread))
+            async with self._deps.pool.acquire() as conn:  # it may have begun, and ended, between the two looks
+                run, answer = await _stands(conn, inp.child)
+        if run is None:
             if status is None or status == WorkflowExecutionStatus.RUNNING:
                 return ChildOutcome(status="lost" if status is None else "running")
             run = {"state": f"{status.name.lower()} in Temporal", "error": "it had not begun", "agent": inp.agent}
@@ -121,7 +109,7 @@ class ChildActivities:
     async def hand_off(self, inp: HandOff) -> HandedOff:
         """Move thread and run to another agent: owner, slot, ledger row and event in one transaction."""
         at = here()
-        step = _step(at, inp)
+        step = step_of(at, inp)
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
             found = await runs.agent(conn, inp.agent)
@@ -159,10 +147,16 @@ class ChildActivities:
         return out if first else await self.hand_off(inp)  # another attempt was first: its outcome is recorded
 
 
-def _step(at: Here, inp: ToolStep) -> Step:
-    scope = at.scope(inp)
-    key = effect_key(scope, inp.epoch, inp.step_no, inp.tool)
-    return Step(key, inp.run_id, scope, inp.step_no, inp.tool, "pure", inp.args_hash, inp.epoch)
+async def _stands(conn: Connection, run_id: str) -> tuple[dict[str, Any] | None, str | None]:
+    """Return a run's row, and its answer: of an agent that gives typed ones the JSON alone, without words around it."""
+    row = await runs.by_id(conn, run_id)
+    answer = await runs.answer_text(conn, run_id) if row is not None else None
+    if row is None or answer is None:
+        return None if row is None else dict(row), None
+    definition = await runs.definition(conn, row["definition"])
+    if definition is not None and definition.output is not None:
+        answer = canonical_json(read_output(definition, answer))
+    return dict(row), answer
 
 
 def _told(inp: ChildStep, run: dict[str, Any], answer: str | None) -> tuple[Outcome, dict[str, Any]]:

@@ -12,6 +12,7 @@ from holdfast.contracts import (
     OPEN_STATES,
     Activity,
     Asked,
+    Call,
     RecordDecision,
     Recorded,
     RequestApprovals,
@@ -50,9 +51,7 @@ class DecisionActivities:
             run = await runs.lock(conn, inp.run_id)  # before its approvals and events, as whoever ends a run does
             over = thread is None or run is None or run["state"] not in OPEN_STATES
             for call in inp.calls:
-                said = await self._said(
-                    conn, inp.run_id, call.step_no, call.call_id, call.args_hash, inp.definition, call.seq
-                )
+                said = await self._said(conn, inp, call)
                 key = effect_key(at.scope(inp), call.epoch, call.step_no, call.tool)
                 ended = await ledger.stored(conn, key) is not None
                 if said is not None and (ended or not over or not said.approve):  # an approval of an ended run is void
@@ -90,23 +89,22 @@ class DecisionActivities:
         return out
 
     async def _said(
-        self,
-        conn: Connection,
-        run_id: str,
-        step_no: int,
-        call_id: str,
-        bound: str,
-        policy: str,
-        seq: int,
-        *,
-        but: str = "",
+        self, conn: Connection, inp: RequestApprovals | RecordDecision, call: Call | RecordDecision, *, but: str = ""
     ) -> Said | None:
         """Return the decision, other than *but*, that a call has had: a Reset may have taken it from the history."""
-        row = await decisions.said(conn, run_id, step_no, call_id, args_hash=bound, policy=policy, seq=seq)
+        row = await decisions.said(
+            conn,
+            inp.run_id,
+            call.step_no,
+            call.call_id,
+            args_hash=call.args_hash,
+            policy=inp.definition,
+            seq=call.seq,
+        )
         if row is None or row["decision_id"] == but:
             return None
         edited = None if row["args"] is None else args_hash(json.loads(row["args"]))
-        return Said(step_no=step_no, approve=row["state"] == "approved", args_hash=edited, reason=row["reason"])
+        return Said(step_no=call.step_no, approve=row["state"] == "approved", args_hash=edited, reason=row["reason"])
 
     @activity.defn(name=Activity.RECORD_DECISION)
     async def record_decision(self, inp: RecordDecision) -> Recorded:
@@ -127,9 +125,7 @@ class DecisionActivities:
                 out = Recorded(accepted=False, why=f"the edited arguments do not fit: {exc}")
         async with self._deps.pool.acquire() as conn, conn.transaction():
             await runs.lock(conn, inp.run_id)
-            said = await self._said(
-                conn, inp.run_id, inp.step_no, inp.call_id, inp.args_hash, inp.definition, inp.seq, but=decision_id
-            )
+            said = await self._said(conn, inp, inp, but=decision_id)
             if said is not None:
                 word = "approved" if said.approve else "rejected"
                 out = Recorded(accepted=False, said=said, why=f"the call was {word} before: one decision stands")

@@ -21,9 +21,9 @@ from holdfast.errors import (
 )
 from holdfast.settings import Settings
 
-__all__ = ["BeatInterceptor"]
+__all__ = ["FINAL", "BeatInterceptor"]
 
-_FINAL = (ConfigurationError, InvalidInput, ModelRefused, StaleWriter)
+FINAL = (ConfigurationError, InvalidInput, ModelRefused, StaleWriter)  # what no other try can mend
 
 
 class BeatInterceptor(Interceptor):
@@ -74,6 +74,6 @@ def _as_temporal(exc: HoldfastError) -> ApplicationError:
     return ApplicationError(
         str(exc),
         type=type(exc).__name__,
-        non_retryable=isinstance(exc, _FINAL),
+        non_retryable=isinstance(exc, FINAL),
         next_retry_delay=timedelta(seconds=min(after, 3600)) if after is not None else None,
     )

@@ -248,7 +248,8 @@ class ModelActivities:
                 text=(reply.text or "")[:500],
                 calls=[
                     {"step": call.step_no, "call_id": call.call_id, "tool": call.tool, "args": asked.arguments[:200]}
-                    for (call, _), asked in zip(calls, reply.tool_calls, strict=True)
+                    | ({} if why is None else {"error": why.removeprefix("error: ")[:500]})  # it is not made
+                    for (call, why), asked in zip(calls, reply.tool_calls, strict=True)
                 ],
                 tokens_in=usage.input_tokens,
                 tokens_out=usage.output_tokens,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from holdfast.activities.calls import arguments_of, step_of
 from holdfast.activities.claims import TryAgain, settled_by, take
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
@@ -19,8 +19,7 @@ from holdfast.activities.stored import Stored
 from holdfast.agent import definition_hash
 from holdfast.contracts import Activity, ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import ToolArgumentsInvalid, ToolError, ToolResultInvalid
-from holdfast.ids import effect_key
-from holdfast.memory import decisions, ledger, runs, threads
+from holdfast.memory import ledger, runs
 from holdfast.memory.ledger import Step
 from holdfast.tools.context import ToolContext
 from holdfast.tools.tool import AnyTool
@@ -42,16 +41,7 @@ class ToolActivities:
     async def tool_step(self, inp: ToolStep) -> ToolOutcome:
         """Return what became of the call."""
         at = here()
-        step = Step(
-            key=effect_key(at.scope(inp), inp.epoch, inp.step_no, inp.tool),
-            run_id=inp.run_id,
-            scope=at.scope(inp),
-            step_no=inp.step_no,
-            tool=inp.tool,
-            effect=inp.effect,
-            args_hash=inp.args_hash,
-            epoch=inp.epoch,
-        )
+        step = step_of(at, inp)
         if inp.rejected is not None:
             text = f"rejected: a person did not allow this call. Reason: {inp.rejected}"
             return await commit_outcome(self._deps, at, inp, Outcome(text, status="error"))
@@ -62,7 +52,7 @@ class ToolActivities:
             await self._leave_to_newer_code(at, definition.name, inp)
             return await self._gone(at, inp, step, f"error: the tool {inp.tool} is no longer there. Go on without it.")
         try:
-            args = tool.validate(await self._args(at, inp))
+            args = tool.validate(await arguments_of(self._deps, at, inp))
         except ToolArgumentsInvalid as exc:  # the tool's code changed since the call was accepted
             await self._leave_to_newer_code(at, definition.name, inp)
             return await self._gone(at, inp, step, f"error: {exc}")
@@ -82,21 +72,6 @@ class ToolActivities:
         if inp.effect == "pure":
             return await self._pure(at, inp, step, declared, tool, args, ctx)
         return await EffectCall(self._deps, at, inp, step, declared, tool, args, ctx).run()
-
-    async def _args(self, at: Here, inp: ToolStep) -> dict[str, Any]:
-        """Return the arguments: a person's, the ones sent along, or those in the model's own message."""
-        if not inp.edited and inp.args is not None:
-            args: dict[str, Any] = json.loads(inp.args)
-            return args
-        async with self._deps.pool.acquire() as conn:
-            if inp.edited:
-                text = await decisions.edited_args(conn, inp.run_id, inp.step_no)
-            else:
-                text = await threads.call_arguments(conn, at.tenant, at.thread, inp.seq, inp.call_id)
-        if text is None:
-            raise ToolArgumentsInvalid(f"the arguments of call {inp.call_id} are not in the database")
-        found: dict[str, Any] = json.loads(text)
-        return found
 
     async def _leave_to_newer_code(self, at: Here, agent: str, inp: ToolStep) -> None:
         """Hand the call back, for a while, if other workers have newer code of this agent and the tool is in it.

@@ -14,7 +14,7 @@ from holdfast.errors import InvalidInput, StackNotRunning, ThreadOwned, UnknownA
 from holdfast.handles import RunHandle, check_prefix
 from holdfast.ids import args_hash, check_part, workflow_id_for
 from holdfast.link import Link
-from holdfast.memory import runs, threads
+from holdfast.memory import family, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.settings import Settings, load_settings
 from holdfast.views import Answer, MessageView, RunSummary
@@ -74,7 +74,7 @@ class Client:
         """The MCP servers that workers have met: `servers()`, `tools(server)`, `accept(tools)`."""
         from holdfast.mcp.desk import ServerDesk
 
-        return ServerDesk(self._link.read)
+        return ServerDesk(self._link.read, self.settings.home)
 
     @property
     def schedules(self) -> ScheduleDesk:
@@ -180,24 +180,29 @@ class Client:
     ) -> S:
         """Fill a signature: a run of the agent it stands for, on a thread of its own; return it with its outputs.
 
-        The same *message_id* names the same run, also without a thread: what was predicted is not bought again.
+        The same *message_id* names the same run, also without a thread: what was predicted is not bought again. It is
+        refused with other inputs.
 
         Raises:
-            InvalidInput: an input is missing, unknown or does not fit.
+            InvalidInput: an input is missing, unknown or does not fit; or the message id has named other inputs.
             UnknownAgent: no worker has loaded the signature: it belongs into the agents file.
             RunEnded: no valid outputs came of it; `state` says how it ended.
             OutputInvalid: the outputs do not fit the signature as it is here.
             TimeoutError: it has not ended within *timeout* seconds. It goes on.
 
         """
-        from holdfast.typed.signature import agent_name, instance_of, message_of
+        from holdfast.typed.signature import agent_name, check_inputs, instance_of, message_of
 
         given, text = message_of(signature, inputs)
         name = agent_name(signature)
         if thread is None and message_id is not None:
             thread = f"predict-{args_hash({'signature': name, 'message_id': message_id})[:24]}"
         run = await self.start(name, text, thread=thread, message_id=message_id)
-        return instance_of(signature, given, await run.result(timeout))
+        answer = await run.result(timeout)
+        if message_id is not None:
+            asked = await self._link.read(lambda conn: runs.message_text(conn, run.run_id))
+            check_inputs(message_id, given, asked)
+        return instance_of(signature, given, answer)
 
     async def check_agent(self, agent: str, thread: str) -> None:
         """Make sure that this agent may be sent a message on this thread; it need not be there yet.
@@ -226,10 +231,13 @@ class Client:
         if agent not in known:
             raise UnknownAgent(_no_such_agent(agent, sorted(known)))
         row = await threads.find(conn, self._link.tenant, thread)
-        if row is not None and row.agent != agent:
+        if row is None or row.agent in (None, agent):
+            return
+        if not await family.handed_over(conn, row.id, agent):  # else whoever it belongs to now will answer
             raise ThreadOwned(
                 f"thread {thread!r} belongs to agent {row.agent!r}, so {agent!r} cannot answer there. "
-                f"Send it to {row.agent!r}, or start another thread."
+                f"Send it to {row.agent!r}, or start another thread.",
+                owner=row.agent or "",
             )
 
     async def get(self, run: str) -> RunHandle:
@@ -278,11 +286,14 @@ class Client:
 
 def _addressed(settings: Settings) -> tuple[Settings, bool]:
     """Return *settings* with both addresses, their own or those of the stack here, and whether they are the stack's."""
-    from holdfast.server import read_stack, settings_for
+    from holdfast.server import now_starting, read_stack, settings_for
 
     info = read_stack(settings.home)
     if settings.temporal_address and settings.database_url:
         return settings, info is not None and info.database_url == settings.database_url
+    if info is None and (said := now_starting(settings.home)) is not None:
+        told = f" ({said})" if said else ""
+        raise StackNotRunning(f"The stack in {settings.home.absolute()} is being started{told}. Try again in a moment.")
     if info is None:
         raise StackNotRunning(
             f"No Holdfast stack runs in {settings.home.absolute()}. Start one with `holdfast dev`, change to the "

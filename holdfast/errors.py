@@ -15,6 +15,7 @@ HoldfastError
 │   ├── UnknownSchedule
 │   ├── ScheduleExists          there is a schedule of that name already
 │   ├── ThreadOwned             the thread belongs to another agent
+│   ├── ThreadFull              too many messages wait on the thread: later there is room again
 │   └── DecisionRefused         a decision does not fit what is pending
 ├── RunEnded                    the run ended without an answer
 ├── OutputInvalid               there is an answer, but not of the type it is read as
@@ -59,6 +60,7 @@ __all__ = [
     "StaleWriter",
     "StorageError",
     "TemporalBinaryNotFound",
+    "ThreadFull",
     "ThreadOwned",
     "ToolAnsweredError",
     "ToolArgumentsInvalid",
@@ -73,7 +75,11 @@ __all__ = [
 
 
 class HoldfastError(Exception):
-    """Something went wrong in Holdfast."""
+    """Something went wrong in Holdfast.
+
+    When: never itself: catch it to catch all of these.
+    Do: read the message: it says what happened, why, and what to do next.
+    """
 
     def __init__(self, message: str | None = None) -> None:
         """Use *message*, or the first line of the class's docstring."""
@@ -82,67 +88,146 @@ class HoldfastError(Exception):
 
 
 class ConfigurationError(HoldfastError):
-    """A setting is wrong. Nothing was started."""
+    """A setting is wrong. Nothing was started.
+
+    When: a setting, an agent, a tool or a signature is declared wrongly, or a server lacks what Holdfast needs.
+    Do: mend what the message names, and start again.
+    """
 
 
 class AgentsFileError(ConfigurationError):
-    """The agents file could not be loaded."""
+    """The agents file could not be loaded.
+
+    When: there is no agents file, it does not load, or two agents in it have one name.
+    Do: look at the line the message names. A running stack goes on with the file it loaded before.
+    """
 
 
 class MissingModelKey(ConfigurationError):
-    """The model needs an API key that is not set."""
+    """The model needs an API key that is not set.
+
+    When: the provider's key is not set, and no stand-in is allowed.
+    Do: set the variable the message names, or `HOLDFAST_OFFLINE=true` to try things without a model.
+    """
 
 
 class StackError(HoldfastError):
-    """A server that Holdfast needs is missing or does not answer. Run `holdfast doctor`."""
+    """A server that Holdfast needs is missing or does not answer. Run `holdfast doctor`.
+
+    When: Temporal, PostgreSQL or a worker does not answer, or refuses.
+    Do: run `holdfast doctor`; sending the same message with the same `message_id` again is safe.
+    """
 
 
 class TemporalBinaryNotFound(StackError):
-    """No Temporal server was found. Run `holdfast doctor` to see how to get one."""
+    """No Temporal server was found. Run `holdfast doctor` to see how to get one.
+
+    When: the embedded stack starts, and there is no `temporal` binary, no network to fetch one and no Go to build
+    one.
+    Do: do one of what the message lists.
+    """
 
 
 class StackBusy(StackError):
-    """Another Holdfast stack runs in this folder. Use it, or stop it with `holdfast down`."""
+    """Another Holdfast stack runs in this folder. Use it, or stop it with `holdfast down`.
+
+    When: a second stack is started in a folder that has one.
+    Do: use the one that runs, or `holdfast down`.
+    """
 
 
 class StackNotRunning(StackError):
-    """No Holdfast stack runs in this folder. Start one with `holdfast dev`."""
+    """No Holdfast stack runs in this folder. Start one with `holdfast dev`.
+
+    When: a command or `Client.connect()` finds neither a stack in this folder nor settings that name servers.
+    Do: start one with `holdfast dev`, or set `TEMPORAL_ADDRESS` and `HOLDFAST_DATABASE_URL`.
+    """
 
 
 class InvalidInput(HoldfastError):
-    """The input was refused. Nothing was stored."""
+    """The input was refused. Nothing was stored.
+
+    When: an argument does not fit: too long, of the wrong form, not JSON, a file in the way.
+    Do: mend what the message names, and send it again.
+    """
 
 
 class UnknownAgent(InvalidInput):
-    """No such agent."""
+    """No such agent.
+
+    When: no worker has loaded an agent of that name.
+    Do: take one of the names in the message, or add it to the agents file.
+    """
 
 
 class UnknownRun(InvalidInput):
-    """No such run. `holdfast runs` lists the runs there are."""
+    """No such run. `holdfast runs` lists the runs there are.
+
+    When: no run has that id, or more than one begins so.
+    Do: `holdfast runs` lists those there are.
+    """
 
 
 class UnknownServer(InvalidInput):
-    """No worker has seen such an MCP server or tool. `holdfast mcp list` shows those there are."""
+    """No worker has seen such an MCP server or tool. `holdfast mcp list` shows those there are.
+
+    When: `holdfast mcp` is asked about a server or tool that no worker has met.
+    Do: `holdfast mcp list` shows those there are.
+    """
 
 
 class UnknownSchedule(InvalidInput):
-    """No such schedule. `holdfast schedule list` shows those there are."""
+    """No such schedule. `holdfast schedule list` shows those there are.
+
+    When: there never was such a schedule, or it has ended or was deleted.
+    Do: `holdfast schedule list` shows those there are.
+    """
 
 
 class ScheduleExists(InvalidInput):
-    """There is a schedule of that name already. Change it, delete it, or choose another name."""
+    """There is a schedule of that name already. Change it, delete it, or choose another name.
+
+    When: a schedule is made under a name that is taken.
+    Do: update it, delete it, or choose another name.
+    """
 
 
 class ThreadOwned(InvalidInput):
-    """The thread belongs to another agent."""
+    """The thread belongs to another agent.
+
+    When: a message for one agent is sent to a thread that another one speaks on.
+    Do: send it to the agent the message names, or to a thread of its own.
+    """
+
+    def __init__(self, message: str | None = None, *, owner: str = "") -> None:
+        """Keep the name of its *owner* beside the message."""
+        super().__init__(message)
+        self.owner = owner
+
+
+class ThreadFull(InvalidInput):
+    """Too many messages wait on the thread.
+
+    When: a message comes to a thread on which a thousand others wait for their turn.
+    Do: send it again later, or to another thread. AskWorkflow does so by itself.
+    """
 
 
 class DecisionRefused(InvalidInput):
-    """The decision does not fit what is pending."""
+    """The decision does not fit what is pending.
+
+    When: an approval, a rejection, a `resolve` or a stop comes too late, names no call that waits, or has arguments
+    that do not fit.
+    Do: look at the run as it is now: `holdfast show RUN`.
+    """
 
 
 class RunEnded(HoldfastError):
-    """The run ended without an answer."""
+    """The run ended without an answer.
+
+    When: the result is read of a run that failed, was stopped, ran over its budget, went in circles or was refused.
+    Do: `.state` says which; the message says why.
+    """
 
     def __init__(self, message: str | None = None, *, state: str = "failed") -> None:
         """Keep the run's final *state* beside the message."""
@@ -151,47 +236,91 @@ class RunEnded(HoldfastError):
 
 
 class OutputInvalid(HoldfastError):
-    """The answer is not of the type it is read as. Its text is kept: read it without a type."""
+    """The answer is not of the type it is read as. Its text is kept: read it without a type.
+
+    When: a typed answer is read as a type that it does not fit.
+    Do: read it without a type: `.text` is what the model wrote.
+    """
 
 
 class StorageError(HoldfastError):
-    """The store refused an operation."""
+    """The store refused an operation.
+
+    When: PostgreSQL or long-term memory does not answer, refuses, or has tables of a newer version.
+    Do: run `holdfast doctor`. Runs wait until it is back.
+    """
 
 
 class StaleWriter(StorageError):
-    """Another workflow execution owns this thread now; this one may write no more."""
+    """Another workflow execution owns this thread now; this one may write no more.
+
+    When: a workflow that was reset or replaced still tries to write to its thread.
+    Do: nothing: the workflow that took its place goes on.
+    """
 
 
 class EffectError(HoldfastError):
-    """The ledger refused a step."""
+    """The ledger refused a step.
+
+    When: a tool of ours finds that it cannot know whether its change was made.
+    Do: look at what it names, then `holdfast resolve`.
+    """
 
 
 class FencedOut(EffectError):
-    """A newer owner has taken this call over; its outcome was set aside."""
+    """A newer owner has taken this call over; its outcome was set aside.
+
+    When: a worker that was slow or frozen finishes a call that another one has taken over.
+    Do: nothing: the newer attempt counts, the late outcome is kept in `late_outcomes`.
+    """
 
 
 class ToolNotStarted(EffectError):
-    """The tool's code never began to run, so nothing took effect. Another try may find a free place."""
+    """The tool's code never began to run, so nothing took effect. Another try may find a free place.
 
-
-class ToolResultInvalid(EffectError):
-    """The tool ran and its effect stands, but what it returned cannot be kept."""
-
-
-class ToolAnsweredError(ToolResultInvalid):
-    """The call was made, once, and ended with an error that the remote told. It may have taken effect in part."""
+    When: the worker is stopping, all its tool threads are busy, or an MCP server cannot be reached.
+    Do: nothing, unless it goes on: then the message says what is full or away.
+    """
 
 
 class ServerLost(EffectError):
-    """A tool's server was lost before it answered. Whether the call took effect is not known."""
+    """A tool's server was lost before it answered. Whether the call took effect is not known.
+
+    When: an MCP server dies, hangs or loses its connection amid a call.
+    Do: nothing for `pure` and `keyed` tools; a `once` call is in doubt, and waits for `holdfast resolve`.
+    """
+
+
+class ToolResultInvalid(EffectError):
+    """The tool ran and its effect stands, but what it returned cannot be kept.
+
+    When: a tool returns what is no JSON, or is too long to be kept.
+    Do: mend the tool. The call is done and is not made again.
+    """
+
+
+class ToolAnsweredError(ToolResultInvalid):
+    """The call was made, once, and ended with an error that the remote told. It may have taken effect in part.
+
+    When: an MCP server answers a call with an error.
+    Do: nothing: the model reads it.
+    """
 
 
 class ModelError(HoldfastError):
-    """A model call failed."""
+    """A model call failed.
+
+    When: a model call fails in a way that nobody foresaw, several times.
+    Do: read the run's error, and the worker's log.
+    """
 
 
 class ModelUnavailable(ModelError):
-    """The model did not answer; another try may."""
+    """The model did not answer; another try may.
+
+    When: 429, 5xx, a stream that was cut, a time-out, no connection.
+    Do: wait; after `HOLDFAST_MODEL_PATIENCE` the run fails.
+    """
 
     def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
         """Keep *retry_after*, the seconds the provider asked us to wait, if it named any."""
@@ -200,16 +329,32 @@ class ModelUnavailable(ModelError):
 
 
 class ModelRefused(ModelError):
-    """The provider refused the request."""
+    """The provider refused the request.
+
+    When: the provider says no: a wrong key, an unknown model, a parameter it does not take, its content policy.
+    Do: mend what the provider names, then send a new message.
+    """
 
 
 class ContextTooLong(ModelRefused):
-    """The conversation does not fit the model's context window."""
+    """The conversation does not fit the model's context window.
+
+    When: the provider says that the conversation is too long, also after it was compacted.
+    Do: set the agent's `window`, or take a model with a larger one.
+    """
 
 
 class ToolError(HoldfastError):
-    """Raise this in a tool to say: refused, and nothing took effect. The model sees the message."""
+    """Raise this in a tool to say: refused, and nothing took effect. The model sees the message.
+
+    When: your tool raises it.
+    Do: nothing: the model reads the message and goes on.
+    """
 
 
 class ToolArgumentsInvalid(ToolError):
-    """The model called the tool with arguments that do not fit its schema."""
+    """The model called the tool with arguments that do not fit its schema.
+
+    When: a model, or a person who edits a call, gives arguments that the tool's schema does not allow.
+    Do: nothing: a model reads what is wrong and may call again; a person is asked again.
+    """

@@ -17,6 +17,7 @@ from holdfast.views import RunStatus
 
 __all__ = ["RunHandle", "check_prefix"]
 
+_Outcome = Literal["done", "not_done", "abandon", "reuse", "redo"]
 _SETTLING = 3.0  # what was accepted a moment ago, or is taken up again after a crash, is known to its workflow by then
 
 
@@ -100,14 +101,14 @@ class RunHandle(RunReader):
             StackError: nobody took it within `client_patience`; saying it again is safe.
 
         """
-        given: dict[Literal["done", "not_done", "abandon", "reuse", "redo"], bool] = {
+        given: dict[_Outcome, bool] = {
             "done": done is not None,
             "not_done": not_done,
             "abandon": abandon,
             "reuse": reuse,
             "redo": redo,
         }
-        chosen = [outcome for outcome, said in given.items() if said]
+        chosen: list[_Outcome] = [outcome for outcome, said in given.items() if said]
         if len(chosen) != 1:
             raise InvalidInput("say exactly one of: done with its result, not done, abandon, reuse, redo")
         word = Resolution(

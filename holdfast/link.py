@@ -34,8 +34,8 @@ class Link:
     def __init__(self, settings: Settings, pool: Pool) -> None:
         assert settings.database_url is not None
         self.settings = settings
-        self.tenant = settings.tenant
-        self.patience = settings.scaled(settings.client_patience)
+        self.tenant: str = settings.tenant
+        self.patience: float = settings.scaled(settings.client_patience)
         self._pool = pool
         self._wire: Wire | None = None
         self._connecting = asyncio.Lock()

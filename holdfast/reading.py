@@ -159,6 +159,8 @@ class RunReader:
             cost_usd=status.cost_usd,
             steps=status.steps,
             rounds=status.rounds,
+            tokens_below=status.tokens_below,
+            cost_usd_below=status.cost_usd_below,
         )
 
     async def _ended(self) -> RunStatus:

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import structlog
@@ -260,6 +259,8 @@ async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | No
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: the caller sets `stop`
             loop.add_signal_handler(number, stop.set)
+    if settings.ready_file is not None:
+        settings.ready_file.unlink(missing_ok=True)  # a killed worker's, where a container was started again
     name = f"{role}-{os.getpid()}"
     client = await connect_temporal(settings, identity=name)
     await ensure_search_attributes(settings.temporal_address or "", settings.temporal_namespace)
@@ -297,10 +298,11 @@ async def _serve_beside(stack: contextlib.AsyncExitStack, work: Any) -> None:  #
 async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None:
     running = [asyncio.create_task(worker.run()) for worker in workers]
     stopping = asyncio.create_task(stop.wait())
-    _say_ready(deps.settings)
+    ready = asyncio.create_task(_stay_ready(deps.settings))
     log.info("worker is ready", agents=sorted(deps.agents), queues=[worker.task_queue for worker in workers])
     done, _ = await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
     deps.draining.set()
+    ready.cancel()
     end = time.monotonic() + deps.settings.shutdown_grace
     log.info("worker drains", grace=deps.settings.shutdown_grace)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
@@ -311,11 +313,15 @@ async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None
     del done
 
 
-def _say_ready(settings: Settings) -> None:
-    """Create the file by which the supervisor knows that this process polls."""
-    ready = os.environ.get("HOLDFAST_READY_FILE")
-    if ready:
-        Path(ready).touch()
+async def _stay_ready(settings: Settings) -> None:
+    """Keep the file by which others know that this process polls: its time tells a check that the loop still turns."""
+    while settings.ready_file is not None:
+        try:
+            settings.ready_file.touch()
+            await asyncio.sleep(settings.scaled(settings.sweep_every))
+        except asyncio.CancelledError:
+            settings.ready_file.unlink(missing_ok=True)
+            raise
 
 
 def main(argv: list[str] | None = None) -> int:

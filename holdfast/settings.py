@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -28,7 +28,7 @@ KiB = 1024
 class Settings(BaseSettings):
     """What a process of Holdfast needs to know. Sizes in bytes, times in seconds (before `time_scale`)."""
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix="HOLDFAST_",
         env_file=".env",
         toml_file="holdfast.toml",
@@ -38,84 +38,122 @@ class Settings(BaseSettings):
     )
 
     # Where things are
-    home: Path = Field(Path(".holdfast"), description="Folder of the embedded stack: data, sockets, logs, state.")
-    agents: Path = Field(Path("agents.py"), description="Python file that defines the agents.")
+    home: Path = Field(
+        default=Path(".holdfast"), description="Folder of the embedded stack: data, sockets, logs, state."
+    )
+    agents: Path = Field(default=Path("agents.py"), description="Python file that defines the agents.")
     temporal_address: str | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("HOLDFAST_TEMPORAL_ADDRESS", "TEMPORAL_ADDRESS", "temporal_address"),
         description="host:port of a Temporal server; unset: the embedded one.",
     )
     temporal_namespace: str = Field(
-        "default",
+        default="default",
         validation_alias=AliasChoices("HOLDFAST_TEMPORAL_NAMESPACE", "TEMPORAL_NAMESPACE", "temporal_namespace"),
         description="Temporal namespace.",
     )
-    temporal_ui: str | None = Field(None, description="Base URL of the Temporal Web UI, for links.")
-    temporal_binary: Path | None = Field(None, description="A `temporal` CLI binary to run as the embedded server.")
-    database_url: str | None = Field(None, description="postgresql:// URL; unset: the embedded PostgreSQL.")
-    qdrant_url: str | None = Field(None, description="http:// URL of a Qdrant server; unset: the embedded engine.")
-    qdrant_api_key: str | None = Field(None, description="API key of that Qdrant server.", repr=False)
-    tenant: str = Field("default", pattern=r"^[A-Za-z0-9._-]{1,128}$", description="Tenant of this client.")
-    task_queue: str = Field("holdfast", description="Temporal task queue of agents.")
-    memory_queue: str = Field("holdfast-memory", description="Temporal task queue of the memory process.")
+    temporal_ui: str | None = Field(default=None, description="Base URL of the Temporal Web UI, for links.")
+    temporal_binary: Path | None = Field(
+        default=None, description="A `temporal` CLI binary to run as the embedded server."
+    )
+    database_url: str | None = Field(default=None, description="postgresql:// URL; unset: the embedded PostgreSQL.")
+    qdrant_url: str | None = Field(
+        default=None, description="http:// URL of a Qdrant server; unset: the embedded engine."
+    )
+    qdrant_api_key: str | None = Field(default=None, description="API key of that Qdrant server.", repr=False)
+    tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,128}$", description="Tenant of this client.")
+    task_queue: str = Field(default="holdfast", description="Temporal task queue of agents.")
+    memory_queue: str = Field(default="holdfast-memory", description="Temporal task queue of the memory process.")
 
     # Processes
-    workers: int = Field(2, ge=1, le=64, description="Agent worker processes of the embedded stack.")
-    idle_exit: float = Field(600.0, gt=0, description="A stack started by `run` ends after so long without work.")
-    stop_grace: float = Field(10.0, gt=0, description="Ctrl-C stops the whole stack within this time.")
-    shutdown_grace: float = Field(8.0, gt=0, description="A worker told to stop lets calls in flight finish so long.")
-    reload: bool = Field(True, description="The embedded stack replaces its workers when the agents file changes.")
-    tool_threads: int = Field(32, ge=1, le=1024, description="Threads of a worker for synchronous tools.")
-    max_concurrent_steps: int = Field(64, ge=1, le=2000, description="Activities a worker runs at once.")
-    database_pool: int = Field(10, ge=2, le=200, description="PostgreSQL connections of a worker.")
-    start_timeout: float = Field(60.0, gt=0, description="A process of the embedded stack is ready within this time.")
-    restart_delay_max: float = Field(10.0, gt=0, description="Longest pause before a dying process restarts.")
-    healthy_after: float = Field(5.0, gt=0, description="A process that lived so long restarts at once when it dies.")
-    temporal_port: int | None = Field(None, ge=1, le=65535, description="Port of the embedded Temporal (unset: free).")
-    ui_port: int | None = Field(None, ge=1, le=65535, description="Port of its Web UI (unset: free).")
-    postgres_port: int | None = Field(None, ge=1, le=65535, description="Port of embedded PostgreSQL (unset: free).")
-    ready_file: Path | None = Field(None, description="A worker creates this file when it polls.")
+    workers: int = Field(default=2, ge=1, le=64, description="Agent worker processes of the embedded stack.")
+    idle_exit: float = Field(
+        default=600.0, gt=0, description="A stack started by `run` ends after so long without work."
+    )
+    stop_grace: float = Field(default=10.0, gt=0, description="Ctrl-C stops the whole stack within this time.")
+    shutdown_grace: float = Field(
+        default=8.0, gt=0, description="A worker told to stop lets calls in flight finish so long."
+    )
+    reload: bool = Field(
+        default=True, description="The embedded stack replaces its workers when the agents file changes."
+    )
+    tool_threads: int = Field(default=32, ge=1, le=1024, description="Threads of a worker for synchronous tools.")
+    max_concurrent_steps: int = Field(default=64, ge=1, le=2000, description="Activities a worker runs at once.")
+    database_pool: int = Field(default=10, ge=2, le=200, description="PostgreSQL connections of a worker.")
+    start_timeout: float = Field(
+        default=60.0, gt=0, description="A process of the embedded stack is ready within this time."
+    )
+    restart_delay_max: float = Field(default=10.0, gt=0, description="Longest pause before a dying process restarts.")
+    healthy_after: float = Field(
+        default=5.0, gt=0, description="A process that lived so long restarts at once when it dies."
+    )
+    temporal_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Port of the embedded Temporal (unset: free)."
+    )
+    ui_port: int | None = Field(default=None, ge=1, le=65535, description="Port of its Web UI (unset: free).")
+    postgres_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Port of embedded PostgreSQL (unset: free)."
+    )
+    ready_file: Path | None = Field(
+        default=None, description="A worker that polls touches this file every `sweep_every`."
+    )
 
     # The one scalable constant, and what derives from it
-    time_scale: float = Field(1.0, ge=0.1, le=100, description="Multiplies every protocol time below.")
-    beat: float = Field(0.5, gt=0, description="Heartbeat interval of every activity.")
-    lease: float = Field(2.0, gt=0, description="Ledger lease and heartbeat time-out.")
+    time_scale: float = Field(default=1.0, ge=0.1, le=100, description="Multiplies every protocol time below.")
+    beat: float = Field(default=0.5, gt=0, description="Heartbeat interval of every activity.")
+    lease: float = Field(default=2.0, gt=0, description="Ledger lease and heartbeat time-out.")
     task_timeout: float = Field(
-        3.0, gt=0, description="A workflow task taken by a killed worker is handed on after this."
+        default=3.0, gt=0, description="A workflow task taken by a killed worker is handed on after this."
     )
-    linger: float = Field(10.0, ge=0, description="How long an idle thread's workflow stays.")
-    client_patience: float = Field(60.0, gt=0, description="A client waits so long for a server to come back.")
-    memory_wait: float = Field(2.0, gt=0, description="How long a run waits for the memory process to take a step.")
-    sweep_every: float = Field(5.0, gt=0, description="Interval of the sweeper for runs and rows left behind.")
-    model_timeout: float = Field(600.0, gt=0, description="Longest model call.")
-    model_patience: float = Field(1800.0, gt=0, description="A run fails when its model has not answered for so long.")
+    linger: float = Field(default=10.0, ge=0, description="How long an idle thread's workflow stays.")
+    client_patience: float = Field(default=60.0, gt=0, description="A client waits so long for a server to come back.")
+    memory_wait: float = Field(
+        default=2.0, gt=0, description="How long a run waits for the memory process to take a step."
+    )
+    sweep_every: float = Field(default=5.0, gt=0, description="Interval of the sweeper for runs and rows left behind.")
+    model_timeout: float = Field(default=600.0, gt=0, description="Longest model call.")
+    model_patience: float = Field(
+        default=1800.0, gt=0, description="A run fails when its model has not answered for so long."
+    )
 
     # Sizes
-    text_max: int = Field(4 * KiB * KiB, ge=1, description="Longest message accepted.")
-    text_inline: int = Field(2 * KiB, ge=1, description="Longer message text travels by reference.")
-    args_inline: int = Field(1 * KiB, ge=1, description="Longer tool arguments travel by reference.")
-    result_inline: int = Field(16 * KiB, ge=256, description="Longer tool results are stored whole, passed on trimmed.")
-    result_max: int = Field(64 * KiB * KiB, ge=KiB, description="A tool result over this is an error.")
-    decision_args_max: int = Field(64 * KiB, ge=256, description="Longest edited arguments of an approval.")
-    schedule_text_max: int = Field(16 * KiB, ge=256, description="Longest message template of a schedule.")
-    answer_inline: int = Field(16 * KiB, ge=256, description="Longer answers come by reference in AskWorkflow.")
-    agent_depth: int = Field(5, ge=0, le=50, description="Agents may ask one another so deep.")
-    roll_after_events: int = Field(4000, ge=50, description="Continue-as-new before this many history events.")
+    text_max: int = Field(default=4 * KiB * KiB, ge=1, description="Longest message accepted.")
+    text_inline: int = Field(default=2 * KiB, ge=1, le=2 * KiB, description="Longer message text travels by reference.")
+    args_inline: int = Field(default=1 * KiB, ge=1, description="Longer tool arguments travel by reference.")
+    result_inline: int = Field(
+        default=16 * KiB, ge=256, description="Longer tool results are stored whole, passed on trimmed."
+    )
+    result_max: int = Field(default=64 * KiB * KiB, ge=KiB, description="A tool result over this is an error.")
+    decision_args_max: int = Field(default=64 * KiB, ge=256, description="Longest edited arguments of an approval.")
+    schedule_text_max: int = Field(default=16 * KiB, ge=256, description="Longest message template of a schedule.")
+    answer_inline: int = Field(default=16 * KiB, ge=256, description="Longer answers come by reference in AskWorkflow.")
+    agent_depth: int = Field(default=5, ge=0, le=50, description="Agents may ask one another so deep.")
+    roll_after_events: int = Field(default=4000, ge=50, description="Continue-as-new before this many history events.")
 
     # MCP servers
-    mcp_tools_max: int = Field(512, ge=1, description="A server that lists more tools is refused.")
-    mcp_definition_max: int = Field(64 * KiB, ge=256, description="A tool whose text and schema take more is left out.")
-    mcp_message_max: int = Field(128 * KiB * KiB, ge=KiB, description="A longer message of a server ends its session.")
-    mcp_log_max: int = Field(1 * KiB * KiB, ge=KiB, description="What a server writes to standard error, kept twice.")
+    mcp_tools_max: int = Field(default=512, ge=1, description="A server that lists more tools is refused.")
+    mcp_definition_max: int = Field(
+        default=64 * KiB, ge=256, description="A tool whose text and schema take more is left out."
+    )
+    mcp_message_max: int = Field(
+        default=128 * KiB * KiB, ge=KiB, description="A longer message of a server ends its session."
+    )
+    mcp_log_max: int = Field(
+        default=1 * KiB * KiB, ge=KiB, description="What a server writes to standard error, kept twice."
+    )
 
     # Models
-    model: str | None = Field(None, description="Overrides the model of every agent (`provider/model`).")
-    api_base: str | None = Field(None, description="Base URL of an OpenAI-compatible server for every model.")
-    offline: bool | None = Field(None, description="True: offline/extractive stands in when a key is missing.")
+    model: str | None = Field(default=None, description="Overrides the model of every agent (`provider/model`).")
+    api_base: str | None = Field(default=None, description="Base URL of an OpenAI-compatible server for every model.")
+    offline: bool | None = Field(default=None, description="True: offline/extractive stands in when a key is missing.")
 
     # Logs
-    log_format: Literal["console", "json"] = Field("console", description="Log lines for people or for machines.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Log lines for people or for machines."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
+    )
 
     @field_validator("database_url")
     @classmethod

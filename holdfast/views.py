@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
@@ -16,7 +16,7 @@ Out = TypeVar("Out", default=Any)
 
 
 class _View(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
 
 
 class Usage(_View):
@@ -30,7 +30,7 @@ class Answer(_View, Generic[Out]):
     """What a run came to.
 
     `output` is the text, or where the agent gives typed answers its JSON value, or that as the type it was read as.
-    `text` is what the model wrote.
+    `text` is what the model wrote. `tokens_below` and `cost_usd_below` are what the agents spent that it asked.
     """
 
     run_id: str
@@ -42,6 +42,8 @@ class Answer(_View, Generic[Out]):
     cost_usd: float = 0.0
     steps: int = 0
     rounds: int = 0
+    tokens_below: int = 0
+    cost_usd_below: float = 0.0
 
 
 class RunSummary(_View):

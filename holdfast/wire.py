@@ -8,41 +8,39 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from temporalio.client import Client as TemporalClient
-from temporalio.client import (
-    WithStartWorkflowOperation,
-    WorkflowUpdateFailedError,
-    WorkflowUpdateRPCTimeoutOrCancelledError,
-)
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from holdfast import errors
-from holdfast.contracts import AGENT_WORKFLOW, Contract, ThreadStart
+from holdfast.contracts import Contract
 from holdfast.convert import data_converter, quiet_runtime
 from holdfast.errors import HoldfastError, InvalidInput, StackError
 from holdfast.link import NotRunning
+from holdfast.sending import CLOSED_UNDER_US, refused_as, update_with_start
 from holdfast.settings import Settings
 
-__all__ = ["Wire"]
+__all__ = ["TRANSIENT", "Wire"]
 
 Out = TypeVar("Out", bound=Contract)
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
-_TRANSIENT = {
+TRANSIENT = {
     RPCStatusCode.UNAVAILABLE,
-    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.DEADLINE_EXCEEDED,  # also of a query, which a loaded server answers late
     RPCStatusCode.CANCELLED,
     RPCStatusCode.ABORTED,
     RPCStatusCode.RESOURCE_EXHAUSTED,
     RPCStatusCode.INTERNAL,
     RPCStatusCode.UNKNOWN,
-    RPCStatusCode.FAILED_PRECONDITION,  # the thread's workflow task fails just now: its worker may be replaced
 }
+"""Refusals of Temporal's that pass: what was sent may be sent again, if it is safe to repeat."""
+
+_FAILS_NOW = RPCStatusCode.FAILED_PRECONDITION  # the thread's workflow task fails: its worker may be replaced
 
 
 class Wire:
@@ -89,26 +87,9 @@ class Wire:
         """
 
         async def send() -> Out:
-            # An operation serves one try.
-            start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
-                AGENT_WORKFLOW,
-                ThreadStart(),
-                id=workflow_id,
-                task_queue=self._settings.task_queue,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                task_timeout=timedelta(seconds=self._settings.scaled(self._settings.task_timeout)),
+            return await update_with_start(
+                self.temporal, self._settings, workflow_id, name, arg, update_id=update_id, result_type=result_type
             )
-            # The SDK also leaves its error in a future; unless someone looks at it, asyncio prints a traceback later.
-            heard = asyncio.ensure_future(start.workflow_handle())
-            heard.add_done_callback(lambda done: done.cancelled() or done.exception())
-            try:
-                out: Out = await self.temporal.execute_update_with_start_workflow(
-                    name, arg, start_workflow_operation=start, id=update_id, result_type=result_type
-                )
-                return out
-            finally:
-                heard.cancel()
 
         return await self._insist(send)
 
@@ -180,13 +161,13 @@ class Wire:
                 async with asyncio.timeout_at(deadline):
                     return await send()
             except WorkflowUpdateFailedError as exc:
-                if not _closed_under_us(exc):
+                if refused_as(exc) != CLOSED_UNDER_US:
                     raise _refusal(exc) from exc
                 lost = exc
             except RPCError as exc:
                 if exc.status == RPCStatusCode.NOT_FOUND:
                     raise NotRunning(str(exc)) from exc
-                if exc.status not in _TRANSIENT:
+                if exc.status not in TRANSIENT and exc.status != _FAILS_NOW:
                     raise StackError(
                         f"Temporal refused the request: {str(exc).rstrip('.')}. `holdfast doctor` tells more."
                     ) from exc
@@ -206,15 +187,10 @@ class Wire:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-def _closed_under_us(exc: WorkflowUpdateFailedError) -> bool:
-    """Whether the workflow ended between taking the update and answering it: then the next one will."""
-    return isinstance(exc.cause, ApplicationError) and exc.cause.type == "AcceptedUpdateCompletedWorkflow"
-
-
 def _refusal(exc: WorkflowUpdateFailedError) -> HoldfastError:
     """Return the refusal as the workflow meant it; its message is for people."""
     cause = exc.cause
-    kind = cause.type if isinstance(cause, ApplicationError) else None
+    kind = refused_as(exc)
     meant = getattr(errors, kind, None) if kind in errors.__all__ else None
     text = cause.message if isinstance(cause, ApplicationError) else str(cause or exc)
     if isinstance(meant, type) and issubclass(meant, HoldfastError):

@@ -10,7 +10,18 @@ from holdfast.contracts import OPEN_STATES, AgentDefinition, Budget, Owner
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
-__all__ = ["Orphan", "above", "children", "give_scope", "hand_over", "objection", "orphans", "owner", "spend"]
+__all__ = [
+    "Orphan",
+    "above",
+    "children",
+    "give_scope",
+    "hand_over",
+    "handed_over",
+    "objection",
+    "orphans",
+    "owner",
+    "spend",
+]
 
 _Q = queries("family")
 
@@ -78,6 +89,12 @@ async def hand_over(conn: Connection, thread_id: int, run_id: str, owner: Owner)
     await conn.execute(
         _Q["hand_over"], thread_id, run_id, owner.agent, owner.definition, owner.budget.model_dump_json()
     )
+
+
+async def handed_over(conn: Connection, thread_id: int, agent: str) -> bool:
+    """Whether *agent* has handed this thread's conversation over."""
+    moved: bool = await conn.fetchval(_Q["handed_over"], thread_id, agent)
+    return moved
 
 
 async def give_scope(conn: Connection, thread_id: int, scope: str) -> None:

@@ -9,14 +9,15 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from holdfast import Client
-from holdfast.memory.database import connect, migrate
+from holdfast.memory.database import Connection, connect, migrate
 from holdfast.settings import Settings, load_settings
+from scripts.reference.kinds import check
 
 __all__ = ["PATIENCE", "Process", "World", "until"]
 
@@ -158,12 +159,25 @@ class World:
         finally:
             await conn.close()
 
+    @asynccontextmanager
+    async def held(self, lock: str, *args: Any) -> AsyncIterator[Connection]:
+        """Hold a lock that stops one kind of step, as a slow database would."""
+        conn = await connect(self.settings.database_url or "")
+        try:
+            async with conn.transaction():
+                await conn.execute(lock, *args)
+                yield conn
+        finally:
+            await conn.close()
+
     async def close(self) -> None:
-        """End all processes."""
+        """End all processes, and hold the events they wrote against the reference."""
         await self._stack.aclose()
         for process in self.processes:
             process.signal(signal.SIGCONT)
             process.kill()
+        for row in await self.rows("select kind, data from events"):
+            check(row["kind"], row["data"])  # what docs/reference/events.md promises
 
     def logs(self) -> str:
         """Return the end of every process's log, for a failed test's report."""

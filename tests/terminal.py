@@ -29,6 +29,13 @@ def refund(ctx: ToolContext, order_id: str, amount: float) -> str:
     """Pay money back."""
     return f"refunded {amount} for {order_id}"
 
+@tool(effect="once", approval="always")
+def book(flight: str) -> str:
+    """Book a flight."""
+    return f"booked {flight}"
+
+booker = Agent(name="booker", model="openai/test", instructions="Book.", tools=[book])
+desk = Agent(name="desk", model="openai/test", instructions="Travel.", tools=[booker], handoffs=["clerk"])
 support = Agent(name="support", model="openai/test", instructions="Help.", tools=[order_status, refund])
 clerk = Agent(name="clerk", model="openai/test", instructions="File.")
 '''
@@ -39,6 +46,18 @@ conversations:
     replies:
       - call: {refund: {order_id: "17", amount: 40}}
       - say: "The tool said: {{last_tool}}"
+  - when: please book
+    replies:
+      - call: {book: {flight: LH1}}
+      - say: "{{last_tool}}"
+  - when: a trip
+    replies:
+      - call: {booker: {message: please book}}
+      - say: "Booker said: {{last_tool}}"
+  - when: my files
+    replies:
+      - call: {hand_off_to_clerk: {}}
+      - say: the clerk speaks
   - when: story
     replies:
       - say: "once upon a time there was an order that came late but came in the end and all were glad"
@@ -73,7 +92,7 @@ class Terminal:
     @property
     def command(self) -> list[str]:
         """The command line of this very checkout."""
-        return [sys.executable, "-c", "from holdfast.cli import main; main()"]
+        return [sys.executable, "-X", "faulthandler", "-c", "from holdfast.cli import main; main()"]
 
     def environment(self) -> dict[str, str]:
         """Return the variables of a command: the world's, the client's tenant, on a screen of known width."""
@@ -146,7 +165,13 @@ async def on_a_terminal(
                 process.send_signal(signal.SIGINT)
             else:
                 os.write(ours, answer)
-        code = await asyncio.wait_for(process.wait(), PATIENCE)
+        try:
+            code = await asyncio.wait_for(process.wait(), PATIENCE)
+        except TimeoutError:
+            process.send_signal(signal.SIGABRT)  # it tells where it stands, and ends
+            await process.wait()
+            text = seen.decode(errors="replace")[-6000:]
+            raise AssertionError(f"{argv} did not end within {PATIENCE:.0f} s:\n{text}") from None
         return code, seen.decode(errors="replace")
     finally:
         loop.remove_reader(ours)

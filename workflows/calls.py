@@ -107,10 +107,12 @@ class Round:
     async def _wait(self) -> None:
         doubtful = [call for call in self._run.calls if call.state in ("in_doubt", "child")]
         timeout = None
+        unclear = any(call.state == "in_doubt" for call in doubtful)
+        looks_at = "look at calls in doubt" if unclear else "look after the agents that were asked"
         if doubtful:
             timeout = timedelta(seconds=_RECHECK[min(self._looks, len(_RECHECK) - 1)])
         try:
-            await workflow.wait_condition(self._actionable, timeout=timeout, timeout_summary="look at calls in doubt")
+            await workflow.wait_condition(self._actionable, timeout=timeout, timeout_summary=looks_at)
         except TimeoutError:
             self._looks += 1
             for call in doubtful:

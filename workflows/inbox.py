@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from holdfast.contracts import Call, Carry, Decision, Message, Resolution, Run, StopRequest
-from holdfast.errors import DecisionRefused, InvalidInput
+from holdfast.errors import DecisionRefused, InvalidInput, ThreadFull
 
 __all__ = [
     "BATCH",
@@ -49,11 +49,11 @@ def check_room(carry: Carry, message: Message) -> None:
     """Refuse a new message while too many wait.
 
     Raises:
-        InvalidInput: it would not fit into what the workflow carries over.
+        ThreadFull: it would not fit into what the workflow carries over.
 
     """
     if message.message_id not in carry.known and len(carry.inbox) + len(carry.queue) >= ROOM:
-        raise InvalidInput(f"{ROOM} messages wait on this thread already: send it later, or on another thread")
+        raise ThreadFull(f"{ROOM} messages wait on this thread already: send it later, or on another thread")
 
 
 def _check_storable(*words: str | None) -> None:

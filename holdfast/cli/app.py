@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli import complete, mcp, schedule
+from holdfast.cli.reach import with_client
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from holdfast.cli.decide import Done
     from holdfast.client import Client
     from holdfast.settings import Settings
@@ -48,7 +46,7 @@ Thread = Annotated[
 Call = Annotated[
     str | None,
     typer.Argument(
-        metavar="[CALL]", help="Step number or call id; may be left out if only one waits.", show_default=False
+        metavar="CALL", help="Step number or call id; may be left out if only one waits.", show_default=False
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
@@ -77,28 +75,6 @@ def _settings(**overrides: Any) -> Settings:
     return load_settings(**overrides)
 
 
-def _with_client(work: Callable[[Client], Awaitable[Any]], *, asks: bool = False) -> Any:
-    """Connect, do the work, disconnect. What takes over a second says so, unless it *asks* a person itself."""
-
-    async def body() -> Any:
-        from holdfast.client import Client
-
-        async with await Client.connect(_settings(), temporal=False) as client:
-            return await work(client)
-
-    async def told() -> Any:
-        working = asyncio.ensure_future(body())
-        done, _ = await asyncio.wait([working], timeout=None if asks else 1.0)
-        if not done:
-            from holdfast.cli.stack import progress
-
-            with progress().status(" waiting", spinner="dots"):
-                await asyncio.wait([working])
-        return await working
-
-    return asyncio.run(told())
-
-
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
 
@@ -115,7 +91,7 @@ def _tell(done: Done, *, as_json: bool) -> None:
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to; it is made if need be.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; it is made if need be.")] = Path(),
     json: Json = False,
 ) -> None:
     """Write a small project that runs at once: agents, a test, settings."""
@@ -127,7 +103,7 @@ def init(
 @app.command()
 def dev(
     agents: Annotated[
-        Path | None, typer.Argument(metavar="[AGENTS]", help="File that defines the agents.", show_default="agents.py")
+        Path | None, typer.Argument(metavar="AGENTS", help="File that defines the agents.", show_default="agents.py")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="2", min=1, max=64)] = None,
     reload: Annotated[
@@ -203,7 +179,7 @@ def runs(
     from holdfast.cli.follow import print_json
     from holdfast.cli.show import render_runs
 
-    found = _with_client(lambda client: client.runs(state=state, thread=thread, limit=limit))
+    found = with_client(lambda client: client.runs(state=state, thread=thread, limit=limit))
     if json:
         for summary in found:
             print_json(summary.model_dump(mode="json"))
@@ -238,7 +214,7 @@ def show(
         else:
             render_detail(detail, Console(highlight=False))
 
-    _with_client(body)
+    with_client(body)
 
 
 @app.command()
@@ -249,7 +225,7 @@ def ui(run: Run, json: Json = False) -> None:
         found = await client.get(run)
         return found.run_id, found.ui_url()
 
-    run_id, address = _with_client(body)
+    run_id, address = with_client(body)
     if address is None:
         from holdfast.errors import ConfigurationError
 
@@ -282,11 +258,11 @@ def approve(
     if edit:
         from holdfast.cli.stack import progress
 
-        done = _with_client(lambda client: decide.edit(client, run, call, progress()), asks=True)
+        done = with_client(lambda client: decide.edit(client, run, call, progress()), asks=True)
         if done is None:
             raise typer.Exit(1)
     else:
-        done = _with_client(lambda client: decide.approve(client, run, call, edited))
+        done = with_client(lambda client: decide.approve(client, run, call, edited))
     _tell(done, as_json=json)
 
 
@@ -300,7 +276,7 @@ def reject(
     """Reject a call that waits; the model sees the reason and goes on."""
     from holdfast.cli import decide
 
-    _tell(_with_client(lambda client: decide.reject(client, run, call, reason)), as_json=json)
+    _tell(with_client(lambda client: decide.reject(client, run, call, reason)), as_json=json)
 
 
 @app.command()
@@ -308,7 +284,7 @@ def stop(run: Run, reason: Annotated[str | None, typer.Option(help="Why.")] = No
     """Stop a run."""
     from holdfast.cli import decide
 
-    _tell(_with_client(lambda client: decide.stop(client, run, reason)), as_json=json)
+    _tell(with_client(lambda client: decide.stop(client, run, reason)), as_json=json)
 
 
 @app.command()
@@ -336,7 +312,7 @@ def resolve(
         "reuse": reuse,
         "redo": redo,
     }
-    _tell(_with_client(lambda client: decide.resolve(client, run, step, word)), as_json=json)
+    _tell(with_client(lambda client: decide.resolve(client, run, step, word)), as_json=json)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from holdfast.cli.prompt import can_ask
 from holdfast.cli.screen import Screen
 from holdfast.cli.stack import ensure_stack, progress
 from holdfast.cli.text import short
+from holdfast.cli.waiting import Waiting
 from holdfast.client import Client, RunHandle
 from holdfast.settings import Settings
 
@@ -63,7 +64,9 @@ def run(settings: Settings, question: Question, *, given: Path | None, as_json: 
 
 
 async def _run(settings: Settings, question: Question, watch: _Watch, *, as_json: bool, detach: bool) -> int:
-    async with await Client.connect(settings) as client:
+    with Waiting(watch.console, "connecting"):
+        connected = await Client.connect(settings)
+    async with connected as client:
         sending = asyncio.create_task(
             client.start(
                 question.agent,
@@ -73,7 +76,8 @@ async def _run(settings: Settings, question: Question, watch: _Watch, *, as_json
                 mode="steer" if question.steer else "next",
             )
         )
-        await asyncio.wait([sending], timeout=_UNUSUAL)
+        with Waiting(watch.console, "sending"):
+            await asyncio.wait([sending], timeout=_UNUSUAL)
         if not sending.done():
             watch.console.print(Text("waiting for a worker to take the message; it is not sent yet", style="yellow"))
         watch.run = await sending

@@ -23,6 +23,10 @@ class Below:
     def __contains__(self, run_id: object) -> bool:
         return run_id in self._names
 
+    def name(self, run_id: str) -> str:
+        """Return how the lines call a run below: its agent, with those between."""
+        return self._names.get(run_id, short(run_id))
+
     def started(self, event: Event) -> Line:
         """Take in that a run was asked for, and return the line that says so."""
         data = event.data
@@ -42,13 +46,22 @@ class Below:
     def lines(self, event: Event) -> list[Line]:
         """Return what is shown of an event of a run below: calls, failures, and what waits for a person."""
         data = event.data
-        who = self._names.get(event.run_id, short(event.run_id))
+        who = self.name(event.run_id)
         if event.kind == "replied":
-            calls = data.get("calls") or []
-            return [("→", f"{who}  {call_text(call['tool'], call.get('args'), _SHOWN)}", "dim", "") for call in calls]
+            lines: list[Line] = []
+            for call in data.get("calls") or []:
+                lines.append(("→", f"{who}  {call_text(call['tool'], call.get('args'), _SHOWN)}", "dim", ""))
+                if call.get("error"):
+                    lines.append(("✗", f"{who}  not made: {one_line(str(call['error']), _SHOWN)}", "red", ""))
+            return lines
         if event.kind == "approval_requested":
             text = f"{who}: approval needed: {call_text(str(data.get('tool', '')), data.get('args'), 2000)}"
             return [("?", text, "bold yellow", f"step {data.get('step')}")]
+        if event.kind == "approval_decided":
+            said = "approved" if data.get("approve") else "rejected"
+            by = f" by {clean(str(data['actor']))}" if data.get("actor") else ""
+            mark, style = ("✓", "green") if data.get("approve") else ("✗", "yellow")
+            return [(mark, f"{who}: {clean(str(data.get('tool', '')))} {said}{by}", style, "")]
         if event.kind in ("in_doubt", "conflict"):
             text = f"{who}: step {data.get('step')}, {data.get('tool')}: waits for your word"
             return [("?", text, "bold yellow", f"holdfast show {short(event.run_id)}")]

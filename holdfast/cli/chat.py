@@ -8,7 +8,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.padding import Padding
@@ -23,7 +23,7 @@ from holdfast.cli.talk import TalkScreen, show_history, show_said
 from holdfast.cli.text import call_text, cost, output_text, short
 from holdfast.client import Client, RunHandle
 from holdfast.contracts import OPEN_STATES, Event
-from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, RunEnded, StackError
+from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, RunEnded, StackError, ThreadOwned
 
 __all__ = ["Chat"]
 
@@ -50,7 +50,8 @@ class Chat:
 
     def __init__(self, client: Client, agent: str, thread: str) -> None:
         """Prepare the screen; `talk` begins."""
-        self._client, self._agent, self.thread = client, agent, thread
+        self._client, self._wanted, self.thread = client, agent, thread
+        self._agent = agent  # who answers on this thread: another once it has been handed over
         self._paper = Paper()
         self._console = Console(file=self._paper, force_terminal=True, highlight=False)  # type: ignore[arg-type]  # as much of a file as rich needs
         self._screen = TalkScreen(self._console)
@@ -60,7 +61,7 @@ class Chat:
         self._open = 0  # messages that were said and whose runs have not been seen to their end
         self._sending = 0
         self._run: RunHandle | None = None
-        self._asked: dict[tuple[str, int], tuple[RunHandle, str]] = {}  # by run and step: the tool
+        self._asked: dict[tuple[str, int], tuple[RunHandle, str]] = {}  # by run and step: the call's name
         self._interrupted = -_TWICE
         self._unsent: tuple[str, str] | None = None
         self._keyboard: Keyboard | None = None
@@ -69,6 +70,7 @@ class Chat:
 
     async def talk(self) -> int:
         """Converse until the person leaves; return the exit code."""
+        await self._enter(self.thread)
         history = await self._client.history(self.thread, _HISTORY)
         said = [str(m.body["content"]) for m in history if m.role == "user" and m.body and m.body.get("content")]
         with Keyboard(self._head, said) as keyboard:
@@ -79,7 +81,7 @@ class Chat:
         work = [asyncio.create_task(each) for each in (self._send(), self._follow(), self._redraw())]
         try:
             self._note(f"{self._agent}, thread {self.thread}; /help tells what else there is")
-            await self._take_up(self.thread)
+            await self._take_up()
             while (code := await self._heard(await _unless_failed(keyboard.read(), work))) is None:
                 pass
         finally:
@@ -90,10 +92,30 @@ class Chat:
             await self._paper.close()
         return code
 
-    async def _take_up(self, thread: str) -> None:
-        """Show what was said on a thread, and go on with the runs that have not ended."""
-        show_history(self._console, await self._client.history(thread, _HISTORY))
-        for summary in reversed(await self._client.runs(thread=thread, limit=100)):
+    async def _enter(self, thread: str) -> None:
+        """Change to a thread of our agent, or one that it has handed over; any other is refused."""
+        agent = self._wanted
+        try:
+            await self._client.check_agent(agent, thread)
+        except ThreadOwned as exc:
+            if not await self._handed_over(thread):
+                raise
+            agent = exc.owner
+        self.thread, self._agent = thread, agent
+
+    async def _handed_over(self, thread: str) -> bool:
+        for summary in await self._client.runs(thread=thread, limit=_HISTORY):
+            for event in await (await self._client.get(summary.run_id)).recorded():
+                if event.kind == "handed_off" and event.data.get("before") == self._wanted:
+                    return True
+        return False
+
+    async def _take_up(self) -> None:
+        """Show what was said on the thread, and go on with the runs that have not ended."""
+        show_history(self._console, await self._client.history(self.thread, _HISTORY))
+        if self._agent != self._wanted:
+            self._note(f"{self._wanted} has handed this thread over: {self._agent} answers")
+        for summary in reversed(await self._client.runs(thread=self.thread, limit=100)):
             if summary.state in OPEN_STATES:
                 self._open += 1
                 self._runs.put_nowait((await self._client.get(summary.run_id), 0))
@@ -129,9 +151,9 @@ class Chat:
     def _head(self) -> list[tuple[str, str]]:
         head = self._screen.head(busy=self._busy())
         if self._asked:
-            (_, step), (_, tool) = next(iter(self._asked.items()))
+            (_, step), (_, call) = next(iter(self._asked.items()))
             more = f" ({len(self._asked) - 1} more after it)" if len(self._asked) > 1 else ""
-            question = f"approve {tool}, step {step}{more}? [y]es, [n]o reason, [e]dit"
+            question = f"approve {call}, step {step}{more}? [y]es, [n]o reason, [e]dit"
             lines = textwrap.wrap(question, max(shutil.get_terminal_size().columns - 3, 20))
             head += [("bold fg:ansiyellow", f"  {line}\n") for line in lines]
         return head
@@ -161,9 +183,7 @@ class Chat:
             if self._run is None:
                 self._screen.activity("sending")
             try:
-                run = await self._client.start(
-                    self._agent, text, thread=thread, message_id=message_id, mode="steer" if self._run else "next"
-                )
+                run = await self._start(thread, text, message_id)
             except HoldfastError as exc:
                 self._open -= 1
                 self._note(f"not sent: {exc}", "red")
@@ -173,6 +193,14 @@ class Chat:
                 self._runs.put_nowait((run, 0))
             finally:
                 self._sending -= 1
+
+    async def _start(self, thread: str, text: str, message_id: str) -> RunHandle:
+        mode: Literal["steer", "next"] = "steer" if self._run else "next"
+        try:
+            return await self._client.start(self._agent, text, thread=thread, message_id=message_id, mode=mode)
+        except ThreadOwned as exc:  # it was ours when we came: it has been handed over since
+            self._agent = exc.owner
+        return await self._client.start(self._agent, text, thread=thread, message_id=message_id, mode=mode)
 
     async def _interrupt(self, text: str) -> int | None:
         now = time.monotonic()
@@ -208,33 +236,40 @@ class Chat:
             run, seen = await self._runs.get()
             self._run = run
             self._followed.add(run.run_id)
+            shown: dict[str, int] = {}
             try:
-                while (last := await self._events(run, seen)) is not None:
-                    seen = last  # the database was away: go on behind the last event
+                while not await self._events(run, seen, shown):
+                    pass  # the database was away: go on behind what was shown
             finally:
                 self._run = None
                 self._open -= 1
-                self._asked = {key: value for key, value in self._asked.items() if key[0] != run.run_id}
+                self._asked.clear()
 
-    async def _events(self, run: RunHandle, seen: int) -> int | None:
-        """Show events after number *seen* until the run's end; return the last number seen if they broke off."""
+    async def _events(self, run: RunHandle, seen: int, shown: dict[str, int]) -> bool:
+        """Show the events after number *seen*, its children's too, until the run's end; say whether that was reached.
+
+        *shown* has the last number shown of each run: what broke off goes on without a word said twice.
+        """
         quiet = Quiet(run, self._screen)
         try:
-            async for event in run.events(seen, tokens=True):
-                seen = event.seq
+            async for event in run.events(seen, tokens=True, children=True):
                 quiet.heard()
-                if event.kind == "ended" and event.data.get("state") == "done":
+                if event.kind != "tokens":  # those carry the last number
+                    if event.seq <= shown.get(event.run_id, 0):
+                        continue
+                    shown[event.run_id] = event.seq
+                if event.run_id == run.run_id and event.kind == "ended" and event.data.get("state") == "done":
                     await self._answer(run)
                 self._screen.show(event)
                 await self._look_at(run, event)
         except StackError as exc:  # after all the client's patience
             self._note(f"{exc} Trying on; Ctrl-C twice leaves.", "red")
-            return seen
+            return False
         except HoldfastError as exc:
             self._note(str(exc), "red")
         finally:
             await quiet.close()
-        return None
+        return True
 
     async def _answer(self, run: RunHandle) -> None:
         try:
@@ -245,16 +280,23 @@ class Chat:
             self._screen.answer(output_text(answer.output))
 
     async def _look_at(self, run: RunHandle, event: Event) -> None:
-        key = (run.run_id, int(event.data.get("step") or 0))
+        key = (event.run_id, int(event.data.get("step") or 0))
+        own = event.run_id == run.run_id
         if event.kind == "approval_requested":
-            asked = [found for found in await run.approvals() if found.step_no == key[1] and found.state == "pending"]
+            asks = run if own else await self._client.get(event.run_id)
+            asked = [found for found in await asks.approvals() if found.step_no == key[1] and found.state == "pending"]
             if asked:
-                self._asked[key] = (run, asked[0].tool)
+                whose = self._screen.whose(event.run_id)
+                self._asked[key] = (asks, f"{asked[0].tool} of {whose}" if whose else asked[0].tool)
                 if len(str(event.data.get("args") or "")) >= ARGS_SHOWN:  # nobody decides on what they cannot see
                     self._note(call_text(asked[0].tool, asked[0].args, 10**6), "")
         elif event.kind == "approval_decided":
             self._asked.pop(key, None)
-        elif event.kind == "merged" and event.data["into"] not in self._followed:  # begun elsewhere
+        elif event.kind == "ended":
+            self._asked = {other: call for other, call in self._asked.items() if other[0] != event.run_id}
+        elif event.kind == "handed_off" and own:
+            self._agent = str(event.data["agent"])
+        elif event.kind == "merged" and own and event.data["into"] not in self._followed:  # begun elsewhere
             into = await self._client.get(str(event.data["into"]))
             self._open += 1
             self._runs.put_nowait((into, await joined_at(into, run.run_id)))
@@ -330,14 +372,14 @@ class Chat:
         if self._busy():
             raise InvalidInput("a run is under way here: wait for it or /stop it, then change the thread")
         thread = f"t-{uuid.uuid4().hex[:12]}" if name == "new" else name
-        await self._client.check_agent(self._agent, thread)
-        self.thread = thread
+        await self._enter(thread)
         self._note(f"thread {thread}")
-        await self._take_up(thread)
+        await self._take_up()
 
     async def _cost(self) -> None:
         found = await self._client.runs(thread=self.thread, limit=1000)
-        tokens, spent = sum(run.tokens for run in found), sum(run.cost_usd for run in found)
+        tokens = sum(run.tokens + run.tokens_below for run in found)
+        spent = sum(run.cost_usd + run.cost_usd_below for run in found)
         many = "the last 1,000 runs" if len(found) == 1000 else f"{len(found)} run{'s' if len(found) != 1 else ''}"
         here = f"; since you came: {self._screen.tokens:,} tokens, {cost(self._screen.cost_usd)}"
         self._note(f"{many} on this thread: {tokens:,} tokens, {cost(spent)}{here}")

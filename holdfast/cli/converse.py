@@ -17,8 +17,9 @@ from holdfast.cli.follow import ending, follow, follow_json, print_answer, print
 from holdfast.cli.prompt import can_ask, read_line
 from holdfast.cli.screen import Screen
 from holdfast.cli.stack import ensure_stack, progress
+from holdfast.cli.waiting import Waiting
 from holdfast.client import Client, RunHandle
-from holdfast.errors import InvalidInput
+from holdfast.errors import InvalidInput, ThreadOwned
 from holdfast.settings import Settings
 
 __all__ = ["can_chat", "converse"]
@@ -38,6 +39,9 @@ def converse(settings: Settings, agent: str, thread: str | None, *, given: Path 
     console = progress(as_json=as_json)
     try:
         settings = ensure_stack(settings, given, console)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    try:
         if can_chat() and not as_json:
             return asyncio.run(_chat(settings, agent, thread))
         return asyncio.run(_Lines(agent, thread, console, as_json=as_json).talk(settings))
@@ -49,8 +53,9 @@ def converse(settings: Settings, agent: str, thread: str | None, *, given: Path 
 async def _chat(settings: Settings, agent: str, thread: str) -> int:
     from holdfast.cli.chat import Chat
 
-    async with await Client.connect(settings) as client:
-        await client.check_agent(agent, thread)
+    with Waiting(progress(), "connecting"):
+        connected = await Client.connect(settings)
+    async with connected as client:
         return await Chat(client, agent, thread).talk()
 
 
@@ -59,17 +64,20 @@ class _Lines:
 
     def __init__(self, agent: str, thread: str, console: Console, *, as_json: bool) -> None:
         self._agent, self._thread, self._console, self._as_json = agent, thread, console, as_json
+        self._answered = False
 
     async def talk(self, settings: Settings) -> int:
         code = 0
         async with await Client.connect(settings) as client:
             await client.check_agent(self._agent, self._thread)
             self._console.print(Text(f"  thread {self._thread}", style="dim"))
+            if can_ask() and not self._as_json:
+                self._console.print(Text("  each line is a message; Ctrl-D leaves", style="dim"))
             async for line in _lines():
                 if not line.strip():
                     continue
                 try:
-                    run = await client.start(self._agent, line, thread=self._thread)
+                    run = await self._start(client, line)
                 except InvalidInput as exc:  # this line cannot be sent; the next may
                     self._console.print(Text(f"not sent: {exc}", style="red"))
                     if self._as_json:
@@ -79,7 +87,17 @@ class _Lines:
                 code = max(code, await self._answer(client, run))
         return code
 
+    async def _start(self, client: Client, line: str) -> RunHandle:
+        try:
+            return await client.start(self._agent, line, thread=self._thread)
+        except ThreadOwned as exc:
+            if not self._answered:
+                raise
+            self._agent = exc.owner  # it was ours: it has been handed over
+        return await client.start(self._agent, line, thread=self._thread)
+
     async def _answer(self, client: Client, run: RunHandle) -> int:
+        self._answered = True
         if self._as_json:
             last, error = await ending(await follow_json(client, run))
             print_json(last)

@@ -36,7 +36,7 @@ def print_answer(output: Any) -> None:
 
 async def follow(client: Client, run: RunHandle, screen: Screen, *, after: int = 0, ask: bool) -> RunHandle:
     """Show the run's events until its end; return the run that has the answer (a merged one: that it joined)."""
-    asker = _Asker(run, screen) if ask else None
+    asker = _Asker(client, screen) if ask else None
     quiet = Quiet(run, screen)
     try:
         async for event in run.events(after, tokens=True, children=True):
@@ -44,12 +44,12 @@ async def follow(client: Client, run: RunHandle, screen: Screen, *, after: int =
             screen.show(event)
             own = event.run_id == run.run_id
             if event.kind == "approval_requested":
-                if asker is not None and own:
+                if asker is not None:
                     asker.put(event)
                 else:
                     _how_to_decide(event, screen)
-            elif own and event.kind in ("approval_decided", "ended") and asker is not None:
-                asker.settled(event.data.get("step"))
+            elif event.kind in ("approval_decided", "ended") and asker is not None:
+                asker.settled(event.run_id, event.data.get("step"))
             if own and event.kind == "merged":
                 into = await client.get(str(event.data["into"]))
                 return await follow(client, into, screen, after=await joined_at(into, run.run_id), ask=ask)
@@ -125,28 +125,31 @@ class Quiet:
 
 _SILENCE = 4.0  # seconds without an event
 ARGS_SHOWN = 2000  # characters of arguments that the event carries
+_Key = tuple[str, int]  # run and step of a question
 
 
 class _Asker:
     """Asks for one approval after the other, beside the stream of events, and drops what others decide meanwhile."""
 
-    def __init__(self, run: RunHandle, screen: Screen) -> None:
-        self._run = run
+    def __init__(self, client: Client, screen: Screen) -> None:
+        self._client = client
         self._screen = screen
-        self._waiting: dict[int, Event] = {}
-        self._asking: int | None = None
+        self._waiting: dict[_Key, Event] = {}
+        self._asking: _Key | None = None
         self._again: Event | None = None  # nothing was decided: ask once more
         self._task: asyncio.Task[None] | None = None
 
     def put(self, event: Event) -> None:
-        self._waiting[int(event.data["step"])] = event
+        self._waiting[event.run_id, int(event.data["step"])] = event
         self._next()
 
-    def settled(self, step: int | None) -> None:
-        """Forget a question that was answered, by us or by others; all of them when the run has ended."""
-        for settled in [step] if step is not None else list(self._waiting):
-            self._waiting.pop(settled, None)
-        if self._task is not None and self._asking is not None and (step is None or step == self._asking):
+    def settled(self, run_id: str, step: int | None) -> None:
+        """Forget a question that was answered, by us or by others; all of a run's when it has ended."""
+        asking = [self._asking] if self._asking is not None else []
+        settled = [key for key in (*self._waiting, *asking) if key[0] == run_id and step in (None, key[1])]
+        for key in settled:
+            self._waiting.pop(key, None)
+        if self._task is not None and self._asking in settled:
             self._task.cancel()
         self._next()
 
@@ -158,30 +161,33 @@ class _Asker:
 
     def _next(self) -> None:
         if self._waiting and (self._task is None or self._task.done()):
-            step, event = next(iter(self._waiting.items()))
-            self._task = asyncio.create_task(self._ask(step, event), name=f"ask about step {step}")
+            key, event = next(iter(self._waiting.items()))
+            self._task = asyncio.create_task(self._ask(key, event), name=f"ask about step {key[1]}")
             self._task.add_done_callback(lambda _: asyncio.get_running_loop().call_soon(self._next))
 
-    async def _ask(self, step: int, event: Event) -> None:
+    async def _ask(self, key: _Key, event: Event) -> None:
+        run_id, step = key
         try:
-            asked = [found for found in await self._run.approvals() if found.step_no == step]
+            run = await self._client.get(run_id)
+            asked = [found for found in await run.approvals() if found.step_no == step]
             if not asked or asked[0].state != "pending":  # an old event, of a run that is being watched again
                 return
-            self._asking = step
+            self._asking = key
             self._screen.stop()
             if len(str(event.data.get("args") or "")) >= ARGS_SHOWN:  # nobody decides on what they cannot see
                 self._screen.note(clean(json.dumps(asked[0].args, ensure_ascii=False, indent=2)), style="")
-            said = await ask_approval(self._screen.console)
+            whose = self._screen.whose(run_id)
+            said = await ask_approval(self._screen.console, f"{asked[0].tool} of {whose}" if whose else asked[0].tool)
             self._asking = None  # from here on it is decided: our own event must not cancel us
             if said is None:
                 self._screen.note("    left open; decide later with:")
                 _how_to_decide(event, self._screen)
             elif said.edit:
-                await self._edit(asked[0], event)
+                await self._edit(run, asked[0], event)
             elif said.approve:
-                await self._run.approve(str(step), actor=me())
+                await run.approve(str(step), actor=me())
             else:
-                await self._run.reject(str(step), reason=said.reason or "", actor=me())
+                await run.reject(str(step), reason=said.reason or "", actor=me())
         except InvalidInput as exc:  # someone else was faster
             self._screen.note(f"    {exc}", style="yellow")
         except HoldfastError as exc:
@@ -190,14 +196,14 @@ class _Asker:
         finally:
             self._asking = None
             if self._again is None:
-                self._waiting.pop(step, None)
+                self._waiting.pop(key, None)
             self._again = None
             self._screen.start()
 
-    async def _edit(self, approval: ApprovalView, event: Event) -> None:
+    async def _edit(self, run: RunHandle, approval: ApprovalView, event: Event) -> None:
         console = self._screen.console
         try:
-            done = await approve_edited(self._run, approval, console, lambda text: ask_line(console, text))
+            done = await approve_edited(run, approval, console, lambda text: ask_line(console, text))
         except DecisionRefused:
             raise
         except InvalidInput as exc:  # no editor, or it failed
@@ -212,12 +218,13 @@ async def ending(run: RunHandle) -> tuple[dict[str, Any], RunEnded | None]:
         answer = await run.result()
     except RunEnded as exc:
         status = await run.status()
+        spent = {"cost_usd", "steps", "rounds", "tokens_below", "cost_usd_below"}
         return (
             {
                 "kind": "answer",
                 **status.model_dump(mode="json", include={"run_id", "thread", "state", "error", "usage"}),
                 "output": None,
-                **status.model_dump(mode="json", include={"cost_usd", "steps", "rounds"}),
+                **status.model_dump(mode="json", include=spent),
             },
             exc,
         )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from importlib import resources
+from importlib.metadata import distribution
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from pathlib import Path
 
 from holdfast.cli.decide import Done
 from holdfast.errors import InvalidInput
 
-__all__ = ["templates", "write"]
+__all__ = ["requirement", "templates", "write"]
 
 _SUFFIX = ".tmpl"  # so that neither git nor pytest nor an importer takes a template for the thing itself
 _RENAMED = {"gitignore": ".gitignore"}
+_REQUIREMENT = "{{holdfast}}"  # in a template: how to get this very Holdfast
 
 
 def templates() -> dict[str, str]:
@@ -30,6 +34,20 @@ def templates() -> dict[str, str]:
 
     collect(resources.files("holdfast.cli").joinpath("project"), "")
     return dict(sorted(found.items()))
+
+
+def requirement() -> str:
+    """Return what to depend on to get this very Holdfast: where it was installed from, else its version.
+
+    The bare name would do only where the package index has this project under it.
+    """
+    installed = distribution("holdfast")
+    try:
+        origin = json.loads(installed.read_text("direct_url.json") or "{}")  # PEP 610
+        url, vcs = str(origin["url"]), origin.get("vcs_info")
+        return f"holdfast @ {vcs['vcs']}+{url}@{vcs['commit_id']}" if vcs else f"holdfast @ {url}"
+    except (ValueError, KeyError, TypeError):
+        return f"holdfast=={installed.version}"
 
 
 def write(folder: Path) -> Done:
@@ -55,13 +73,14 @@ def write(folder: Path) -> Done:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8") as file:  # x: what came into being since is not overwritten
                 written.append(path)
-                file.write(text)
+                file.write(text.replace(_REQUIREMENT, requirement()))
     except OSError as exc:
         for path in written:
             path.unlink(missing_ok=True)
         raise InvalidInput(f"{folder} cannot be written: {exc}. Nothing is left of it; name another folder.") from exc
     where = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) or not folder.is_absolute() else str(folder)
     steps = [] if where == "." else [f"  cd {where}"]
-    steps += ["  holdfast chat assistant", '  holdfast run support "Where is order 17?"', "  pytest"]
+    steps += ["  holdfast chat assistant", '  holdfast run support "Where is order 17?"']
+    steps.append("  pytest" if find_spec("pytest") else "  pip install pytest && pytest")
     line = f"wrote {', '.join(files)}\n\nNext:\n" + "\n".join(steps)
     return Done(line, {"folder": str(folder.resolve()), "files": list(files)})

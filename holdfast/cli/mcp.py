@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+from holdfast.cli.reach import with_client
 
+if TYPE_CHECKING:
     from rich.text import Text
 
     from holdfast.client import Client
@@ -26,7 +25,7 @@ app = typer.Typer(
 
 Server = Annotated[str, typer.Argument(metavar="SERVER", help="Name of the server.", show_default=False)]
 Tool = Annotated[
-    str | None, typer.Argument(metavar="[TOOL]", help="One of its tools; else all of them.", show_default=False)
+    str | None, typer.Argument(metavar="TOOL", help="One of its tools; else all of them.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
@@ -35,21 +34,14 @@ _WORDS = {"pinned": "pinned", "changed": "suspended: changed", "new": "suspended
 _LEAST = 6  # digits of a hash that name what one has looked at
 
 
-def _with_client(work: Callable[[Client], Awaitable[Any]]) -> Any:
-    async def body() -> Any:
-        from holdfast.client import Client
-        from holdfast.settings import load_settings
-
-        async with await Client.connect(load_settings(), temporal=False) as client:
-            return await work(client)
-
-    return asyncio.run(body())
-
-
 @app.command("list")
 def list_(json: Json = False) -> None:
     """List servers and their tools: state, effect class, and the server's own hints."""
-    servers: list[ServerView] = _with_client(lambda client: client.mcp.servers())
+
+    async def look(client: Client) -> tuple[list[ServerView], dict[str, str]]:
+        return await client.mcp.servers(), client.mcp.away()
+
+    servers, away = with_client(look)
     if json:
         from holdfast.cli.follow import print_json
 
@@ -58,17 +50,22 @@ def list_(json: Json = False) -> None:
                 {
                     "server": server.server,
                     "said": server.said,
+                    "away": away.get(server.server),
                     "first_seen": server.first_seen.isoformat(),
                     "last_seen": server.last_seen.isoformat(),
                     "tools": [tool.as_json() for tool in server.tools],
                 }
             )
         return
-    if not servers:
-        sys.stderr.write("no worker has met an MCP server yet: name one in an agent's tools, and start a worker\n")
-        return
     from rich.console import Console
 
+    from holdfast.cli.text import one_line
+
+    for name in sorted(away):
+        sys.stderr.write(f"{name} is away: {one_line(away[name], 500)}\n")
+    if not servers and not away:
+        sys.stderr.write("no worker has met an MCP server yet: name one in an agent's tools, and start a worker\n")
+        return
     console = Console(highlight=False)
     for server in servers:
         _print_server(server, console)
@@ -118,7 +115,7 @@ def _hints(tool: ToolView) -> Text:
 @app.command()
 def diff(server: Server, tool: Tool = None, json: Json = False) -> None:
     """Show what a server says of its tools now, against what was accepted. Exit code 1: something is suspended."""
-    views: list[ToolView] = _with_client(lambda client: client.mcp.tools(server, tool))
+    views: list[ToolView] = with_client(lambda client: client.mcp.tools(server, tool))
     waiting = [view for view in views if view.suspended]
     if json:
         from holdfast.cli.follow import print_json
@@ -173,7 +170,7 @@ def accept(
             raise InvalidInput(f"{views[0].name} has changed again since. Look anew: holdfast mcp diff {server} {tool}")
         return views, await client.mcp.accept(views, actor=me())
 
-    views, done = _with_client(body)
+    views, done = with_client(body)
     if json:
         print_json({"accepted": done})
         return

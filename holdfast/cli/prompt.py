@@ -70,10 +70,10 @@ async def ask_line(console: Console, question: str) -> str | None:
     return line
 
 
-async def ask_approval(console: Console) -> Said | None:
-    """Ask for a decision on the call just shown; None if the person leaves it open (Ctrl-D)."""
+async def ask_approval(console: Console, call: str) -> Said | None:
+    """Ask for a decision on a call; None if the person leaves it open (Ctrl-D)."""
     while True:
-        line = await ask_line(console, "    approve? [y]es, [n]o, [e]dit, or type the reason to reject it: ")
+        line = await ask_line(console, f"    approve {call}? [y]es, [n]o, [e]dit, or type the reason to reject it: ")
         if line is None:
             return None
         word = line.strip()

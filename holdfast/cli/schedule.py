@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from holdfast.cli import complete
+from holdfast.cli.reach import with_client
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,14 +38,7 @@ _SHOWN = 5  # next times that `show` lists
 
 
 def _with_desk(work: Callable[[ScheduleDesk], Awaitable[Any]]) -> Any:
-    async def body() -> Any:
-        from holdfast.client import Client
-        from holdfast.settings import load_settings
-
-        async with await Client.connect(load_settings()) as client:
-            return await work(client.schedules)
-
-    return asyncio.run(body())
+    return with_client(lambda client: work(client.schedules), temporal=True)
 
 
 def _say(line: str) -> None:
@@ -115,6 +108,8 @@ def add(
 ) -> None:
     """Ask an agent again and again: by cron line, interval or calendar."""
     calendars = [_calendar(line) for line in calendar or []]
+    if not (cron or every or calendars):
+        raise typer.BadParameter("say when: --cron '0 7 * * mon-fri', --every 2h or --calendar 'hour=7'")
 
     async def body(desk: ScheduleDesk) -> ScheduleView:
         given: dict[str, Any] = {
@@ -201,12 +196,12 @@ def show(name: Name, json: Json = False) -> None:
     head.append(f"  asks {view.agent}, {view.when}, {view.time_zone}", "not bold")
     console.print(head, soft_wrap=True)
     console.print(Text(f"  {clean(view.text)}", "italic"), soft_wrap=True)
+    counts = {"skipped": view.skipped, "missed": view.missed, "dropped": view.dropped, "waiting": view.waiting}
     facts = [
         f"thread {view.thread}" if view.thread is not None else "a thread for each",
         f"overlap {view.overlap}",
         f"fired {view.fired}",
-        *(f"{word} {count}" for word, count in (("skipped", view.skipped), ("missed", view.missed)) if count),
-        *([f"waiting {view.waiting}"] if view.waiting else []),
+        *(f"{word} {count}" for word, count in counts.items() if count),
         *([f"{view.remaining} to come"] if view.remaining is not None else []),
     ]
     console.print(Text(f"  {', '.join(facts)}", "dim"), soft_wrap=True)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.cli.below import Below
-from holdfast.cli.text import call_text, clean, cost, duration, one_line, resolve_lines, short, size
+from holdfast.cli.text import call_text, clean, cost, duration, one_line, resolve_lines, short, size, spent
 from holdfast.contracts import Event
 
 __all__ = ["Screen"]
@@ -49,6 +49,7 @@ class Screen:
         self._rejected: set[int] = set()
         self._below = Below()
         self._trouble = ""
+        self._spinner = Spinner("dots", style="cyan")
 
     # ------------------------------------------------------------------------------------ the moving part
 
@@ -88,6 +89,10 @@ class Screen:
             self.line("!", one_line(what, 300), style="yellow")
         self._trouble = what
 
+    def whose(self, run_id: str) -> str:
+        """Return the agent of a run below the one that is shown; nothing of that one itself."""
+        return self._below.name(run_id) if run_id in self._below else ""
+
     def spoken(self, width: int, lines: int = _TAIL) -> list[str]:
         """Return the last *lines* of the reply under way, broken at *width*; none between replies."""
         if not self._spoken:
@@ -104,11 +109,11 @@ class Screen:
         label.append(duration(time.monotonic() - self._since), style="dim")
         if self._trouble:
             label.append(f"  {one_line(self._trouble, self._width(30))}", style="yellow")
-        spinner = Spinner("dots", text=label, style="cyan")
+        self._spinner.update(text=label)
         if not self._spoken:
-            return spinner
+            return self._spinner
         tail = Text("\n".join(self.spoken(self.console.width - 4)), style="dim")
-        return Group(Padding(tail, (0, 0, 0, 2)), spinner)
+        return Group(Padding(tail, (0, 0, 0, 2)), self._spinner)
 
     # ------------------------------------------------------------------------------------ the lines
 
@@ -182,7 +187,7 @@ class Screen:
         more = f"from message {data.get('from_seq')} on, {data.get('tokens', 0):,} tokens"
         self.line("≡", "the conversation was shortened to fit the model", style="magenta", more=more)
 
-    def _replied(self, _: Event, data: dict[str, Any]) -> None:
+    def _replied(self, event: Event, data: dict[str, Any]) -> None:
         self._spoken = ""
         self._rounds += 1
         calls = data.get("calls") or []
@@ -195,8 +200,11 @@ class Screen:
         else:
             self.line("○", "answered", style="blue", more=more)
         for call in calls:
-            self._running[call["step"]] = call["tool"]
             self.line("→", call_text(call["tool"], call.get("args"), self._width(2)), style="blue")
+            if call.get("error"):
+                self.line("✗", f"not made: {one_line(str(call['error']), 300)}", style="red")
+            else:
+                self._running[call["step"]] = call["tool"]
         self._now()
 
     def _now(self) -> None:
@@ -287,14 +295,13 @@ class Screen:
     def _handed_off(self, _: Event, data: dict[str, Any]) -> None:
         self.line("⇒", f"handed over to {clean(str(data.get('agent', '')))}", style="magenta")
 
-    def _ended(self, _: Event, data: dict[str, Any]) -> None:
+    def _ended(self, event: Event, data: dict[str, Any]) -> None:
         self.state = str(data.get("state", "done"))
         rounds, steps = data.get("rounds", 0), data.get("steps", 0)
         told = [
             f"{rounds} round{'s' if rounds != 1 else ''}",
             f"{steps} step{'s' if steps != 1 else ''}",
-            f"{data.get('tokens', 0):,} tokens",
-            cost(data.get("cost_usd", 0.0)),
+            *spent(data),
         ]
         text = Text(self.state.replace("_", " "), style=STATE_STYLE.get(self.state, "red"))
         if data.get("error"):

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.cli.columns import Column, fitted
 from holdfast.cli.screen import STATE_STYLE
 from holdfast.cli.text import ago, call_text, clean, clock, cost, duration, one_line, output_text, resolve_lines, short
 from holdfast.errors import RunEnded
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Detail", "read_detail", "render_detail", "render_runs"]
 
-_WIDE = 110  # columns
 _LEDGER_STYLE = {
     "done": "green",
     "in_flight": "cyan",
@@ -34,40 +34,38 @@ def _state(state: str) -> Text:
     return Text(state.replace("_", " "), style=STATE_STYLE.get(state, "red"))
 
 
+_RUNS = (
+    Column("run"),
+    Column("state", least=9),
+    Column("agent", least=8),
+    Column("thread", drop=3, least=8),
+    Column("cost", right=True, drop=2),
+    Column("took", right=True, drop=5),
+    Column("started", drop=4),
+    Column("tokens", right=True, drop=6),
+    Column("", drop=7, least=20),
+)
+
+
 def render_runs(found: list[RunSummary], width: int = 80) -> Table:
     """Return the table of runs, newest first; on a wide screen with tokens and errors."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for name in ("run", "state", "agent", "thread"):
-        table.add_column(name, no_wrap=True)
-    for name in ("cost", "took"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("started", no_wrap=True)
-    wide = width >= _WIDE
-    if wide:
-        table.add_column("tokens", justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True, overflow="ellipsis")
-    states = [_waiting_for(run) for run in found]
-    agent_width = max((len(run.agent) for run in found), default=0)
-    agent_width = min(agent_width, 24 if wide else 12)
-    # What is left of the line after the columns whose width is known, two blanks behind each.
-    left = width - 8 - max((len(state) for state in states), default=5) - agent_width - 8 - 8 - 10 - 7 * 2
-    thread_width = 24 if wide else max(left, 8)
-    for run, state in zip(found, states, strict=True):
+    rows: list[list[str | Text]] = []
+    for run in found:
         took = (run.ended_at - run.created_at).total_seconds() if run.ended_at and run.created_at else None
-        cells: list[str | Text] = [
-            Text(short(run.run_id), style="bold"),
-            state,
-            one_line(run.agent, agent_width),
-            one_line(f"↳ {short(run.parent_run_id)}" if run.parent_run_id else run.thread, thread_width),
-            cost(run.cost_usd),
-            duration(took),
-            ago(run.created_at),
-        ]
-        if wide:
-            rest = max(left - thread_width - 10, 8)
-            cells += [f"{run.tokens:,}", Text(one_line(run.error or "", rest), style="dim")]
-        table.add_row(*cells)
-    return table
+        rows.append(
+            [
+                Text(short(run.run_id), style="bold"),
+                _waiting_for(run),
+                one_line(run.agent, 24),
+                one_line(f"↳ {short(run.parent_run_id)}" if run.parent_run_id else run.thread, 24),
+                cost(run.cost_usd),
+                duration(took),
+                ago(run.created_at),
+                f"{run.tokens:,}",
+                Text(one_line(run.error or "", 200), style="dim"),
+            ]
+        )
+    return fitted(_RUNS, rows, width)
 
 
 def _waiting_for(run: RunSummary) -> Text:
@@ -173,9 +171,10 @@ def render_detail(detail: Detail, console: Console) -> None:
         times += f", took {duration((status.ended_at - status.created_at).total_seconds())}"
     head.add_row("time", times)
     usage = status.usage
+    rounds = f"{status.rounds} round{'s' if status.rounds != 1 else ''}"
     head.add_row(
         "spent",
-        f"{cost(status.cost_usd)}, {usage.input_tokens:,} + {usage.output_tokens:,} tokens in {status.rounds} rounds",
+        f"{cost(status.cost_usd)}, {usage.input_tokens:,} + {usage.output_tokens:,} tokens in {rounds}",
     )
     if status.tokens_below:
         below = f"{cost(status.cost_usd_below)}, {status.tokens_below:,} tokens"
@@ -185,7 +184,7 @@ def render_detail(detail: Detail, console: Console) -> None:
     console.print(head)
     if detail.steps or detail.events:
         console.print()
-        console.print(_steps(detail))
+        console.print(_steps(detail, console.width))
     if detail.children:
         console.print(Text("\nasked", style="dim"))
         console.print(render_runs(detail.children, console.width))
@@ -219,7 +218,19 @@ def _waiting(detail: Detail, console: Console) -> None:
             console.print(Text(f"  {command.ljust(longest)}   {meaning}", style="dim"), soft_wrap=True)
 
 
-def _steps(detail: Detail) -> Table:
+_STEPS = (
+    Column("step", right=True),
+    Column("what", least=28),
+    Column("class", drop=2),
+    Column("state"),
+    Column("fence", right=True, drop=4),
+    Column("tokens", right=True, drop=3),
+    Column("cost", right=True, drop=1),
+    Column("time", right=True, drop=5),
+)
+
+
+def _steps(detail: Detail, width: int) -> Table:
     """Return the ledger's rows beside what the events say of them: arguments, tokens, cost, time."""
     calls: dict[int, Any] = {}
     told: dict[int, dict[str, Any]] = {}
@@ -229,13 +240,9 @@ def _steps(detail: Detail) -> Table:
             calls.update({int(call["step"]): call for call in event.data.get("calls") or []})
         elif event.kind == "tool_done":
             told[int(event.data["step"])] = event.data
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("step", justify="right", no_wrap=True)
-    table.add_column("what", ratio=1, no_wrap=True, overflow="ellipsis")
-    for name in ("class", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("fence", "tokens", "cost", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for approval in detail.approvals:
+        if approval.edited and approval.step_no in calls:  # what was called, not what was asked for
+            calls[approval.step_no] = {**calls[approval.step_no], "args": approval.args}
     pending = {approval.step_no for approval in detail.approvals if approval.state == "pending"}
     shown: set[int] = set()
     rows: list[tuple[int, tuple[Any, ...]]] = []
@@ -255,13 +262,11 @@ def _steps(detail: Detail) -> Table:
     for number, call in calls.items():  # asked for by the model, not in the ledger: waiting, rejected or not begun
         if number not in shown:
             data = told.get(number, {})
-            state = Text(str(data.get("status", "not begun")), style="dim")
+            state = Text(str(data.get("status", "not made" if call.get("error") else "not begun")), style="dim")
             if number in pending:
                 state = Text("to approve", style="bold yellow")
             rows.append((number, (_what(call["tool"], call, data), "", state, "", "", "", "")))
-    for number, cells in sorted(rows, key=lambda row: row[0]):
-        table.add_row(str(number), *cells)
-    return table
+    return fitted(_STEPS, [(str(number), *cells) for number, cells in sorted(rows, key=lambda row: row[0])], width)
 
 
 def _what(tool: str, call: Any, data: dict[str, Any]) -> str:

@@ -16,11 +16,12 @@ from rich.text import Text
 
 from holdfast.cli.follow import print_json
 from holdfast.cli.text import clean, duration, one_line
+from holdfast.cli.waiting import Waiting
 from holdfast.errors import AgentsFileError, ConfigurationError, MissingModelKey
 from holdfast.settings import Settings
 
 if TYPE_CHECKING:
-    from holdfast.contracts import AgentDefinition
+    from holdfast.contracts import AgentDefinition, ToolDefinition
     from holdfast.server import StackInfo
 
 __all__ = ["AgentLine", "dev", "doctor", "down", "ensure_stack", "inspect_agents", "progress", "ready_screen"]
@@ -37,6 +38,7 @@ class AgentLine:
     model: str
     tools: tuple[tuple[str, str], ...]  # (name, remarks)
     keys: tuple[str, ...] = ()  # variables of which one would give the wanted model
+    typed: bool = False  # it answers in a type: perhaps one that is asked in another, too
 
     @property
     def stand_in(self) -> bool:
@@ -72,10 +74,14 @@ def _agent_line(agent: AgentDefinition, settings: Settings) -> AgentLine:
         )
     except MissingModelKey as exc:
         raise ConfigurationError(f"agent {agent.name!r}: {exc}") from exc
-    tools = tuple(
-        (tool.name, f"{tool.effect}, asks first" if tool.approval == "always" else tool.effect) for tool in agent.tools
-    )
-    return AgentLine(agent.name, wanted, model, tools, KEY_VARIABLES.get(split_model(wanted)[0], ()))
+    tools = tuple((tool.name, _remarks(tool)) for tool in agent.tools)
+    keys = KEY_VARIABLES.get(split_model(wanted)[0], ())
+    return AgentLine(agent.name, wanted, model, tools, keys, typed=agent.output is not None)
+
+
+def _remarks(tool: ToolDefinition) -> str:
+    kind = "hand-off" if tool.handoff else "agent" if tool.agent else tool.effect
+    return f"{kind}, asks first" if tool.approval == "always" else kind
 
 
 def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: float, width: int = 100) -> Table:
@@ -83,6 +89,8 @@ def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: f
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
+    from holdfast.mcp.away import away
+
     grid.add_row("", "")
     grid.add_row("Holdfast", Text(f"is up, after {duration(took)}", style="bold green"))
     grid.add_row("Web UI", Text(info.temporal_ui or "none", style="cyan"))
@@ -101,6 +109,8 @@ def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: f
         if agent.tools:
             tools = ", ".join(f"{name} ({remarks})" for name, remarks in agent.tools)
             grid.add_row("", Text(f"  {one_line(tools, max(width * 3, 200))}", style="dim"))
+    for server, why in away(info.home).items():
+        grid.add_row("MCP", Text(f"{server} is away: {one_line(why, 500)}", style="yellow"))
     stand_ins = [agent for agent in agents if agent.stand_in]
     if stand_ins or any(agent.model.startswith("offline/") for agent in agents):
         grid.add_row("", "")
@@ -110,7 +120,7 @@ def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: f
             note += f" For {stand_ins[0].wanted}, set {keys[0]} and start again."
         grid.add_row("Offline", Text(note, style="yellow"))
     grid.add_row("", "")
-    name = agents[0].name if agents else "AGENT"
+    name = next((agent.name for agent in agents if not agent.typed), "AGENT")
     grid.add_row("Try", Text(f'holdfast run {name} "your question"', style="bold"))
     grid.add_row("", Text("holdfast runs", style="bold"))
     grid.add_row("", Text("holdfast ui RUN", style="bold"))
@@ -145,7 +155,7 @@ def dev(settings: Settings, *, as_json: bool = False) -> None:
         "log_level" in settings.model_fields_set
     )  # its lines come by notify
     began = time.monotonic()
-    status = console.status(Text(" starting Temporal, PostgreSQL, memory and workers", style="cyan"), spinner="dots")
+    status = Waiting(console, "starting Temporal, PostgreSQL, memory and workers")
     status.start()
     up = False
 
@@ -205,8 +215,12 @@ def ensure_stack(settings: Settings, given: Path | None, console: Console) -> Se
         )
     agents = inspect_agents(settings)
     began = time.monotonic()
-    with console.status(Text(" starting a stack in the background", style="cyan"), spinner="dots"):
-        info = start_detached(settings)
+    try:
+        with Waiting(console, "starting a stack in the background") as waiting:
+            info = start_detached(settings, hear=waiting.say)
+    except KeyboardInterrupt:
+        console.print(Text("the stack goes on starting; `holdfast down` ends it", style="dim"))
+        raise
     line = f"started a stack in the background ({duration(time.monotonic() - began)}); it ends after "
     line += f"{settings.idle_exit / 60:.0f} idle minutes, or by `holdfast down`. Web UI: {info.temporal_ui}"
     console.print(Text(line, style="dim"), soft_wrap=True)
@@ -229,7 +243,7 @@ def _until_loaded(settings: Settings, info: StackInfo, console: Console) -> None
     wanted, found, deadline = file_hash(info.agents), info, time.monotonic() + settings.scaled(settings.start_timeout)
     if info.agents_version is None or wanted in (None, info.agents_version):
         return
-    with console.status(Text(f" {info.agents.name} has changed: the workers load it", style="cyan"), spinner="dots"):
+    with Waiting(console, f"{info.agents.name} has changed: the workers load it"):
         while found.agents_version != wanted and found.agents_refused != wanted and time.monotonic() < deadline:
             time.sleep(0.1)
             found = read_stack(settings.home) or found
@@ -247,7 +261,7 @@ def down(settings: Settings, *, as_json: bool = False) -> None:
     from holdfast.server import stop_stack
 
     console = progress(as_json=as_json)
-    with console.status(Text(" stopping", style="cyan"), spinner="dots"):
+    with Waiting(console, "stopping"):
         ran = stop_stack(settings.home, grace=settings.stop_grace)
     where = settings.home.absolute()
     if as_json:
@@ -261,7 +275,7 @@ def doctor(settings: Settings, *, as_json: bool = False) -> int:
     from holdfast.server import doctor as look
 
     console = Console(highlight=False)
-    with progress(as_json=as_json).status(Text(" looking", style="cyan"), spinner="dots"):
+    with Waiting(progress(as_json=as_json), "looking"):
         checks = look(settings)
     good = all(check.ok for check in checks)
     if as_json:

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from holdfast.cli.screen import Screen
-from holdfast.cli.text import ago, call_text, clean, cost, duration, one_line
+from holdfast.cli.text import ago, call_text, clean, duration, one_line, spent
 from holdfast.contracts import Event
 from holdfast.views import MessageView
 
@@ -46,14 +46,14 @@ class TalkScreen(Screen):
     def _unicode(self) -> bool:
         return (self.console.encoding or "").lower().startswith("utf")
 
-    def _accepted(self, _: Event, __: dict[str, Any]) -> None:
+    def _accepted(self, event: Event, data: dict[str, Any]) -> None:
         self._rounds = 0
         self.activity("queued")
 
-    def _merged(self, _: Event, __: dict[str, Any]) -> None:
+    def _merged(self, _: Event, data: dict[str, Any]) -> None:
         pass  # told by the run it joined
 
-    def _joined(self, _: Event, __: dict[str, Any]) -> None:
+    def _joined(self, _: Event, data: dict[str, Any]) -> None:
         self.line("↳", "what you said has joined the run", style="cyan")
 
     def _replied(self, event: Event, data: dict[str, Any]) -> None:
@@ -69,13 +69,13 @@ class TalkScreen(Screen):
         self.console.print(Text(clean(text.strip("\n"))), highlight=False)
 
     def _ended(self, event: Event, data: dict[str, Any]) -> None:
-        self.tokens += int(data.get("tokens") or 0)
-        self.cost_usd += float(data.get("cost_usd") or 0.0)
+        self.tokens += int(data.get("tokens") or 0) + int(data.get("tokens_below") or 0)
+        self.cost_usd += float(data.get("cost_usd") or 0.0) + float(data.get("cost_usd_below") or 0.0)
         if data.get("state") != "done":
             super()._ended(event, data)
             return
         self.state = "done"
-        told = f"{int(data.get('tokens') or 0):,} tokens · {cost(data.get('cost_usd') or 0.0)}"
+        told = " · ".join(spent(data))
         self.console.print(Padding(Text(told, style="dim"), (0, 0, 0, 2)))
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "resolve_lines",
     "short",
     "size",
+    "spent",
 ]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -61,6 +62,16 @@ def cost(usd: float) -> str:
     if usd == 0:
         return "$0"
     return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}" if usd >= 0.0001 else "<$0.0001"
+
+
+def spent(data: dict[str, Any]) -> list[str]:
+    """Return what a run has spent by the words of its last event, with what the agents spent that it asked."""
+    below = int(data.get("tokens_below") or 0)
+    told = [
+        f"{int(data.get('tokens') or 0) + below:,} tokens",
+        cost(float(data.get("cost_usd") or 0.0) + float(data.get("cost_usd_below") or 0.0)),
+    ]
+    return [*told, "sub-agents included"] if below else told
 
 
 def size(count: int) -> str:

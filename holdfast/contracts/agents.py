@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -12,11 +12,11 @@ from holdfast.contracts.base import ApprovalPolicy, EffectClass, Stored
 class Budget(Stored):
     """What a run may spend. A limit that is None does not bind; a misspelt one is an error, never no limit."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    usd: float | None = Field(None, ge=0, description="US dollars of model calls")
-    rounds: int | None = Field(50, ge=1, description="model calls")
-    tokens: int | None = Field(None, ge=1, description="input plus output tokens")
+    usd: float | None = Field(default=None, ge=0, description="US dollars of model calls")
+    rounds: int | None = Field(default=50, ge=1, description="model calls")
+    tokens: int | None = Field(default=None, ge=1, description="input plus output tokens")
 
 
 class ToolDefinition(Stored):
@@ -27,36 +27,40 @@ class ToolDefinition(Stored):
     parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
     effect: EffectClass = "once"
     approval: ApprovalPolicy = "never"
-    timeout: float = Field(60.0, gt=0, description="seconds for one try, the total deadline of a send")
-    attempts: int = Field(3, ge=1, description="tries before a repeated failure is told to the model")
-    settle: float = Field(0.0, ge=0, description="seconds a sent request may still land (verifiable)")
+    timeout: float = Field(default=60.0, gt=0, description="seconds for one try, the total deadline of a send")
+    attempts: int = Field(default=3, ge=1, description="tries before a repeated failure is told to the model")
+    settle: float = Field(default=0.0, ge=0, description="seconds a sent request may still land (verifiable)")
     queue: Literal["agents", "memory"] = "agents"
     version: str = "1"
-    agent: str | None = Field(None, description="the agent that is asked, or that takes the conversation over")
-    handoff: bool = Field(False, description="the conversation moves to `agent` for good")
+    agent: str | None = Field(default=None, description="the agent that is asked, or that takes the conversation over")
+    handoff: bool = Field(default=False, description="the conversation moves to `agent` for good")
 
 
 class AnswerDefinition(Stored):
     """What the final answer must be: one JSON value of this schema. The type behind it lives in the worker."""
 
-    name: str = Field("answer", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    name: str = Field(default="answer", pattern=r"^[A-Za-z0-9_-]{1,64}$")
     shape: dict[str, Any] = Field(description="its JSON schema")
-    wrapped: bool = Field(False, description="the type is no object, so its value is the one member `value` of one")
-    corrections: int = Field(2, ge=0, le=10, description="rounds in which the model may correct itself")
-    native: bool | None = Field(None, description="ask by the provider's own means; None: where it has them")
+    wrapped: bool = Field(
+        default=False, description="the type is no object, so its value is the one member `value` of one"
+    )
+    corrections: int = Field(default=2, ge=0, le=10, description="rounds in which the model may correct itself")
+    native: bool | None = Field(default=None, description="ask by the provider's own means; None: where it has them")
 
 
 class AgentDefinition(Stored):
     """An agent as it was when a run was admitted. Stored once by hash."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
-    description: str = Field("", description="what other agents are told of it")
+    description: str = Field(default="", description="what other agents are told of it")
     model: str
     instructions: str = ""
     tools: list[ToolDefinition] = []
     budget: Budget = Budget()
     memory: bool = False
-    window: int | None = Field(None, ge=256, description="tokens of conversation sent; None: what the model takes")
+    window: int | None = Field(
+        default=None, ge=256, description="tokens of conversation sent; None: what the model takes"
+    )
     temperature: float | None = None
     seed: int | None = None
     max_tokens: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
@@ -40,7 +40,7 @@ OPEN_STATES = (RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
 class Stored(BaseModel):
     """Base of all: unknown fields are ignored, so that older workers read newer payloads."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 
 
 class Contract(Stored):

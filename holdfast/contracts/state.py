@@ -22,26 +22,28 @@ class Call(Contract):
     tool: str
     seq: int = Field(description="thread slot of its result")
     effect: EffectClass = "once"
-    args: str | None = Field(None, description="JSON text, when short; else it is read from Postgres")
+    args: str | None = Field(default=None, description="JSON text, when short; else it is read from Postgres")
     args_hash: str = ""
     epoch: int = 0
     memory_queue: bool = False
     timeout: float = 60.0
     settle: float = 0.0
-    error: bool = Field(False, description="malformed: its slot already holds the error the model will see")
+    error: bool = Field(default=False, description="malformed: its slot already holds the error the model will see")
     state: Literal[
         "ready", "approval", "deciding", "rejected", "in_doubt", "conflict", "resolving", "child", "answered", "done"
     ] = "ready"
     edited: bool = False
-    in_conflict: bool = Field(False, description="its ledger row holds other arguments, as after a Reset")
-    reuse: bool = Field(False, description="a person chose to take the stored result of other arguments")
+    in_conflict: bool = Field(default=False, description="its ledger row holds other arguments, as after a Reset")
+    reuse: bool = Field(default=False, description="a person chose to take the stored result of other arguments")
     pending: Decision | None = None
     resolution: Resolution | None = None
-    agent: str | None = Field(None, description="the agent that is asked, or takes the conversation over")
+    agent: str | None = Field(default=None, description="the agent that is asked, or takes the conversation over")
     handoff: bool = False
-    child: str | None = Field(None, description="run of the agent that was asked, once it may have been started")
-    heard: bool = Field(False, description="that run has told that it ended")
-    handed: bool = Field(False, description="the conversation was moved by this call")
+    child: str | None = Field(
+        default=None, description="run of the agent that was asked, once it may have been started"
+    )
+    heard: bool = Field(default=False, description="that run has told that it ended")
+    handed: bool = Field(default=False, description="the conversation was moved by this call")
 
 
 class Run(Contract):
@@ -50,7 +52,7 @@ class Run(Contract):
     run_id: str
     message_id: str
     agent: str
-    definition: str = Field("", description="hash of the agent's definition")
+    definition: str = Field(default="", description="hash of the agent's definition")
     budget: Budget = Budget()
     memory: bool = False
     mode: Mode = "next"
@@ -58,18 +60,18 @@ class Run(Contract):
     begun: bool = False
     recalled: bool = False
     recall_step: int | None = None
-    compact: bool = Field(False, description="the window is nearly full: compact before the next model call")
+    compact: bool = Field(default=False, description="the window is nearly full: compact before the next model call")
     rounds: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
     calls: list[Call] = []
-    asked: bool = Field(False, description="the approvals of this round are mirrored in Postgres")
+    asked: bool = Field(default=False, description="the approvals of this round are mirrored in Postgres")
     loop_hash: str = ""
     loop_count: int = 0
     steps: int = 0
     stop: str | None = None
-    parent: str | None = Field(None, description="the run whose call this one answers")
-    depth: int = Field(0, description="how many runs are above it")
+    parent: str | None = Field(default=None, description="the run whose call this one answers")
+    depth: int = Field(default=0, description="how many runs are above it")
 
 
 class Limits(Contract):
@@ -96,7 +98,7 @@ class ChildStart(Contract):
 class Carry(Contract):
     """All that a thread's workflow carries over continue-as-new."""
 
-    writer: str = Field("", description="first execution run id of the chain")
+    writer: str = Field(default="", description="first execution run id of the chain")
     started: datetime | None = None
     opened: bool = False
     step_no: int = 0
@@ -106,9 +108,9 @@ class Carry(Contract):
     known: list[str] = []
     limits: Limits = Limits()
     executions: int = 0
-    scope: str = Field("", description="effect scope of the thread, where another run gave it one")
-    child: ChildStart | None = Field(None, description="what another run asks, until it is admitted")
-    child_stop: str | None = Field(None, description="that one is to stop as soon as it is admitted")
+    scope: str = Field(default="", description="effect scope of the thread, where another run gave it one")
+    child: ChildStart | None = Field(default=None, description="what another run asks, until it is admitted")
+    child_stop: str | None = Field(default=None, description="that one is to stop as soon as it is admitted")
 
 
 class ThreadStart(Contract):
@@ -121,8 +123,8 @@ class ThreadStart(Contract):
 class ThreadState(Contract):
     """Answer of the query `state`: what the workflow knows, without the conversation."""
 
-    current: Run | None = None
-    queued: list[str] = []
-    accepted: list[str] = []
-    step_no: int = 0
-    executions: int = 0
+    current: Run | None = Field(default=None, description="the run under way")
+    queued: list[str] = Field(default=[], description="ids of the runs behind it")
+    accepted: list[str] = Field(default=[], description="ids of messages that are not stored yet")
+    step_no: int = Field(default=0, description="steps taken on this thread")
+    executions: int = Field(default=0, description="how often the workflow has continued as new, plus one")

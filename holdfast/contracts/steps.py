@@ -20,16 +20,16 @@ class Admit(Contract):
     started: datetime
     messages: list[Message] = []
     open: bool = False
-    child: ChildStart | None = Field(None, description="where the message of its id belongs")
+    child: ChildStart | None = Field(default=None, description="where the message of its id belongs")
 
 
 class Admitted(Contract):
     """Runs to queue, in order of acceptance. Known and refused messages are not among them."""
 
     runs: list[Run] = []
-    ended: list[Run] = Field([], description="known runs that ended already, to notify whoever asked again")
-    limits: Limits | None = Field(None, description="with the first admission of an execution chain")
-    scope: str = Field("", description="effect scope of the thread, where another run gave it one")
+    ended: list[Run] = Field(default=[], description="known runs that ended already, to notify whoever asked again")
+    limits: Limits | None = Field(default=None, description="with the first admission of an execution chain")
+    scope: str = Field(default="", description="effect scope of the thread, where another run gave it one")
 
 
 class StepRef(Contract):
@@ -38,14 +38,14 @@ class StepRef(Contract):
     writer: str
     run_id: str
     step_no: int
-    scope: str = Field("", description="of its effects; empty: the thread's own")
+    scope: str = Field(default="", description="of its effects; empty: the thread's own")
 
 
 class BeginRun(StepRef):
     """Give the message its place in the thread; with `into`, as steering of that run."""
 
     into: str | None = None
-    definition: str = Field("", description="under which the workflow would begin it")
+    definition: str = Field(default="", description="under which the workflow would begin it")
 
 
 class Owner(Contract):
@@ -65,7 +65,7 @@ class Begun(Contract):
     steps: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
-    moved: Owner | None = Field(None, description="the thread was handed over since the run was admitted")
+    moved: Owner | None = Field(default=None, description="the thread was handed over since the run was admitted")
 
 
 class ModelStep(StepRef):
@@ -119,7 +119,7 @@ class ToolStep(StepRef):
     args_hash: str
     epoch: int = 0
     edited: bool = False
-    rejected: str | None = Field(None, description="a person rejected the call: fill its slot with this reason")
+    rejected: str | None = Field(default=None, description="a person rejected the call: fill its slot with this reason")
     reuse: bool = False
 
 
@@ -183,7 +183,7 @@ class Said(Contract):
 
     step_no: int
     approve: bool
-    args_hash: str | None = Field(None, description="of the arguments a person put in place of the model's")
+    args_hash: str | None = Field(default=None, description="of the arguments a person put in place of the model's")
     reason: str | None = None
 
 
@@ -212,7 +212,7 @@ class Recorded(Contract):
     args: str | None = None
     args_hash: str = ""
     why: str | None = None
-    said: Said | None = Field(None, description="the decision that stands instead")
+    said: Said | None = Field(default=None, description="the decision that stands instead")
 
 
 class ResolveEffect(StepRef):
@@ -282,26 +282,26 @@ class Remembered(Contract):
 class MemoryQuestion(Contract):
     """Input of MemoryWorkflow: what does this tenant's long-term memory know about a text?"""
 
-    tenant: str = "default"
-    text: str = Field(min_length=1, max_length=4000)
-    limit: int = Field(5, ge=1, le=100)
+    tenant: str = Field(default="default", description="whose memory")
+    text: str = Field(min_length=1, max_length=4000, description="what to look for")
+    limit: int = Field(default=5, ge=1, le=100, description="at most so many hits")
 
 
 class MemoryHit(Contract):
     """One memory, best first; score is the engine's own."""
 
-    id: str
-    text: str
-    score: float
-    thread: str | None = None
-    run_id: str | None = None
-    at: datetime | None = None
+    id: str = Field(description="the memory's id")
+    text: str = Field(description="what is remembered")
+    score: float = Field(description="the engine's own; only their order means something")
+    thread: str | None = Field(default=None, description="the conversation it comes from")
+    run_id: str | None = Field(default=None, description="the run it comes from")
+    at: datetime | None = Field(default=None, description="when it was remembered")
 
 
 class MemoryAnswer(Contract):
     """Result of MemoryWorkflow."""
 
-    hits: list[MemoryHit] = []
+    hits: list[MemoryHit] = Field(default=[], description="best first")
 
 
 class SendMessage(Contract):

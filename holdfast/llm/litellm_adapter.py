@@ -61,7 +61,7 @@ def _module() -> Any:  # Any: LiteLLM's functions are untyped where we use them
         import litellm
 
         litellm.suppress_debug_info = True  # it prints advice to stdout
-        litellm.telemetry = False
+        litellm.telemetry = False  # pyright: ignore[reportAttributeAccessIssue]  # its module sets it by star import
         litellm.num_retries = 0
         litellm.disable_hf_tokenizer_download = True  # else counting tokens of a Llama reaches for a hub
         # It takes a hundred equal pieces in a row, such as the rule of a table, for an endless loop, each time anew.

@@ -8,10 +8,12 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from holdfast.contracts import ApprovalPolicy, EffectClass
 from holdfast.errors import InvalidInput, UnknownServer
+from holdfast.mcp.away import away
 from holdfast.mcp.server import tool_name
 from holdfast.memory import decisions, pins, runs
 from holdfast.memory.database import Connection
@@ -88,9 +90,13 @@ class ServerView:
 class ServerDesk:
     """The servers that workers have seen, and their tools as pinned and as offered."""
 
-    def __init__(self, read: Read) -> None:
-        """Take what runs a piece of work on the database."""
-        self._read = read
+    def __init__(self, read: Read, home: Path) -> None:
+        """Take what runs a piece of work on the database, and the folder of the stack."""
+        self._read, self._home = read, home
+
+    def away(self) -> dict[str, str]:
+        """Return why servers cannot be reached now, by name, as this folder's own workers say."""
+        return away(self._home)
 
     async def servers(self) -> list[ServerView]:
         """Return all servers by name, each with its tools."""
@@ -122,7 +128,9 @@ class ServerDesk:
         seen = {view.server: view for view in await self.servers()}
         if server not in seen:
             known = ", ".join(seen) or "none; workers meet them when they start"
-            raise UnknownServer(f"No worker has seen an MCP server {server[:64]!r}. Known: {known}.")
+            why = self.away().get(server)
+            more = f" It is away: {why}" if why else ""
+            raise UnknownServer(f"No worker has seen an MCP server {server[:64]!r}. Known: {known}.{more}")
         found = [view for view in seen[server].tools if tool is None or tool in (view.tool, view.name)]
         if not found and tool is not None:
             raise UnknownServer(

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from holdfast.errors import ToolNotStarted
+from holdfast.mcp.away import tell_away
 from holdfast.mcp.link import CannotConnect, Link, open_link
 from holdfast.mcp.server import Endpoint
 from holdfast.settings import Settings
@@ -62,6 +63,7 @@ class Line:
     async def close(self) -> None:
         """End the session and the server's process."""
         self._stopping = True
+        tell_away(self._settings.home, self.endpoint.name, None)
         if self._task is None:
             return
         if self._link is not None:
@@ -114,6 +116,7 @@ class Line:
                     link = ready.result()
                     self._tell(link)
                     pause = _FIRST_PAUSE
+                    tell_away(self._settings.home, self.endpoint.name, None)
                     log.info(
                         "an MCP server is connected", server=self.endpoint.name, tools=len(link.offers), **link.said
                     )
@@ -127,6 +130,7 @@ class Line:
             log.warning(
                 "an MCP server is away", server=self.endpoint.name, why=self.problem, again_in_s=round(pause, 1)
             )
+            tell_away(self._settings.home, self.endpoint.name, self.problem)
             await self._rest(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 

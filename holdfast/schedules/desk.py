@@ -159,7 +159,7 @@ class ScheduleDesk:
             text=text,
             thread=check_part("thread", thread) if thread is not None else None,
             # It waits as long as the run takes, so that overlap is about runs; nobody waits where all may overlap.
-            wait=policy.overlap != ScheduleOverlapPolicy.ALLOW_ALL or policy.pause_on_failure,
+            wait=policy.overlap != ScheduleOverlapPolicy.ALLOW_ALL,
             recurring=recurring,
         )
 
@@ -242,6 +242,7 @@ class ScheduleDesk:
             fired=info.num_actions,
             skipped=info.num_actions_skipped_overlap,
             missed=info.num_actions_missed_catchup_window,
+            dropped=described.raw_description.info.buffer_dropped,
             waiting=described.raw_description.info.buffer_size,
             recent=recent,
             next=[] if schedule.state.paused else list(info.next_action_times),
@@ -264,7 +265,8 @@ class ScheduleDesk:
         handle = await self._handle(name)
         before = await asked_of((await self._insist(name, handle.describe)).schedule)
         agent, thread = changes.get("agent", before.agent), changes.get("thread", before.thread)
-        await self._link.read(lambda conn: self._check_agent(conn, agent, thread or ""))
+        if "agent" in changes or "thread" in changes:
+            await self._link.read(lambda conn: self._check_agent(conn, agent, thread or ""))
 
         async def change(given: ScheduleUpdateInput) -> ScheduleUpdate:
             schedule = given.description.schedule

@@ -10,20 +10,12 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from holdfast.errors import HoldfastError, InvalidInput, StackError, UnknownSchedule
 from holdfast.link import Link
+from holdfast.wire import TRANSIENT
 
 __all__ = ["insist"]
 
 T = TypeVar("T")
 
-_TRANSIENT = {
-    RPCStatusCode.UNAVAILABLE,
-    RPCStatusCode.DEADLINE_EXCEEDED,  # a description is a query: a loaded server answers late
-    RPCStatusCode.CANCELLED,
-    RPCStatusCode.ABORTED,
-    RPCStatusCode.RESOURCE_EXHAUSTED,
-    RPCStatusCode.INTERNAL,
-    RPCStatusCode.UNKNOWN,
-}
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
@@ -43,7 +35,7 @@ async def insist(link: Link, name: str, work: Callable[[], Awaitable[T]], *, aga
         try:
             return await work()
         except RPCError as exc:
-            if exc.status not in _TRANSIENT or not again or loop.time() + pause > deadline:
+            if exc.status not in TRANSIENT or not again or loop.time() + pause > deadline:
                 raise _told(link, name, exc) from exc
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)

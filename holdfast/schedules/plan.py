@@ -104,6 +104,11 @@ def shape(policy: SchedulePolicy, given: Change) -> None:
         policy.catchup_window = duration("catch_up", given["catch_up"], least=_LEAST_CATCH_UP)
     if "pause_on_failure" in given:
         policy.pause_on_failure = bool(given["pause_on_failure"])
+    if policy.pause_on_failure and policy.overlap == ScheduleOverlapPolicy.ALLOW_ALL:
+        raise InvalidInput(
+            "pause_on_failure does not go with allow_all, where nobody waits to hear how a run ends: use skip, "
+            "buffer_one or buffer_all"
+        )
 
 
 def limit(state: ScheduleState, remaining: int | None) -> None:

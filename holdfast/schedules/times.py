@@ -143,6 +143,8 @@ def _ranges(name: str, text: str) -> Sequence[ScheduleRange]:
             end = (most if slash else start) if not dash else _number(name, last)
             end = min(most, 6 if name == "day_of_week" else most) if span == "*" else end
             width = int(step) if slash else 1
+            if name == "day_of_week" and dash and end == 0 < start:  # fri-sun: Sunday ends a week, too
+                end = 7
         except ValueError:
             raise InvalidInput(f"calendar: {name} {text!r:.60} cannot be read: write 5, 1-5, */2 or 1,3") from None
         if not least <= start <= end <= most or width < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,7 +13,7 @@ __all__ = ["Occurrence", "ScheduleView"]
 class Occurrence(BaseModel):
     """One firing. `state` is that of its run; `accepted` until a worker has stored it, `lost` if none was begun."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     scheduled_at: datetime
     started_at: datetime
@@ -32,11 +32,11 @@ class ScheduleView(BaseModel):
 
     `thread` None: a thread for each occurrence. `recent` has up to ten occurrences, oldest first, `next` up to ten
     times. `fired` counts occurrences, `skipped` those that an earlier one under way kept from starting, `missed` those
-    that fell due too long before a server was there, `waiting` those
-    that are put off for now. `remaining` None: no end by count.
+    that fell due too long before a server was there, `waiting` those that are put off for now, `dropped` those that
+    fell due while a thousand waited: Temporal keeps no more. `remaining` None: no end by count.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     name: str
     agent: str
@@ -56,6 +56,7 @@ class ScheduleView(BaseModel):
     fired: int = 0
     skipped: int = 0
     missed: int = 0
+    dropped: int = 0
     waiting: int = 0
     recent: list[Occurrence] = []
     next: list[datetime] = []

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from holdfast.server.checks import Check, doctor
     from holdfast.server.launch import start_detached, stop_stack
     from holdfast.server.processes import ProcessSpec
+    from holdfast.server.starting import now_starting
     from holdfast.server.state import ProcessInfo, StackInfo, environment_for, read_stack, settings_for
     from holdfast.server.supervisor import run_stack
 
@@ -22,6 +23,7 @@ __all__ = [
     "StackInfo",
     "doctor",
     "environment_for",
+    "now_starting",
     "read_stack",
     "run_stack",
     "settings_for",
@@ -36,6 +38,7 @@ _HOMES = {
     "StackInfo": "state",
     "doctor": "checks",
     "environment_for": "state",
+    "now_starting": "starting",
     "read_stack": "state",
     "run_stack": "supervisor",
     "settings_for": "state",

@@ -17,7 +17,7 @@ from typing import IO, Final
 from holdfast.errors import TemporalBinaryNotFound
 from holdfast.settings import Settings
 
-__all__ = ["CLI_VERSION", "cache_folder", "ensure_binary", "find_binary"]
+__all__ = ["CLI_VERSION", "cache_folder", "ensure_binary", "find_binary", "way_to_get"]
 
 CLI_VERSION: Final = "v1.5.1"  # server 1.29; later versions cannot be had by `go install` (a replace in their go.mod)
 _PACKAGE: Final = f"github.com/temporalio/cli/cmd/temporal@{CLI_VERSION}"
@@ -140,6 +140,13 @@ def _reachable() -> bool:
     except OSError:
         return False
     return True
+
+
+def way_to_get() -> str | None:
+    """Return what a first start would do to get a server, or None if it could not. Takes 3 s at most."""
+    if _reachable():
+        return f"downloads the server {CLI_VERSION}, or builds it where Go is installed"
+    return f"builds the server {CLI_VERSION} with Go (about 2 minutes)" if shutil.which("go") else None
 
 
 async def _download(cache: Path, notify: Callable[[str], None]) -> str | None:

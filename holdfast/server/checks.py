@@ -13,8 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from holdfast.errors import HoldfastError
-from holdfast.server.binary import CLI_VERSION, find_binary
+from holdfast.server.binary import CLI_VERSION, find_binary, way_to_get
+from holdfast.server.lock import lock_holder
 from holdfast.server.postgres import binaries
+from holdfast.server.starting import now_starting
 from holdfast.server.state import is_alive, read_stack, read_state
 from holdfast.settings import Settings
 
@@ -65,11 +67,14 @@ def _temporal(settings: Settings) -> Check:
         return Check("temporal", ok=True, detail=f"server at {settings.temporal_address} (TEMPORAL_ADDRESS)")
     binary = find_binary(settings)
     if binary is None:
+        way = way_to_get()
+        if way is not None:
+            return Check("temporal", ok=True, detail=f"no `temporal` binary yet: the first start {way}")
         hint = (
-            f"the first start downloads it, or builds it where Go is installed (Temporal CLI {CLI_VERSION}); "
-            "or install it yourself (https://docs.temporal.io/cli), or set HOLDFAST_TEMPORAL_BINARY or TEMPORAL_ADDRESS"
+            f"install the Temporal CLI (https://docs.temporal.io/cli), or Go, which builds {CLI_VERSION}; "
+            "or set HOLDFAST_TEMPORAL_BINARY or TEMPORAL_ADDRESS"
         )
-        return Check("temporal", ok=False, detail="no `temporal` binary yet", hint=hint)
+        return Check("temporal", ok=False, detail="no `temporal` binary, and none can be downloaded", hint=hint)
     said = subprocess.run([str(binary), "--version"], capture_output=True, text=True, timeout=20, check=False)
     good = said.returncode == 0 and "temporal version" in said.stdout
     hint = "" if good else "this is not a working Temporal CLI: remove it, or set HOLDFAST_TEMPORAL_BINARY to another"
@@ -143,6 +148,10 @@ def _stack(settings: Settings) -> Check:
     info = read_stack(home)
     if info is None:
         left = read_state(home)
+        said = now_starting(home)
+        if said is not None:
+            told = f": {said}" if said else ""
+            return Check("stack", ok=True, detail=f"starting (pid {lock_holder(home)}){told}")
         if left is None:
             return Check("stack", ok=True, detail="none runs in this folder")
         if is_alive(left.supervisor):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from holdfast.errors import HoldfastError, StackBusy, StackError
 from holdfast.server.leftovers import end_leftovers
 from holdfast.server.lock import folder_lock, lock_holder
 from holdfast.server.processes import kill_tree, log_tail
+from holdfast.server.starting import now_starting
 from holdfast.server.state import StackInfo, is_alive, make_home, read_stack, read_state, settings_environment
 from holdfast.settings import Settings
 
@@ -30,10 +31,12 @@ _MARGIN: Final = 5.0  # seconds beyond `stop_grace` before a supervisor that doe
 _BUILDING: Final = 1500.0  # seconds: the first start may download or build the Temporal server
 
 
-def start_detached(settings: Settings, *, command: Sequence[str] | None = None) -> StackInfo:
+def start_detached(
+    settings: Settings, *, hear: Callable[[str], None] = lambda _: None, command: Sequence[str] | None = None
+) -> StackInfo:
     """Return the running stack of this folder, or start one that outlives us and return it once it is ready. Blocks.
 
-    *command* replaces `python -m holdfast.server` (a seam for tests).
+    *hear* is told what takes long. *command* replaces `python -m holdfast.server` (a seam for tests).
 
     Raises:
         StackError, ConfigurationError, StorageError: what kept it from starting, as `run_stack` raises it.
@@ -62,21 +65,26 @@ def start_detached(settings: Settings, *, command: Sequence[str] | None = None) 
     if launched.returncode != 0:
         raise StackError(f"The stack could not be started: {launched.stderr.strip() or launched.stdout.strip()}")
     try:
-        return _wait_ready(home, int(launched.stdout.split()[-1]), report, log)
+        return _wait_ready(home, int(launched.stdout.split()[-1]), report, log, hear)
     finally:
         report.unlink(missing_ok=True)
 
 
-def _wait_ready(home: Path, pid: int, report: Path, log: Path) -> StackInfo:
+def _wait_ready(home: Path, pid: int, report: Path, log: Path, hear: Callable[[str], None]) -> StackInfo:
     try:
         ours: psutil.Process | None = psutil.Process(pid)
     except psutil.NoSuchProcess:
         ours = None
     deadline = time.monotonic() + _BUILDING
+    heard = ""
     while time.monotonic() < deadline:
         info = read_stack(home)
         if info is not None:  # ours, or that of another who started at the same moment
             return info
+        said = now_starting(home)
+        if said and said != heard:
+            heard = said
+            hear(said)
         if ours is None or not _runs(ours):
             failure = _failure(report, log)
             if not isinstance(failure, StackBusy):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,7 +32,7 @@ _SAME_START = 2.0  # seconds: create times are computed from the boot time, whic
 class ProcessInfo(BaseModel):
     """One process of the stack. Pid and create time together name it: pids are used again."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     name: str
     pid: int
@@ -45,7 +45,7 @@ class ProcessInfo(BaseModel):
 class StackInfo(BaseModel):
     """Where the parts of one running stack are. It holds the database's password: the file is for its owner only."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     temporal_address: str
     temporal_ui: str | None

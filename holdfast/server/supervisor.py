@@ -7,12 +7,9 @@ Order of stop: agent workers, memory, Temporal, PostgreSQL.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
@@ -33,6 +30,8 @@ from holdfast.server.ports import choose_ports, wanted_ports
 from holdfast.server.postgres import EmbeddedPostgres
 from holdfast.server.processes import ChildProcess, ProcessSpec
 from holdfast.server.reload import Reloader
+from holdfast.server.signals import signals
+from holdfast.server.starting import tell_start
 from holdfast.server.state import ProcessInfo, StackInfo, environment_for, write_state
 from holdfast.server.temporal import EmbeddedTemporal
 from holdfast.settings import Settings
@@ -90,10 +89,13 @@ class Supervisor:
         self._migrate = migrate
         self._notify_person = notify
         self._children: list[ChildProcess] = []
+        self._starting = False
 
     def notify(self, line: str) -> None:
-        """Log a line and pass it to whoever watches."""
+        """Log a line and pass it to whoever watches, or waits for the start."""
         _log.info(line)
+        if self._starting:
+            tell_start(self.home, line)
         if self._notify_person is not None:
             self._notify_person(line)
 
@@ -106,6 +108,8 @@ class Supervisor:
             StorageError: the migrations failed.
 
         """
+        self._starting = True
+        tell_start(self.home, "")
         ended = await asyncio.to_thread(end_leftovers, self.home)
         if ended:
             self.notify(f"the last supervisor here was killed; ended what it left running: {', '.join(ended)}")
@@ -125,6 +129,8 @@ class Supervisor:
             self._add(spec)
         await _all(child.wait_ready(timeout=timeout) for child in self._children)
         self._update(ready=True)
+        self._starting = False
+        tell_start(self.home, None)
         return self.info
 
     async def _servers(self, ports: dict[str, int]) -> list[ProcessSpec]:
@@ -266,7 +272,7 @@ async def run_stack(
     """
     with folder_lock(settings.home.absolute()):
         supervisor = Supervisor(settings, detached=detached, workers=workers, migrate=migrate, notify=notify)
-        with _signals() as (stopping, rolling):
+        with signals() as (stopping, rolling):
             try:
                 await _run(supervisor, on_ready, stopping, rolling, detached=detached)
             finally:
@@ -357,39 +363,3 @@ async def _all(waits: Iterator[Awaitable[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _terminal_is_gone() -> bool:
-    """Tell a closed terminal from a SIGHUP that somebody sent: asking a terminal that is gone fails."""
-    try:
-        os.tcgetpgrp(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
-    except (OSError, ValueError):
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Turn SIGINT and SIGTERM into the first event, SIGHUP into the second. Off the main thread: neither."""
-    stopping, rolling = asyncio.Event(), asyncio.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopping, rolling
-        return
-    loop = asyncio.get_running_loop()
-    ignores_hang_up = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # started by nohup
-    had_terminal = sys.__stdin__ is not None and not sys.__stdin__.closed and sys.__stdin__.isatty()
-
-    def hang_up() -> None:
-        if not (had_terminal and _terminal_is_gone()):
-            rolling.set()
-        elif not ignores_hang_up:
-            stopping.set()
-
-    loop.add_signal_handler(signal.SIGINT, stopping.set)
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
-    try:
-        yield stopping, rolling
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.remove_signal_handler(number)

@@ -28,7 +28,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -42,20 +42,20 @@ Place = tuple[str | int, ...]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
 
 class Fault(_Part):
     """What goes wrong before, or instead of, a reply."""
 
-    status: int | None = Field(None, ge=400, le=599)
+    status: int | None = Field(default=None, ge=400, le=599)
     retry_after: float | str | None = None
     message: str | None = None
-    code: str | None = Field(None, description="OpenAI's error code, such as context_length_exceeded")
-    cut_after: int | None = Field(None, ge=0)
+    code: str | None = Field(default=None, description="OpenAI's error code, such as context_length_exceeded")
+    cut_after: int | None = Field(default=None, ge=0)
     clean: bool = False
     bad_json: bool = False
-    latency: float | None = Field(None, ge=0)
+    latency: float | None = Field(default=None, ge=0)
     times: int | Literal["always"] = 1
 
     @model_validator(mode="after")
@@ -72,10 +72,12 @@ class Reply(_Part):
     call: list[tuple[str, Json | str]] = []
     fault: list[Fault] = []
     repeat: int | Literal["forever"] = 1
-    latency: float | None = Field(None, ge=0, description="seconds before the reply, every time")
-    pace: float = Field(0.0, ge=0, description="seconds between the chunks of a stream")
-    finish: str | None = Field(None, description="the finish_reason, when not stop or tool_calls")
-    usage: tuple[int, int] | tuple[int, int, int] | None = Field(None, description="input, output, cached tokens")
+    latency: float | None = Field(default=None, ge=0, description="seconds before the reply, every time")
+    pace: float = Field(default=0.0, ge=0, description="seconds between the chunks of a stream")
+    finish: str | None = Field(default=None, description="the finish_reason, when not stop or tool_calls")
+    usage: tuple[int, int] | tuple[int, int, int] | None = Field(
+        default=None, description="input, output, cached tokens"
+    )
 
     @field_validator("call", mode="before")
     @classmethod
@@ -155,7 +157,7 @@ class Script(_Part):
     """A whole script. Make one with `Script.parse`, `Script.load` or `Script.of`."""
 
     model: str = "test-model"
-    latency: float = Field(0.0, ge=0)
+    latency: float = Field(default=0.0, ge=0)
     conversations: list[Conversation] = Field(min_length=1)
 
     @classmethod

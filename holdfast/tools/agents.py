@@ -53,9 +53,7 @@ class AgentTool(Tool[..., Any]):
             )
         self.agent = agent
         self.is_async = True
-        self.context = None
-        self.lookup = None
-        self.routed = None
+        self.context = self.lookup = self.routed = None
         self._input = input
         self._signature = _signature(handoff)
         if input is not None and not (isinstance(input, type) and issubclass(input, BaseModel)):

@@ -277,7 +277,7 @@ def _field(parameter: inspect.Parameter, description: str | None) -> Any:
     if description:
         options["description"] = description
     if isinstance(parameter.default, FieldInfo):
-        merged = {**options, **parameter.default._attributes_set, "alias": parameter.name}
+        merged: dict[str, Any] = {**options, **parameter.default._attributes_set, "alias": parameter.name}
         return Field(**{key: value for key, value in merged.items() if key != "annotation"})
     if parameter.default is not inspect.Parameter.empty:
         options["default"] = parameter.default

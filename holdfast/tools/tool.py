@@ -62,10 +62,10 @@ class Tool(Generic[P, R]):
         signature = read_signature(function, name=name, local=local)
         functools.update_wrapper(self, function)
         self.function: Callable[P, R] = function
-        self.is_async = inspect.iscoroutinefunction(function)
-        self.context = signature.context
-        self.lookup = lookup
-        self.routed = routed
+        self.is_async: bool = inspect.iscoroutinefunction(function)
+        self.context: str | None = signature.context
+        self.lookup: LookUp | None = lookup
+        self.routed: Literal["memory"] | None = routed
         self._signature = signature
         self._check(effect, settle, timeout)
         try:

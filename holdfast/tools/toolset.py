@@ -62,9 +62,8 @@ class Toolset(Mapping[str, AnyTool]):
             if callable(as_tool := getattr(item, "as_tool", None)):  # an Agent: this module may not know the class
                 item = as_tool()
             if getattr(item, "makes_tools", False):
-                raise ConfigurationError(
-                    f"{item.__name__} makes tools and is none: call it, tools=[{item.__name__}(…)]."
-                )
+                name = getattr(item, "__name__", item)
+                raise ConfigurationError(f"{name} makes tools and is none: call it, tools=[{name}(…)].")
             if not isinstance(item, Tool) and not callable(item):
                 raise ConfigurationError(f"{item!r} is no tool: give functions, or what @tool made of them.")
             made: AnyTool = item if isinstance(item, Tool) else Tool(item)

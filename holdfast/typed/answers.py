@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -119,14 +120,29 @@ def read_output(definition: AgentDefinition | None, text: str, kind: Any = None)
 def schema_problem(answer: AnswerDefinition, value: Any) -> str | None:
     """Say what of a JSON value does not fit the schema: for workers that have not the type a run began with."""
     from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
 
+    validator: Any = extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
     whole = {WRAPPED: value} if answer.wrapped else value
     try:
-        errors = list(Draft202012Validator(answer.shape).iter_errors(whole))
+        errors = list(validator(answer.shape).iter_errors(whole))
     except RecursionError:
         return "it is nested too deeply"
+    except Exception as exc:  # noqa: BLE001  # the reply is paid for and must be recorded, as with a type's own checks
+        return f"its schema cannot be checked: {type(exc).__name__}: {exc}"[:500]
     lines = [f"{'.'.join(str(part) for part in error.absolute_path) or 'it'}: {error.message:.300}" for error in errors]
     return _listed(lines) if lines else None
+
+
+def _pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[Any]:
+    """Check an expression that Python knows too: pydantic's are Rust's, with more in them than Python's."""
+    from jsonschema import ValidationError as Unfit
+
+    try:
+        if isinstance(value, str) and not re.search(pattern, value):
+            yield Unfit(f"{value!r:.{_SHOWN}} does not match {pattern!r}")
+    except re.error:
+        return
 
 
 def _told(exc: ValidationError) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "Signature",
     "agent_name",
     "agent_of",
+    "check_inputs",
     "instance_of",
     "is_signature",
     "message_of",
@@ -151,7 +152,8 @@ def outputs_of(signature: type[Signature]) -> type[BaseModel]:
     for key, found in signature.__pydantic_decorators__.field_validators.items():
         names = [name for name in found.info.fields if name in fields]
         if names:
-            checks[key] = field_validator(*names, mode=found.info.mode)(_plain(getattr(signature, found.cls_var_name)))
+            decorate = field_validator(*names, mode=found.info.mode)  # pyright: ignore  # overloads
+            checks[key] = decorate(_plain(getattr(signature, found.cls_var_name)))
     return create_model(signature.__name__, __validators__=checks, __module__=signature.__module__, **fields)
 
 
@@ -188,6 +190,24 @@ def message_of(signature: type[Signature], inputs: dict[str, Any]) -> tuple[dict
         lines = [f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in exc.errors()]
         raise InvalidInput(f"the inputs do not fit {signature.__name__}: {'; '.join(lines)}") from None
     return given, json.dumps(given, ensure_ascii=False, indent=2)
+
+
+def check_inputs(message_id: str, given: dict[str, Any], asked: str | None) -> None:
+    """Make sure that a message id names these inputs: *asked* is the message that it named first, if it was stored.
+
+    An input that came to the signature since, or was dropped, is no difference.
+
+    Raises:
+        InvalidInput: it named others.
+
+    """
+    before = json.loads(asked) if asked is not None else {}
+    other = [name for name in given if name in before and before[name] != given[name]]
+    if other:
+        raise InvalidInput(
+            f"message id {message_id!r:.80} was used with other inputs before ({', '.join(other)}): what came of those "
+            "is no answer to these. Use another id."
+        )
 
 
 def instance_of(signature: type[S], inputs: dict[str, Any], answer: Answer[Any]) -> S:

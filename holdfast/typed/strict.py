@@ -13,9 +13,11 @@ Json = dict[str, Any]
 
 # What strict mode knows (OpenAI's list, the shortest of them). Annotations besides are dropped, limits it does not know
 # are told in words, and the type checks them; anything else makes the schema a lenient one.
-_KEPT = {"type", "enum", "const", "items", "anyOf", "$ref", "$defs", "properties", "required", "description", "title"}
-_KEPT |= {"pattern", "format", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"}
-_KEPT |= {"minItems", "maxItems", "additionalProperties"}
+_KEPT = {
+    *("type", "enum", "const", "items", "anyOf", "$ref", "$defs", "properties", "required", "description", "title"),
+    *("pattern", "format", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"),
+    *("minItems", "maxItems", "additionalProperties"),
+}
 _DROPPED = {"default", "examples", "example", "deprecated", "readOnly", "writeOnly", "discriminator", "$comment"}
 _TOLD = {"minLength", "maxLength", "uniqueItems", "minProperties", "maxProperties"}
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}

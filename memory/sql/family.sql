@@ -38,6 +38,13 @@ select r.agent, r.definition, r.budget, d.body from runs r join definitions d on
 update runs set agent = $3, definition = $4, budget = case when run_id = $2 then budget else $5 end
 where thread_id = $1 and (run_id = $2 or state = 'queued')
 
+-- name: handed_over
+-- By way of the thread's messages, which are found by its number; asked only for a name that is not the owner's.
+select exists (
+    select from (select distinct run_id from messages where thread_id = $1) m join events e on e.run_id = m.run_id
+    where e.kind = 'handed_off' and e.data ->> 'before' = $2
+)
+
 -- name: give_scope
 update threads set scope = $2 where id = $1 and scope is null
 

@@ -50,7 +50,7 @@ class Desk(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """One request."""
 
-    server: Desk
+    server: Desk  # pyright: ignore[reportIncompatibleVariableOverride]  # only a Desk makes one
 
     def do_POST(self) -> None:  # the name http.server calls
         """File a report, or watch another process."""

@@ -140,7 +140,7 @@ async def once_approved(ctx: ToolContext, run: str, n: str, note: str = "") -> s
 async def once_refused(ctx: ToolContext, run: str, n: str) -> str:
     """Send what the remote refuses, for it is not in its form: no effect takes place."""
     await asyncio.sleep(delays(ctx)[0])
-    what = {**request("once_refused", ctx, run, n), "json": [run, n]}
+    what: dict[str, Any] = {**request("once_refused", ctx, run, n), "json": [run, n]}
     async with aiohttp.request("POST", **what, timeout=aiohttp.ClientTimeout(total=ctx.remaining)) as answer:
         if answer.status == 400:
             raise ToolError(f"refused: {await answer.text()}")
@@ -176,7 +176,7 @@ async def look_up_slow(ctx: ToolContext, run: str, n: str) -> str | None:
 @tool(effect="verifiable", timeout=12.0, settle=15.0, lookup=look_up_slow)
 async def verifiable_slow(ctx: ToolContext, run: str, n: str) -> str:
     """Take an effect seconds after the request: long enough for others to think it lost."""
-    what = {**request("verifiable_slow", ctx, run, n), "params": {"delay_before": "5000"}}
+    what: dict[str, Any] = {**request("verifiable_slow", ctx, run, n), "params": {"delay_before": "5000"}}
     async with aiohttp.request("POST", **what) as answer:
         return str((await answer.json())["result"])
 

@@ -60,7 +60,7 @@ class Figures:
 
 def count(books: Books) -> Figures:
     """Return the figures."""
-    asked = Counter(dict.fromkeys(GUARDED, 0))
+    asked: Counter[str] = Counter(dict.fromkeys(GUARDED, 0))
     for (_, tool, _), times in books.asked.items():
         if class_of(tool) in GUARDED:
             asked[class_of(tool)] += times
@@ -108,7 +108,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def _fates(books: Books) -> dict[str, dict[str, int]]:
-    fates = {name: dict.fromkeys(FATES, 0) for name in GUARDED}
+    fates: dict[str, dict[str, int]] = {name: dict.fromkeys(FATES, 0) for name in GUARDED}
     slots: dict[Call, list[Slot]] = defaultdict(list)
     for slot in books.slots:
         slots[slot.call].append(slot)

@@ -258,7 +258,7 @@ class Drive:
                 await asyncio.sleep(max(0.0, began + number / self._result.rate - time.monotonic()))
 
     async def _converse(self, client: Client, thread: Thread, number: int) -> None:
-        kind = thread.kind
+        kind, run = thread.kind, None
         for message in thread.messages:
             offer = Offer(now(), expected=message.ends)
             self._offers.append(offer)
@@ -271,7 +271,7 @@ class Drive:
                     (message.name, thread.name, kind.name, run.run_id, message.ends, kind.remembers, message.text),
                 )
             await self._stage.note("insert into evidence.asked values ($1, $2, $3)", *kind.asked(message.name))
-        if number % _WATCHED == 0:
+        if run is not None and number % _WATCHED == 0:
             await self._watch(run, number)
 
     async def _send(self, client: Client, message: Message) -> RunHandle:

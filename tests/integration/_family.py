@@ -7,10 +7,11 @@ from typing import Any
 from holdfast.handles import RunHandle
 from tests.kit import World
 
-__all__ = ["AGENTS", "SCRIPT", "family", "notes"]
+__all__ = ["AGENTS", "SCRIPT", "TOOLS", "family", "notes"]
 
-AGENTS = '''
+TOOLS = '''
 import asyncio, pathlib
+from typing import Literal
 from pydantic import BaseModel
 from holdfast import Agent, Budget, ToolContext, tool
 from holdfast.tools import agent_tool
@@ -31,7 +32,11 @@ async def gate(name: str) -> str:
     while not (HERE / f"{name}.open").exists():
         await asyncio.sleep(0.05)
     return f"{name} is open"
+'''
 
+AGENTS = (
+    TOOLS
+    + '''
 @tool(effect="once", approval="always")
 async def pay(amount: float) -> str:
     """Pay."""
@@ -46,21 +51,32 @@ poor = Agent("poor", "openai/test", "You are poor.", tools=[note], budget=Budget
 middle = Agent("middle", "openai/test", "You are middle.", tools=[leaf])
 again = agent_tool("self", name="again", description="Asks itself.")
 self_ = Agent("self", "openai/test", "You are self.", tools=[again])
+
+class Weather(BaseModel):
+    """What it is like."""
+    sky: Literal["clear", "grey"]
+    degrees: float
+
+seer = Agent("seer", "openai/test", "You are seer.", output=Weather, corrections=1)
+seers = Agent("seers", "openai/test", "You are seers.", output=list[Weather])
+moody = Agent("moody", "openai/test", "You are moody.", handoffs=[leaf])
 boss = Agent(
     "boss",
     "openai/test",
     "You are boss.",
     tools=[
-        leaf, middle, poor, note,
+        leaf, middle, poor, note, seer, seers, moody,
         agent_tool("nobody", description="Not there."),
         leaf.as_tool(name="weather", input=Place, description="The weather."),
         leaf.as_tool(name="careful", approval="always"),
     ],
 )
 thrifty = Agent("thrifty", "openai/test", "You are boss.", tools=[leaf, middle], budget=Budget(tokens=200))
+crowded = Agent("crowded", "openai/test", "You are boss.", tools=[leaf], budget=Budget(tokens=1500))
 '''
+)
 
-SCRIPT = """
+_SCRIPT = """
 conversations:
   - when: {system: You are boss, user: twenty}
     replies:
@@ -104,6 +120,36 @@ conversations:
     replies:
       - call: {leaf: {message: "a long answer"}}
       - say: "boss: done"
+  - when: {system: You are boss, user: outlook}
+    replies:
+      - call: [{seer: {message: "today"}}, {seers: {message: "the week"}}, {seer: {message: "in a year"}}]
+      - say: "boss: {{last_tool}}"
+  - when: {system: You are seer, user: today}
+    replies:
+      - say: 'Here it is: {"sky": "grey", "degrees": 7}'
+  - when: {system: You are seers, user: the week}
+    replies:
+      - say: '{"value": [{"sky": "grey", "degrees": 7}, {"degrees": 9.5, "sky": "clear"}]}'
+  - when: {system: You are seer, user: in a year}
+    replies:
+      - say: "nobody knows"
+  - when: {system: You are seer, user: cannot be used}
+    replies:
+      - say: never
+      - say: "I said so"
+  - when: {system: You are boss, user: mood}
+    replies:
+      - call: {moody: {message: "what a mood"}}
+      - say: "boss: {{last_tool}}"
+  - when: {system: You are moody}
+    replies:
+      - call: {hand_off_to_leaf: {note: "not today"}}
+      - say: never
+  - when: {system: You are leaf, user: what a mood}
+    replies:
+      - say: never
+      - call: {note: {text: "{{user}}"}}
+      - say: "leaf: {{last_tool}}"
   - when: {system: You are self}
     replies:
       - call: {again: {message: "again"}}
@@ -136,8 +182,9 @@ conversations:
         call: {note: {text: "poor {{n}}"}}
       - say: never
 """
-SCRIPT = SCRIPT.replace("TWENTY", ", ".join(f"{{leaf: {{message: number {n}}}}}" for n in range(20)))
-SCRIPT = SCRIPT.replace("LONG", "x" * 40_000)
+SCRIPT = _SCRIPT.replace("TWENTY", ", ".join(f"{{leaf: {{message: number {n}}}}}" for n in range(20))).replace(
+    "LONG", "x" * 40_000
+)
 
 
 async def family(world: World, run: RunHandle) -> list[dict[str, Any]]:

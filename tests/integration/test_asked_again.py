@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client as Temporal
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
 from holdfast.testing import ModelServer
+from tests import histories
 from tests.conftest import MakeWorld
 from tests.kit import World, until
 
@@ -80,19 +78,7 @@ async def _reset(world: World, thread: str) -> WorkflowHandle[Any, Any]:
     """Take a thread's workflow back to its first task."""
     temporal = await _temporal(world)
     handle = temporal.get_workflow_handle(f"{world.settings.tenant}:{thread}")
-    described = await handle.describe()
-    history = await handle.fetch_history()
-    await temporal.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace="default",
-            workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=described.run_id),
-            reason="test",
-            workflow_task_finish_event_id=next(
-                event.event_id for event in history.events if event.HasField("workflow_task_completed_event_attributes")
-            ),
-            request_id=uuid.uuid4().hex,
-        )
-    )
+    await histories.reset(temporal, handle.id)
     return handle
 
 

@@ -46,13 +46,14 @@ async def terminal(world: World) -> AsyncIterator[Terminal]:
 async def chat(
     terminal: Terminal,
     *steps: tuple[str, bytes | Callable[[], Awaitable[object]]],
+    agent: str = "support",
     thread: str = "c1",
     editor: Path | None = None,
 ) -> tuple[int, str]:
     """Talk at a terminal: when the first is seen, type the second. Return the exit code and all that was shown."""
     if editor is not None:
         terminal.extra = {"EDITOR": str(editor), "VISUAL": ""}
-    code, seen = await on_a_terminal(terminal, ["chat", "support", "--thread", thread], list(steps))
+    code, seen = await on_a_terminal(terminal, ["chat", agent, "--thread", thread], list(steps))
     return code, ESCAPES.sub("", seen)
 
 
@@ -265,6 +266,56 @@ async def test_an_approval_is_edited_from_another_terminal(terminal: Terminal, t
     code, seen = await on_a_terminal(terminal, ["approve", run.run_id[:8], "--edit"], [("send this?", b"y\n")])
     assert (code, "amount=12" in seen) == (0, True)
     assert (await run.result(timeout=PATIENCE)).output == "The tool said: refunded 12.0 for 17"
+
+
+async def test_the_agents_below_are_heard_and_answered(terminal: Terminal, tmp_path: Path) -> None:
+    """What a sub-agent does is shown inline; its question is answered, or its arguments edited, in the same place."""
+    question = "approve book of booker, step 3?"
+    code, seen = await chat(
+        terminal, (READY, b"plan a trip\r"), (question, b"y\r"), ("Booker said: booked LH1", b"/quit\r"), agent="desk"
+    )
+    assert code == 0
+    assert 'booker  book(flight="LH1")' in seen
+    assert "booker answered" in seen
+    _, seen = await chat(
+        terminal,
+        (READY, b"another: a trip\r"),
+        (question, b"e\r"),
+        ("send this?", b"y\r"),
+        ("Booker said: booked LH2", b"/quit\r"),
+        agent="desk",
+        editor=script(tmp_path, 'sed -i s/LH1/LH2/ "$1"'),
+    )
+    code, seen = await chat(terminal, (READY, b"last: a trip\r"), (question, b"\x04"), agent="desk")
+    assert "goes on" in seen
+    code, seen = await chat(terminal, (question, b"n too late\r"), ("Reason: too late", b"/quit\r"), agent="desk")
+    assert code == 0, seen
+
+
+async def test_run_asks_for_the_agents_below_too(terminal: Terminal) -> None:
+    """At the question of `run` that a sub-agent's call raises, y approves it and the run goes on to its answer."""
+    code, seen = await on_a_terminal(terminal, ["run", "desk", "a trip"], [("approve book of booker?", b"y\n")])
+    assert code == 0, seen
+    assert "Booker said: booked LH1" in seen
+
+
+async def test_a_conversation_that_is_handed_over_goes_on(terminal: Terminal) -> None:
+    """What is said next is for the agent that took over; so it is days later, under the name it began with."""
+    code, seen = await chat(
+        terminal,
+        (READY, b"my files\r"),
+        (DONE, b"and more\r"),
+        ('order_status(order_id="17")', b""),
+        ("there is no tool", b"/quit\r"),
+        agent="desk",
+    )
+    assert code == 0
+    assert "handed over to clerk" in seen
+    assert "come back with: holdfast chat clerk --thread c1" in seen
+    code, seen = await chat(terminal, ("clerk answers", b"/thread new\r"), ("thread t-", b"/quit\r"), agent="desk")
+    assert (code, "come back with: holdfast chat desk --thread t-" in seen) == (0, True)
+    piped = await terminal("chat", "desk", "--thread", "pipe", stdin=b"my files\nand more\n")
+    assert (piped.code, piped.out.count("\n")) == (0, 2), piped.err
 
 
 async def test_run_offers_the_editor_too(terminal: Terminal, tmp_path: Path) -> None:

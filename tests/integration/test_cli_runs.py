@@ -150,11 +150,11 @@ async def test_wrong_input_stores_nothing(terminal: Terminal) -> None:
 
 async def test_an_approval_is_answered_there_and_then(terminal: Terminal) -> None:
     """On a terminal, `run` asks, and goes on with the answer; what a model says first streams by."""
-    code, seen = await on_a_terminal(terminal, ["run", "support", "refund order 17"], [("approve?", b"y\n")])
+    code, seen = await on_a_terminal(terminal, ["run", "support", "refund order 17"], [("approve refund?", b"y\n")])
     assert code == 0
     assert "The tool said: refunded 40.0 for 17" in seen
     code, seen = await on_a_terminal(
-        terminal, ["run", "support", "refund order 17"], [("approve?", b"n\n"), ("reason", b"too much\n")]
+        terminal, ["run", "support", "refund order 17"], [("approve refund?", b"n\n"), ("reason", b"too much\n")]
     )
     assert code == 0
     assert "Reason: too much" in seen
@@ -167,14 +167,14 @@ async def test_a_decision_made_elsewhere_ends_the_question(terminal: Terminal) -
         (run,) = await terminal.client.runs()
         await (await terminal.client.get(run.run_id)).approve(actor="ann")
 
-    code, seen = await on_a_terminal(terminal, ["run", "support", "refund order 17"], [("approve?", elsewhere)])
+    code, seen = await on_a_terminal(terminal, ["run", "support", "refund order 17"], [("approve refund?", elsewhere)])
     assert code == 0
     assert "approved by ann" in seen
 
 
 async def test_ctrl_c_leaves_the_run_going(terminal: Terminal) -> None:
     """The terminal says how to come back; the run stays where it was."""
-    code, seen = await on_a_terminal(terminal, ["run", "support", "refund order 17"], [("approve?", b"\x03")])
+    code, seen = await on_a_terminal(terminal, ["run", "support", "refund order 17"], [("approve refund?", b"\x03")])
     assert code == 130
     (run,) = await terminal.client.runs()
     assert run.state == "waiting"

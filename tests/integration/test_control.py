@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client as Temporal
 from temporalio.client import (
     WithStartWorkflowOperation,
@@ -22,6 +20,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 
 from holdfast.errors import DecisionRefused, RunEnded
 from holdfast.testing import ModelServer
+from tests import histories
 from tests.conftest import MakeWorld
 from tests.kit import World, until
 
@@ -307,22 +306,7 @@ async def test_reset_brings_no_effect_twice(make_shared_world: MakeWorld) -> Non
         assert (await run.result(timeout=60)).output == "result: paid 5.0"
         temporal = await _temporal(world)
         handle = temporal.get_workflow_handle(f"{world.settings.tenant}:t1")
-        history = await handle.fetch_history()
-        target = next(
-            event.event_id
-            for event in history.events
-            if event.HasField("workflow_task_completed_event_attributes") and event.event_id > 5
-        )
-        described = await handle.describe()
-        await temporal.workflow_service.reset_workflow_execution(
-            ResetWorkflowExecutionRequest(
-                namespace="default",
-                workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=described.run_id),
-                reason="test",
-                workflow_task_finish_event_id=target,
-                request_id="r1",
-            )
-        )
+        await histories.reset(temporal, handle.id, task=1)
 
         async def idle_again() -> bool:
             state = await handle.query("state", rpc_timeout=timedelta(seconds=5))

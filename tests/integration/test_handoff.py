@@ -8,41 +8,27 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 
-from holdfast.errors import ThreadOwned
+from holdfast.contracts import ASK_WORKFLOW, Ask, AskResult
+from holdfast.errors import RunEnded, ThreadOwned
 from holdfast.testing import ModelServer
 from tests import histories
 from tests.conftest import MakeWorld
+from tests.integration._family import TOOLS, notes
 from tests.kit import World, until
 
-AGENTS = '''
-import asyncio, pathlib
-from holdfast import Agent, Budget, ToolContext, tool
-
-HERE = pathlib.Path(__file__).parent
-
-@tool(effect="once", timeout=120)
-async def note(ctx: ToolContext, text: str) -> str:
-    """Write something down, when the gate is open."""
-    with (HERE / "notes").open("a") as file:
-        file.write(text + "\\n")
-    return f"noted {text}"
-
-@tool(effect="pure", timeout=120)
-async def gate(name: str) -> str:
-    """Wait until a person opens the gate."""
-    (HERE / f"{name}.waiting").touch()
-    while not (HERE / f"{name}.open").exists():
-        await asyncio.sleep(0.05)
-    return f"{name} is open"
-
+AGENTS = (
+    TOOLS
+    + """
 billing = Agent(
     "billing", "openai/test", "You are billing.", tools=[note], handoffs=["triage"], description="Knows of invoices."
 )
 triage = Agent("triage", "openai/test", "You are triage.", tools=[note, gate], handoffs=[billing, "gone"])
-'''
+other = Agent("other", "openai/test")
+ping = Agent("ping", "openai/test", "You are ping.", handoffs=["pong"], budget=Budget(rounds=6))
+pong = Agent("pong", "openai/test", "You are pong.", handoffs=[ping])
+"""
+)
 
 SCRIPT = """
 conversations:
@@ -71,6 +57,14 @@ conversations:
     replies:
       - say: never
       - say: "triage again"
+  - when: {system: You are ping}
+    replies:
+      - repeat: 9
+        call: {hand_off_to_pong: {}}
+  - when: {system: You are pong}
+    replies:
+      - repeat: 9
+        call: {hand_off_to_ping: {}}
   - when: {system: You are triage}
     replies:
       - say: "triage: {{user}}"
@@ -92,11 +86,6 @@ async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
         yield world
 
 
-def _notes(world: World) -> list[str]:
-    path = world.folder / "notes"
-    return path.read_text().split("\n")[:-1] if path.exists() else []
-
-
 async def _owner(world: World, thread: str) -> list[dict[str, Any]]:
     return await world.rows(
         "select t.agent as thread, r.agent as run from threads t join runs r on r.thread_id = t.id"
@@ -110,7 +99,7 @@ async def test_the_conversation_moves_and_stays(world: World) -> None:
     client = await world.client()
     run = await client.start("triage", "both", thread="both")
     assert (await run.result(timeout=60)).output == "billing: noted by billing"
-    assert _notes(world) == ["by triage", "by billing"]
+    assert notes(world) == ["by triage", "by billing"]
     results = [str(message.body) for message in await run.messages() if message.role == "tool"]
     assert "from here on billing speaks" in results[0]
     assert "handed over by another call" in results[2]
@@ -121,9 +110,11 @@ async def test_the_conversation_moves_and_stays(world: World) -> None:
     systems = {entry["body"]["messages"][0]["content"] for entry in world.models.journal}
     assert systems == {"You are triage.", "You are billing."}
     with pytest.raises(ThreadOwned, match="belongs to agent 'billing'"):
-        await client.start("triage", "hello", thread="both")
-    later = await client.start("billing", "hello", thread="both")
-    assert (await later.result(timeout=60)).output == "billing: hello"
+        await client.start("other", "hello", thread="both")
+    for agent in ("billing", "triage"):  # who knows of the move, and who does not
+        later = await client.start(agent, f"hello {agent}", thread="both")
+        assert (await later.result(timeout=60)).output == f"billing: hello {agent}"
+        assert (await later.status()).agent == "billing"
 
 
 async def test_it_may_move_back_and_an_unknown_agent_is_an_error(world: World) -> None:
@@ -133,6 +124,19 @@ async def test_it_may_move_back_and_an_unknown_agent_is_an_error(world: World) -
     assert (await run.result(timeout=60)).output == "triage again"
     other = await client.start("triage", "gone", thread="gone")
     assert "no worker knows the agent gone" in (await other.result(timeout=60)).output
+
+
+async def test_handing_over_to_and_fro_ends_with_the_budget(world: World) -> None:
+    """Each hand-off takes a round of the run's own budget, whoever it belongs to by then."""
+    client = await world.client()
+    run = await client.start("ping", "who will?", thread="to-and-fro")
+    with pytest.raises(RunEnded, match="6 of 6 rounds are used") as end:
+        await run.result(timeout=60)
+    assert end.value.state == "over_budget"
+    moves = [
+        (event.data["before"], event.data["agent"]) for event in await run.recorded() if event.kind == "handed_off"
+    ]
+    assert moves == [("ping", "pong"), ("pong", "ping")] * 3
 
 
 async def test_what_waits_behind_is_the_new_agents(world: World) -> None:
@@ -148,31 +152,54 @@ async def test_what_waits_behind_is_the_new_agents(world: World) -> None:
     assert {row["run"] for row in await _owner(world, "queue")} == {"billing"}
 
 
+async def test_a_thread_that_nobody_was_found_for_is_free(world: World) -> None:
+    """A question to an agent that is not there leaves the thread to whoever comes."""
+    client = await world.client()
+    temporal = await histories.connect(world.settings)
+    refused: AskResult = await temporal.execute_workflow(
+        ASK_WORKFLOW,
+        Ask(agent="nobody", text="hello", thread="free"),
+        id=f"{world.settings.tenant}-free",
+        task_queue=world.settings.task_queue,
+        result_type=AskResult,
+    )
+    assert refused.state == "refused"
+    run = await client.start("billing", "hello", thread="free")
+    assert (await run.result(timeout=60)).output == "billing: hello"
+
+
+async def test_whoever_could_not_know_is_answered_by_the_new_owner(world: World) -> None:
+    """A question to the former agent, which was on its way or comes from a Schedule, is not turned away."""
+    client = await world.client()
+    run = await client.start("triage", "both", thread="late")
+    assert (await run.result(timeout=60)).output == "billing: noted by billing"
+    temporal = await histories.connect(world.settings)
+    late, stranger = [
+        await temporal.execute_workflow(
+            ASK_WORKFLOW,
+            Ask(agent=agent, text="on its way", thread="late"),
+            id=f"{world.settings.tenant}-late-{agent}",
+            task_queue=world.settings.task_queue,
+            result_type=AskResult,
+        )
+        for agent in ("triage", "other")
+    ]
+    assert (late.state, late.answer) == ("done", "billing: on its way")
+    assert stranger.state == "refused"
+    assert "belongs to agent 'billing'" in (stranger.error or "")
+
+
 async def test_a_reset_moves_nothing_twice(world: World) -> None:
     """Reset to its first task, the run finds recorded replies, calls and hand-off, and says the same."""
     client = await world.client()
-    before = len(_notes(world))
+    before = len(notes(world))
     run = await client.start("triage", "both", thread="reset")
     await run.result(timeout=60)
     temporal = await histories.connect(world.settings)
-    handle = temporal.get_workflow_handle(run.workflow_id)
-    history = await handle.fetch_history()
-    target = next(
-        event.event_id for event in history.events if event.HasField("workflow_task_completed_event_attributes")
-    )
-    described = await handle.describe()
-    await temporal.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace="default",
-            workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=described.run_id),
-            reason="test",
-            workflow_task_finish_event_id=target,
-            request_id="reset",
-        )
-    )
+    await histories.reset(temporal, run.workflow_id)
     again = await client.start("billing", "hello", thread="reset")
     assert (await again.result(timeout=60)).output == "billing: hello"
-    assert len(_notes(world)) == before + 2
+    assert len(notes(world)) == before + 2
     assert [event.kind for event in await run.recorded()].count("handed_off") == 1
 
 
@@ -209,4 +236,4 @@ async def test_a_kill_amid_hand_offs_loses_and_repeats_nothing(make_shared_world
             assert [event.kind for event in await run.recorded()].count("handed_off") == 1
         owners = await world.rows("select agent, count(*) as n from threads group by 1")
         assert owners == [{"agent": "billing", "n": 6}]
-        assert _notes(world).count("by billing") <= 6
+        assert notes(world).count("by billing") <= 6

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client as Temporal
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 
@@ -22,8 +18,9 @@ from holdfast.activities.runs import _slide
 from holdfast.contracts import ToolStep
 from holdfast.ids import run_id_for, storable
 from holdfast.memory import threads
-from holdfast.memory.database import Connection, connect, open_pool
+from holdfast.memory.database import open_pool
 from holdfast.testing import ModelServer
+from tests import histories
 from tests.conftest import MakeWorld
 from tests.kit import World, until
 
@@ -118,18 +115,6 @@ async def _thread(world: World, thread: str) -> WorkflowHandle[Any, Any]:
     return temporal.get_workflow_handle(f"{world.settings.tenant}:{thread}")
 
 
-@asynccontextmanager
-async def _held(world: World, lock: str, *args: Any) -> AsyncIterator[Connection]:
-    """Hold a lock that stops one kind of step, as a slow database would."""
-    conn = await connect(world.settings.database_url or "")
-    try:
-        async with conn.transaction():
-            await conn.execute(lock, *args)
-            yield conn
-    finally:
-        await conn.close()
-
-
 def _message(number: int) -> dict[str, str]:
     return {"message_id": f"m{number}", "agent": "one", "text": f"hello {number}"}
 
@@ -140,7 +125,7 @@ async def test_a_message_accepted_as_the_workflow_rolls_over_is_not_lost(world: 
     run = await client.start("one", "pay", thread="roll")
     await until(run.approvals, "the approval is pending")
     handle = await _thread(world, "roll")
-    async with _held(world, "lock table agents in access exclusive mode"):  # of what goes on here, admissions read it
+    async with world.held("lock table agents in access exclusive mode"):  # of what goes on here, admissions read it
         await handle.execute_update("message", _message(1))
 
         async def long_enough() -> bool:
@@ -174,7 +159,7 @@ async def test_a_cancel_amid_a_short_step_stops_what_waits_and_begins_nothing(wo
 
     await until(admitted, "both are admitted")
     handle = await _thread(world, "cancel")
-    async with _held(world, "select from runs where run_id = $1 for update", ids[0]):
+    async with world.held("select from runs where run_id = $1 for update", ids[0]):
         (world.folder / "gate-cancel.open").touch()
         await first.result(timeout=60)
 
@@ -226,24 +211,6 @@ async def test_words_that_no_database_holds_are_refused_or_stored_without_them(w
     assert (await waiting.result(timeout=60)).output == "paid 7.0"
 
 
-async def _reset_to_the_first_task(world: World, handle: WorkflowHandle[Any, Any]) -> None:
-    """Reset a thread's workflow to before anything was admitted."""
-    described = await handle.describe()
-    history = await handle.fetch_history()
-    temporal = await Temporal.connect(world.settings.temporal_address or "")
-    await temporal.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace="default",
-            workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=described.run_id),
-            reason="test",
-            workflow_task_finish_event_id=next(
-                event.event_id for event in history.events if event.HasField("workflow_task_completed_event_attributes")
-            ),
-            request_id=uuid.uuid4().hex,
-        )
-    )
-
-
 async def test_a_reset_to_the_first_task_takes_no_step_of_another_run(world: World) -> None:
     """Begun anew, each run has the step numbers it had: it finds its own recorded steps, and no other run's."""
     client = await world.client()
@@ -252,7 +219,7 @@ async def test_a_reset_to_the_first_task_takes_no_step_of_another_run(world: Wor
     second = await client.start("one", "second of two", thread="anew")
     await until(second.approvals, "the approval is pending")
     handle = await _thread(world, "anew")
-    await _reset_to_the_first_task(world, handle)
+    await histories.reset(await histories.connect(world.settings), handle.id)
 
     async def asks_again() -> bool:
         current = (await handle.query("state")).get("current") or {}
@@ -271,7 +238,7 @@ async def test_a_reset_before_the_first_admission_finds_every_recorded_step(worl
     run = await client.start("one", "gate-reset", thread="reset")
     await until((world.folder / "gate-reset.waiting").exists, "the tool is under way")
     handle = await _thread(world, "reset")
-    await _reset_to_the_first_task(world, handle)
+    await histories.reset(await histories.connect(world.settings), handle.id)
     (world.folder / "gate-reset.open").touch()
     answer = await run.result(timeout=60)
     assert (answer.output, answer.rounds) == ("you said gate-reset", 2)
@@ -287,7 +254,7 @@ async def test_an_outcome_known_when_the_run_is_stopped_is_recorded_all_the_same
     client = await world.client()
     run = await client.start("one", "deliver", thread="deliver")
     await until((world.folder / "d1.waiting").exists, "the call is under way")
-    async with _held(world, "select from effects where run_id = $1 and tool = 'deliver' for update", run.run_id):
+    async with world.held("select from effects where run_id = $1 and tool = 'deliver' for update", run.run_id):
         (world.folder / "d1.open").touch()
         await until((world.folder / "d1.delivered").exists, "the call has ended")
         waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"

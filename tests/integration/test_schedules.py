@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,36 +12,10 @@ import pytest_asyncio
 from holdfast.errors import InvalidInput, ScheduleExists, ThreadOwned, UnknownAgent, UnknownSchedule
 from holdfast.ids import schedule_id_for
 from holdfast.schedules import ScheduleDesk, ScheduleView
-from holdfast.testing import ModelServer
 from tests import histories
 from tests.conftest import MakeWorld
+from tests.integration._schedules import answered, clerks
 from tests.kit import World, until
-
-AGENTS = """
-from holdfast import Agent
-
-clerk = Agent(name="clerk", model="openai/test")
-other = Agent(name="other", model="openai/test")
-"""
-
-
-class Model:
-    """Repeats what it is told; while `held` is clear it waits before it answers `hold`."""
-
-    def __init__(self) -> None:
-        self.waiting = asyncio.Event()
-        self.let_go = asyncio.Event()
-
-    async def reply(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer one request."""
-        said = request["messages"][-1]["content"]
-        if "hold" in said:
-            self.waiting.set()
-            await self.let_go.wait()
-        if "fail" in said:
-            return {"fault": {"status": 400, "message": "no", "times": "always"}}
-        return {"say": f"heard {said}"}
-
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -50,34 +23,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
     """Return one world with a worker for all tests of this file."""
-    model = Model()
-    async with ModelServer(reply=model.reply, bodies=False) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url)
-        world.models = model
-        await world.worker()
+    async with clerks(make_shared_world) as world:
         yield world
-        model.let_go.set()
-        desk = (await world.client()).schedules
-        for view in await desk.list():
-            await desk.delete(view.name)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def desk(world: World) -> ScheduleDesk:
     """Return the schedules of the world's tenant."""
     return (await world.client()).schedules
-
-
-async def answered(desk: ScheduleDesk, name: str, count: int) -> ScheduleView:
-    """Wait until so many occurrences of a schedule have ended, and return it."""
-
-    async def look() -> ScheduleView | None:
-        view = await desk.get(name)
-        done = [occurrence for occurrence in view.recent if occurrence.ended_at is not None]
-        return view if len(done) >= count else None
-
-    view: ScheduleView = await until(look, f"{count} occurrences of {name} have ended")
-    return view
 
 
 async def texts(world: World, thread: str) -> list[str]:
@@ -100,6 +53,7 @@ async def test_an_interval_fires_with_a_thread_for_each(world: World, desk: Sche
     assert view.next == []
     for occurrence in view.recent:
         tokyo = occurrence.scheduled_at + timedelta(hours=9)
+        assert occurrence.thread is not None
         assert occurrence.thread == f"often-{occurrence.scheduled_at:%Y%m%dT%H%M%SZ}"
         assert await texts(world, occurrence.thread) == [f"It is {tokyo:%H:%M:%S}"]
         assert occurrence.tokens > 0
@@ -263,6 +217,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"every": "1h", "time_zone": "../etc"}, "no time zone"),
     ({"every": "1h", "overlap": "never"}, "skip, buffer_one"),
     ({"every": "1h", "catch_up": "1s"}, "at least 10 s"),
+    ({"every": "1h", "overlap": "allow_all", "pause_on_failure": True}, "does not go with allow_all"),
+    ({"calendar": {"day_of_week": "sat-thu"}}, "within 0 to 7"),
     ({"every": "1h", "remaining": 0}, "at least 1"),
     ({"every": "1h", "start": "2030-01-02", "end": "2030-01-01"}, "ends before"),
     ({"every": "1h", "start": "soon"}, "is no time"),
@@ -281,8 +237,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("given", "said"), WRONG, ids=lambda value: str(value)[:40])
 async def test_what_does_not_fit_is_refused(desk: ScheduleDesk, given: dict[str, Any], said: str) -> None:
     """Nothing is created, and the message says what was wrong."""
+    options: dict[str, Any] = {"name": "wrong", "agent": "clerk", "text": "hello", **given}
     with pytest.raises(InvalidInput) as refused:
-        await desk.create(**{"name": "wrong", "agent": "clerk", "text": "hello", **given})
+        await desk.create(**options)
     assert said in str(refused.value)
     with pytest.raises(UnknownSchedule):
         await desk.get("wrong")

@@ -50,13 +50,15 @@ async def test_children_of_children(world: World) -> None:
     """A child asks in its turn: its answer comes up level by level; runs know their parent, root and depth."""
     client = await world.client()
     run = await client.start("boss", "nested", thread="nested")
-    assert (await run.result(timeout=60)).output == "boss: middle: leaf: noted nested deeper"
+    answer = await run.result(timeout=60)
+    assert answer.output == "boss: middle: leaf: noted nested deeper"
     middle, leaf = await family(world, run)
     assert (middle["agent"], middle["depth"], middle["parent"]) == ("middle", 1, run.run_id)
     assert (leaf["agent"], leaf["depth"], leaf["parent"]) == ("leaf", 2, middle["run_id"])
     status = await run.status()
     assert status.parent_run_id is None
-    assert (status.tokens_below > 0, [child.agent for child in await run.children()]) == (True, ["middle"])
+    assert answer.tokens_below == status.tokens_below > 0
+    assert [child.agent for child in await run.children()] == ["middle"]
     temporal = await histories.connect(world.settings)
     query = f"HoldfastParentRun = '{run.run_id}'"
 
@@ -103,6 +105,29 @@ async def test_a_typed_input_is_checked_and_sent_as_json(world: World) -> None:
     first = next(message.body for message in await run.messages() if message.role == "tool")
     assert first is not None
     assert first["content"] == 'sunny, I was asked {"city":"Bern","days":2}'
+
+
+async def test_typed_answers_come_up_as_json(world: World) -> None:
+    """The asking model reads the value alone, without the words or the wrapping it came in; a wrong one is an error."""
+    client = await world.client()
+    run = await client.start("boss", "outlook", thread="outlook")
+    await run.result(timeout=60)
+    results = [message.body["content"] for message in await run.messages() if message.role == "tool" and message.body]
+    assert results[:2] == ['{"degrees":7,"sky":"grey"}', '[{"degrees":7,"sky":"grey"},{"degrees":9.5,"sky":"clear"}]']
+    assert results[2].startswith(
+        "error: seer gave no answer, its run is failed: the answer is not the Weather it must be"
+    )
+    assert [(child.agent, child.rounds) for child in await run.children()] == [("seer", 1), ("seers", 1), ("seer", 2)]
+
+
+async def test_a_child_may_hand_over(world: World) -> None:
+    """The answer is that of whom the child's conversation moved to, and the record names who that was."""
+    client = await world.client()
+    run = await client.start("boss", "mood", thread="mood")
+    assert (await run.result(timeout=60)).output == "boss: leaf: noted what a mood"
+    ended = [event.data for event in await run.recorded() if event.kind == "child_ended"]
+    assert [(data["agent"], data["state"]) for data in ended] == [("leaf", "done")]
+    assert [(child["agent"], child["depth"]) for child in await family(world, run)] == [("leaf", 1)]
 
 
 async def test_an_approval_may_be_asked_for_the_child_or_within_it(world: World) -> None:
@@ -161,6 +186,24 @@ async def test_a_budget_holds_for_the_whole_tree(world: World) -> None:
         "select sum(tokens_in + tokens_out)::int as n from runs where run_id = $1 or root_run_id = $1", run.run_id
     )
     assert status.tokens + status.tokens_below == total[0]["n"] >= 200
+
+
+async def test_twenty_at_once_exceed_a_budget_by_the_calls_under_way(world: World) -> None:
+    """None begins a model call once the budget is spent: over it are at most the twenty that had begun."""
+    client = await world.client()
+    run = await client.start("crowded", "twenty", thread="crowded")
+    with pytest.raises(RunEnded, match="of 1500 tokens of this run are used, sub-agents included"):
+        await run.result(timeout=120)
+    assert {child["state"] for child in await family(world, run)} <= {"done", "over_budget"}
+    [calls] = await world.rows(
+        "select sum(t)::int as total, max(t) as largest from (select (e.data ->> 'tokens_in')::int"
+        " + (e.data ->> 'tokens_out')::int as t from events e join runs r on r.run_id = e.run_id"
+        " where e.kind = 'replied' and r.root_run_id = $1) as below",
+        run.run_id,
+    )
+    own = (await run.status()).tokens
+    assert 1500 <= own + calls["total"] <= 1500 + 20 * calls["largest"]
+    assert (await run.status()).tokens_below == calls["total"]
 
 
 async def test_parent_and_child_roll_over_while_others_work(make_shared_world: MakeWorld) -> None:

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-from temporalio.client import Client as Temporal
 
 from holdfast.errors import DecisionRefused, RunEnded, StackError
 from holdfast.handles import RunHandle
@@ -156,25 +153,6 @@ async def _check(world: World, recorder: Recorder, run: RunHandle) -> None:
     assert {count for (kind, _), count in told.items() if kind in ("child_started", "child_ended", "tool_done")} == {1}
 
 
-async def _reset(temporal: Temporal, workflow_id: str, *, last: bool = False) -> None:
-    """Reset a workflow's newest execution to its first task, or to its last but one."""
-    handle = temporal.get_workflow_handle(workflow_id)
-    history = await handle.fetch_history()
-    done = [event.event_id for event in history.events if event.HasField("workflow_task_completed_event_attributes")]
-    await temporal.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace="default",
-            workflow_execution=WorkflowExecution(
-                workflow_id=workflow_id,
-                run_id=history.events[0].workflow_execution_started_event_attributes.original_execution_run_id,
-            ),
-            reason="test",
-            workflow_task_finish_event_id=done[-2] if last else done[0],
-            request_id=f"{workflow_id}-{len(history.events)}",
-        )
-    )
-
-
 async def _started(world: World, run: RunHandle, count: int) -> list[dict[str, Any]]:
     async def look() -> list[dict[str, Any]]:
         rows = await world.rows(
@@ -203,9 +181,9 @@ async def test_workers_killed_again_and_again(make_world: MakeWorld, recorder: R
     await _check(world, recorder, run)
 
 
-@pytest.mark.parametrize("last", [False, True], ids=["to the first task", "to a late task"])
+@pytest.mark.parametrize("task", [0, -2], ids=["to the first task", "to a late task"])
 async def test_a_reset_of_the_parent_finds_its_children(
-    make_world: MakeWorld, recorder: Recorder, models: ModelServer, last: bool
+    make_world: MakeWorld, recorder: Recorder, models: ModelServer, task: int
 ) -> None:
     """Asked again, children that are at work or have ended are found by their names; nothing is done twice."""
     world = await make_world(AGENTS, api_base=models.base_url)
@@ -214,7 +192,7 @@ async def test_a_reset_of_the_parent_finds_its_children(
     temporal = await histories.connect(world.settings)
     run = await client.start("boss", "go", thread="boss")
     await until(lambda: len(recorder.effects()) >= 6, "some effects")
-    await _reset(temporal, run.workflow_id, last=last)
+    await histories.reset(temporal, run.workflow_id, task=task)
     await _all_ended(world, recorder, run)
     await _check(world, recorder, run)
 
@@ -231,11 +209,11 @@ async def test_children_reset_killed_and_begun_anew(
     threads = await _started(world, run, 6)
     await until(lambda: len(recorder.effects()) >= 2, "some effects")
     tenant = world.settings.tenant
-    await _reset(temporal, f"{tenant}:{threads[0]['thread']}")
+    await histories.reset(temporal, f"{tenant}:{threads[0]['thread']}")
     # As later servers do by themselves when a parent is reset: its children are terminated, then started again.
     for row in threads[1:6]:
         await temporal.get_workflow_handle(f"{tenant}:{row['thread']}").terminate()
-    await _reset(temporal, run.workflow_id)
+    await histories.reset(temporal, run.workflow_id)
     worker.kill()
     await world.worker(RECORDER=recorder.url)
     await _all_ended(world, recorder, run)

@@ -10,6 +10,7 @@ import pytest_asyncio
 from temporalio.client import WorkflowFailureError
 
 from holdfast.errors import RunEnded
+from holdfast.ids import child_thread, effect_key
 from holdfast.testing import ModelServer
 from tests import histories
 from tests.conftest import MakeWorld
@@ -47,6 +48,52 @@ async def test_a_stop_reaches_the_leaves_at_once(world: World) -> None:
     errors = await world.rows("select error from runs where root_run_id = $1", run.run_id)
     assert all("with the run that asked: stopped: enough" in row["error"] for row in errors)
     assert seconds < 5 * world.settings.time_scale, f"{seconds:.1f} s"
+
+
+async def test_a_stop_amid_the_start_of_a_child(world: World) -> None:
+    """A child that was started and is not stored yet is stopped as soon as it is: its model is never called."""
+    client = await world.client()
+    temporal = await histories.connect(world.settings)
+    run = await client.start("boss", "careful", thread="amid")
+    await until(run.approvals, "the call of the child is to be approved")
+    async with world.held("lock table agents in access exclusive mode"):  # of what goes on here, admissions read it
+        await run.approve()
+        parent = temporal.get_workflow_handle(run.workflow_id)
+
+        async def started() -> str | None:
+            pending = (await parent.describe()).raw_description.pending_children
+            return next((each.workflow_id for each in pending), None)
+
+        child = temporal.get_workflow_handle(await until(started, "the child is started"))
+        await run.stop(reason="too late")
+
+        async def heard() -> bool:
+            events = (await child.fetch_history()).events
+            return any(each.workflow_execution_signaled_event_attributes.signal_name == "stop" for each in events)
+
+        await until(heard, "the child has heard of it")
+        assert await family(world, run) == []
+
+    async def stopped() -> bool:
+        return [each["state"] for each in await family(world, run)] == ["stopped"]
+
+    await until(stopped, "the child is stopped")
+    [told] = await run.children()
+    assert (told.rounds, told.error) == (0, "stopped: with the run that asked: stopped: too late")
+
+
+async def test_a_person_may_go_on_where_a_child_ended(world: World) -> None:
+    """The child's thread is a conversation like any other; what it costs from then on is not its parent's."""
+    client = await world.client()
+    run = await client.start("boss", "nested and then", thread="parent-of")
+    await run.result(timeout=60)
+    before = await run.status()
+    [middle] = await run.children()
+    more = await client.start("middle", "nested deeper still", thread=middle.thread)
+    assert (await more.result(timeout=60)).output == "middle: leaf: noted nested deeper still"
+    status = await more.status()
+    assert (status.parent_run_id, [child.agent for child in await more.children()]) == (None, ["leaf"])
+    assert (await run.status()).tokens_below == before.tokens_below
 
 
 @pytest.mark.parametrize("how", ["cancel", "terminate"])
@@ -92,13 +139,17 @@ async def test_nobody_is_charged_to_a_run_that_did_not_ask(world: World) -> None
     await run.result(timeout=60)
     temporal = await histories.connect(world.settings)
     key = "0" * 64
+    [row] = await world.rows("select scope from runs where run_id = $1", run.run_id)
+    [step] = [event.data["step"] for event in await run.recorded() if event.kind == "child_started"]
+    asked = effect_key(row["scope"], 0, step, "middle")
     wrong = [
-        ("claims-1", {"parent": "00000000-0000-0000-0000-000000000000"}, "is not known here"),
-        ("claims-2", {"parent": run.run_id}, "is not the one on which that step asks"),
+        ("claims-1", "leaf", key, "00000000-0000-0000-0000-000000000000", "is not known here"),
+        (child_thread("leaf", key), "leaf", key, run.run_id, "does not ask leaf this"),
+        ("claims-2", "middle", asked, run.run_id, "is not the one on which that step asks"),
     ]
-    for thread, more, said in wrong:
-        message = {"message_id": key, "agent": "leaf", "text": "hello"}
-        child = {"message": message, "scope": key, "step_no": 2, **more}
+    for thread, agent, scope, parent, said in wrong:
+        message = {"message_id": scope, "agent": agent, "text": "hello"}
+        child = {"message": message, "scope": scope, "step_no": step, "parent": parent}
         handle = await temporal.start_workflow(
             "AgentWorkflow",
             {"child": child},

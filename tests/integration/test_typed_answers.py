@@ -295,16 +295,13 @@ async def test_a_killed_worker_leaves_one_correction_for_each_wrong_answer(world
 
 async def test_a_reset_finds_the_corrections_it_made(world: World) -> None:
     """Reset to its first task, the run goes through its recorded rounds again and asks the model nothing anew."""
-    from tests.integration.test_review import _reset_to_the_first_task
-
     model = world.models
     model.held.clear()
     model.let_go.clear()
     run = await ask(world, "lister", "reset me", [f"[{BAD}]", {"say": "no", "hold": True}, f"[{GOOD}]"], thread="reset")
     await model.held.wait()
     temporal = await histories.connect(world.settings)
-    handle = temporal.get_workflow_handle(workflow_id_for(world.settings.tenant, "reset"))
-    await _reset_to_the_first_task(world, handle)
+    await histories.reset(temporal, workflow_id_for(world.settings.tenant, "reset"))
     model.let_go.set()
     answer = await run.result(60)
     assert answer.output == [json.loads(GOOD)]
@@ -331,6 +328,10 @@ async def test_predict_is_a_typed_call_that_is_made_once(world: World) -> None:
     assert first["temperature"] == 0
     with pytest.raises(InvalidInput, match="text: Field required"):
         await client.predict(Summarise, words=3)
+    with pytest.raises(InvalidInput, match=r"'doc-17' was used with other inputs before \(text\)"):
+        await client.predict(Summarise, text="another story", message_id="doc-17", timeout=60)
+    with pytest.raises(InvalidInput, match=r"other inputs before \(words\)"):
+        await client.predict(Summarise, text="the long story", words=6, message_id="doc-17", timeout=60)
 
 
 SHORT = '{"summary": "short", "tone": "good"}'

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-
 from holdfast.handles import RunHandle
 from holdfast.ids import workflow_id_for
+from tests import histories
 from tests.kit import until
 from tests.replay.scenarios import Scenario, Stage, call
 
@@ -81,18 +79,7 @@ async def asked_again(stage: Stage) -> str:
     stage.model.replies["look into C"] = [HELD]
     run = await stage.ask("manager", "look into C for me", "asked-again", [asks("look into C"), {"say": "done"}])
     await stage.model.held.wait()
-    handle = stage.temporal.get_workflow_handle(run.workflow_id)
-    history = await handle.fetch_history()
-    first = next(e.event_id for e in history.events if e.HasField("workflow_task_completed_event_attributes"))
-    await stage.temporal.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace="default",
-            workflow_execution=WorkflowExecution(workflow_id=run.workflow_id, run_id=(await handle.describe()).run_id),
-            reason="to be recorded",
-            workflow_task_finish_event_id=first,
-            request_id="reset",
-        )
-    )
+    await histories.reset(stage.temporal, run.workflow_id)
     other = stage.temporal.get_workflow_handle(await workflow_of_child(stage, run))
 
     async def heard() -> bool:

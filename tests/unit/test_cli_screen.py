@@ -116,6 +116,10 @@ def test_what_waits_for_a_person_comes_with_the_commands(kind: str, words: list[
         (event(1, "approval_refused", step=5, call_id="c", why="no such field"), "no such field"),
         (event(1, "resolved", step=5, outcome="not_done", actor="ann"), "resolved by ann: not done"),
         (event(1, "ended", state="over_budget", error="0.50 USD are spent"), "over budget: 0.50 USD are spent"),
+        (
+            event(1, "ended", state="done", tokens=10, cost_usd=0.5, tokens_below=1000, cost_usd_below=1.0),
+            "1,010 tokens · $1.50 · sub-agents included",
+        ),
         (event(1, "invented", x=1), "invented"),
     ],
 )

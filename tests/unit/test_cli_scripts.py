@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from packaging.requirements import Requirement
 
 from holdfast.cli import complete, main
 from holdfast.cli.app import app
-from holdfast.cli.init import templates, write
+from holdfast.cli.init import requirement, templates, write
 from holdfast.errors import InvalidInput
 from holdfast.settings import load_settings
 from holdfast.tools.registry import load_agents
@@ -116,6 +118,15 @@ def test_the_settings_of_a_new_project_are_known(empty_folder: Path, monkeypatch
     path.write_text("\n".join(lines))
     settings = load_settings()
     assert {line.partition(" = ")[0] for line in lines} <= settings.model_fields_set
+
+
+def test_a_new_project_depends_on_this_very_holdfast(empty_folder: Path) -> None:
+    """By where it was installed from: under the bare name an index may have somebody else's package."""
+    write(empty_folder)
+    (wanted,) = tomllib.loads((empty_folder / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert wanted == requirement()
+    assert Requirement(wanted).url == Path(__file__).parents[2].as_uri()
+    assert "{{" not in "".join(path.read_text() for path in empty_folder.rglob("*") if path.is_file())
 
 
 def test_init_overwrites_nothing(empty_folder: Path) -> None:

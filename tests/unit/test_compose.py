@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socketserver
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +17,11 @@ import pytest
 import yaml
 
 from holdfast.server.temporal import TUNING
-from holdfast.settings import Settings
+from holdfast.settings import Settings, defaults
+from scripts.compose_kit.file import seconds
 
 ROOT = Path(__file__).resolve().parents[2]
+WHERE = {"ready": "/tmp/holdfast.ready", "port": "6333"}  # what the checks below are turned from
 VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(?::?(?P<how>[-?])(?P<default>[^}]*))?\}")
 
 # The parts of https://github.com/compose-spec/compose-spec (schema/compose-spec.json) that our file uses, no more: a
@@ -23,18 +30,30 @@ DURATION = {"type": "string", "pattern": r"^(\d+(us|ms|s|m|h))+$"}
 STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
 COMMAND = {"oneOf": [{"type": "null"}, {"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 PORT = {"type": "string", "pattern": r"^(\d+\.\d+\.\d+\.\d+:)?\d+:\d+(/(tcp|udp))?$"}
-BIND_OR_NAME = {"type": "string", "pattern": r"^(\.{0,2}/[^:]+|[a-zA-Z0-9][a-zA-Z0-9._-]*):/[^:]+(:(ro|rw))?$"}
+SHORT_VOLUME = {"type": "string", "pattern": r"^(\.{0,2}/[^:]+|[a-zA-Z0-9][a-zA-Z0-9._-]*):/[^:]+(:(ro|rw))?$"}
 
 
 def _object(properties: dict[str, Any], *, required: list[str] | None = None) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required or [], "additionalProperties": False}
 
 
+LONG_VOLUME = _object(
+    {
+        "type": {"enum": ["bind", "volume", "tmpfs"]},
+        "source": {"type": "string"},
+        "target": {"type": "string", "pattern": "^/"},
+        "read_only": {"type": "boolean"},
+        "bind": _object({"create_host_path": {"type": "boolean"}}),
+    },
+    required=["type"],
+)
 SERVICE = _object(
     {
         "image": {"type": "string"},
         "build": {"type": "string"},
         "command": COMMAND,
+        "entrypoint": COMMAND,
+        "init": {"type": "boolean"},
         "environment": {
             "type": "object",
             "patternProperties": {".+": {"type": ["string", "number", "boolean", "null"]}},
@@ -45,7 +64,7 @@ SERVICE = _object(
             "items": _object({"path": {"type": "string"}, "required": {"type": "boolean"}}, required=["path"]),
         },
         "ports": {"type": "array", "items": PORT, "uniqueItems": True},
-        "volumes": {"type": "array", "items": BIND_OR_NAME, "uniqueItems": True},
+        "volumes": {"type": "array", "items": {"oneOf": [SHORT_VOLUME, LONG_VOLUME]}, "uniqueItems": True},
         "depends_on": {
             "type": "object",
             "additionalProperties": _object(
@@ -64,7 +83,7 @@ SERVICE = _object(
             required=["test"],
         ),
         "deploy": _object({"replicas": {"type": "integer", "minimum": 1}}),
-        "restart": {"enum": ["no", "always", "on-failure", "unless-stopped"]},
+        "restart": {"type": "string", "pattern": r"^(no|always|on-failure(:\d+)?|unless-stopped)$"},
         "stop_grace_period": DURATION,
     },
     required=["image"],
@@ -138,9 +157,9 @@ def test_names_in_the_file_hang_together(compose: Any) -> None:
             assert name in services
             assert wait["condition"] != "service_healthy" or "healthcheck" in services[name]
         for volume in service.get("volumes", []):
-            source = volume.partition(":")[0]
+            source = volume["source"] if isinstance(volume, dict) else volume.partition(":")[0]
             if source.startswith("./deploy"):
-                assert (ROOT / source).is_file()
+                assert (ROOT / source).exists()
             elif not source.startswith("."):
                 assert source in compose["volumes"]
 
@@ -154,15 +173,88 @@ def test_every_image_tag_is_pinned(compose: Any) -> None:
         assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z-]+)?$", image), f"{image} is not pinned"
 
 
+def test_a_missing_agents_file_is_said(compose: Any) -> None:
+    """Compose makes a folder of a bind mount's missing source, unless told not to."""
+    binds = [volume for volume in compose["services"]["workers"]["volumes"] if isinstance(volume, dict)]
+    assert [volume["bind"] for volume in binds] == [{"create_host_path": False}]
+
+
+def test_scripts_of_the_deploy_folder_are_shell(compose: Any) -> None:
+    """What a service is told to run is there, and a shell can read it."""
+    named = {part for service in compose["services"].values() for part in service.get("entrypoint", [])}
+    scripts = {path.name for path in (ROOT / "deploy").glob("*.sh")}
+    assert {f"/deploy/{name}" for name in scripts} == {part for part in named if part.startswith("/deploy/")}
+    for name in scripts:
+        subprocess.run(["sh", "-n", ROOT / "deploy" / name], check=True)
+
+
+def _check(compose: Any, service: str, **changes: str) -> bool:
+    kind, *command = compose["services"][service]["healthcheck"]["test"]
+    command = ["sh", "-c", *command] if kind == "CMD-SHELL" else command
+    for old, new in changes.items():
+        command = [part.replace(WHERE[old], new) for part in command]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+
+
+def test_a_workers_check_looks_at_the_age_of_its_file(compose: Any, tmp_path: Path) -> None:
+    """Well while the file is new; not when it is old, as a worker's that hangs, and not when there is none."""
+    ready = tmp_path / "holdfast.ready"
+    assert compose["services"]["workers"]["environment"]["HOLDFAST_READY_FILE"] == WHERE["ready"]
+    assert not _check(compose, "workers", ready=str(ready))
+    ready.touch()
+    assert _check(compose, "workers", ready=str(ready))
+    old = time.time() - 60
+    os.utime(ready, (old, old))
+    assert not _check(compose, "workers", ready=str(ready))
+
+
+@pytest.mark.parametrize(("status", "well"), [("200 OK", True), ("503 Service Unavailable", False)])
+def test_qdrants_check_reads_the_answer(compose: Any, status: str, well: bool) -> None:
+    """A server that is not ready yet accepts connections: the check asks it."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            assert self.rfile.readline().startswith(b"GET /readyz ")
+            self.wfile.write(f"HTTP/1.0 {status}\r\ncontent-length: 0\r\n\r\n".encode())
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        port = str(server.server_address[1])
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert _check(compose, "qdrant", port=port) is well
+    assert not _check(compose, "qdrant", port=port), "nobody listens there any more"
+
+
+def test_the_grace_of_a_container_is_more_than_a_workers(compose: Any) -> None:
+    """The engine kills a worker only after its calls had the time that the worker gives them."""
+    grace = seconds(compose["services"]["workers"]["stop_grace_period"])
+    assert grace > defaults().shutdown_grace + 1
+
+
+def test_one_version_of_temporal(compose: Any) -> None:
+    """The tools that make the schema are of the version of the server that uses it."""
+    images = {service["image"].partition(":")[0]: service["image"] for service in compose["services"].values()}
+    assert images["temporalio/server"].partition(":")[2] == images["temporalio/admin-tools"].partition(":")[2]
+
+
+def test_the_page_names_what_is_run(compose: Any) -> None:
+    """Each service stands in the table with its image; ours have none from a registry."""
+    page = (ROOT / "docs" / "howto" / "compose.md").read_text(encoding="utf-8")
+    for name, service in compose["services"].items():
+        image = "ours" if "build" in service else f"`{service['image']}`"
+        assert f"| `{name}` | {image} |" in page
+
+
 def _environments(compose: Any) -> Iterator[str]:
     for service in compose["services"].values():
-        yield from service.get("environment", {})
+        if "build" in service:  # other images have variables of their own
+            yield from service.get("environment", {})
 
 
 def test_every_variable_exists_in_the_settings(compose: Any, text: str) -> None:
     """A HOLDFAST_* or TEMPORAL_* variable that no process reads would be a silent mistake."""
     named = set(_environments(compose)) | {match["name"] for match in VARIABLE.finditer(text)}
-    named |= set(re.findall(r"\b(?:HOLDFAST|TEMPORAL)_[A-Z_]+", text))
+    comments = " ".join(re.findall(r"#.*", text))
+    named |= set(re.findall(r"\b(?:HOLDFAST|TEMPORAL)_[A-Z_]+", comments))
     ours = {name for name in named if name.startswith(("HOLDFAST_", "TEMPORAL_"))}
     assert len(ours) > 5
     assert ours <= accepted_variables()

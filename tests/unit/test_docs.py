@@ -6,68 +6,34 @@ import ast
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import typer
 from pydantic import BaseModel
 
-from holdfast import contracts
+from holdfast import contracts, errors
 from holdfast.cli.app import app
 from holdfast.settings import Settings
-from holdfast.testing import Script
 from holdfast.tools.registry import load_agents
-from scripts.settings_reference import PAGE, render
+from scripts.reference import FOLDER
+from scripts.reference import PAGES as WRITTEN
+from scripts.reference.cli import commands as cli_commands
+from scripts.reference.errors import again, parts, tree
+from scripts.reference.kinds import KINDS
+from scripts.reference.messages import MODELS
+from scripts.reference.shapes import SHAPES
+from tests.pages import PAGES, REASONS, ROOT, Block, blocks, commands, pages_of_users
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NO_SETTINGS = {"HOLDFAST_DEBUG"}  # read before there are settings
-
-
-class Block(NamedTuple):
-    """A fenced block: where, in which language, what the comment before it says, and its text."""
-
-    page: str
-    line: int
-    language: str
-    mark: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
-
-
-def blocks(*languages: str) -> list[Block]:
-    """Return all blocks of these languages."""
-    found = []
-    fence = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
-    for page in PAGES:
-        source = page.read_text(encoding="utf-8")
-        for match in fence.finditer(source):
-            if match["language"] in languages:
-                line = source.count("\n", 0, match.start("text"))
-                name = page.relative_to(ROOT).as_posix()
-                found.append(Block(name, line, match["language"], match["mark"] or "", match["text"]))
-    return found
-
-
-def commands() -> list[tuple[Block, str]]:
-    """Return each line of the console blocks without its remark; `a | b` in the README are two lines."""
-    found = []
-    for block in blocks("console"):
-        for line in block.text.splitlines():
-            plain = re.sub(r"(?:^|\s)#\s.*$", "", line).strip()
-            if not plain:
-                continue
-            head, *rest = plain.split(" | ")
-            found.append((block, head))
-            found += [(block, f"{head.split()[0]} {other}") for other in rest]
-    return found
 
 
 def agents_blocks() -> list[Block]:
@@ -112,18 +78,6 @@ def test_examples_load(path: Path) -> None:
     for agent in load_agents(path).values():
         assert agent.tools
         assert agent.definition.instructions
-
-
-def test_the_model_script_is_one() -> None:
-    """The script of the page about testing is read by the model server."""
-    block = next(block for block in blocks("python") if "SCRIPT = " in block.text)
-    tree = ast.parse(block.text)
-    scripts = [
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "SCRIPT"
-    ]
-    assert len(Script.parse(scripts[0]).conversations) == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- commands
@@ -172,13 +126,88 @@ def test_readme_names_every_command() -> None:
     assert shown == set(group.commands)
 
 
+# -------------------------------------------------------------------------------------------------------- all is run
+
+
+def test_every_block_is_run_or_says_why_not() -> None:
+    """Each page that users read is run by one test, which fails for a block it leaves out; others name a reason."""
+    run = [
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r'\bPage\("([^"]+)"\)', path.read_text(encoding="utf-8"))
+    ]
+    assert sorted(run) == sorted(pages_of_users())
+    reasons = {block.reason for block in blocks() if block.reason}
+    assert reasons == REASONS
+
+
+def test_every_fence_is_understood() -> None:
+    """No block escapes the tests because its fence is written in another way."""
+    for page in PAGES:
+        source = page.read_text(encoding="utf-8")
+        name = page.relative_to(ROOT).as_posix()
+        known = len([block for block in blocks("", "text") if block.page == name])
+        known += len([block for block in blocks() if block.page == name])
+        assert len(re.findall(r"^ *(?:```|~~~)", source, re.M)) == 2 * known, name
+
+
+# ---------------------------------------------------------------------------------------------------------- reference
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_reference_is_up_to_date(name: str) -> None:
+    """Each generated page was written from the code there is; else run `python -m scripts.reference`."""
+    assert (FOLDER / name).read_text(encoding="utf-8") == WRITTEN[name](), "run python -m scripts.reference"
+
+
+def test_the_reference_is_the_same_on_every_terminal() -> None:
+    """Neither width, colours, language nor settings of who writes it change a page."""
+    code = (
+        "import hashlib; from scripts.reference import PAGES; "
+        "print(hashlib.sha256(''.join(render() for render in PAGES.values()).encode()).hexdigest())"
+    )
+    odd = {
+        "COLUMNS": "20",
+        "FORCE_COLOR": "1",
+        "LANG": "C",
+        "HOLDFAST_WORKERS": "7",
+        "HOLDFAST_HOME": "/nowhere",
+        "PYTHONHASHSEED": "1",
+    }
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **more}, check=True, capture_output=True
+        ).stdout
+        for more in ({"PYTHONHASHSEED": "2"}, odd)
+    }
+    assert len(said) == 1
+
+
+def test_the_reference_has_everything() -> None:
+    """Every setting, command, error and message; each error says when it is raised, what to do, who tries again."""
+    assert all(f"`HOLDFAST_{name.upper()}`" in WRITTEN["settings.md"]() for name in Settings.model_fields)
+    assert set(SHAPES) == {name for name, _ in cli_commands()}
+    assert {kind.__name__ for _, kind in tree()} == set(errors.__all__)
+    drawn = (errors.__doc__ or "").partition("\n\n")[2]
+    assert [kind.__name__ for _, kind in tree()] == re.findall(r"^[│├└─ ]*(\w+)", drawn, re.M)
+    for _, kind in tree():
+        assert all(parts(kind))
+        assert again(kind)
+    for model in MODELS:
+        assert [name for name, field in model.model_fields.items() if not field.description] == [], model.__name__
+
+
+def test_handlers_are_on_the_page_of_messages() -> None:
+    """The table of what can be sent has every update, signal and query of the workflows, and no other."""
+    sources = "".join((ROOT / "workflows" / f"{name}.py").read_text(encoding="utf-8") for name in ("agent", "ask"))
+    there = set(re.findall(r'@workflow\.(?:signal|update|query)\(name="(\w+)"\)', sources))
+    head = (FOLDER / "messages.md").read_text(encoding="utf-8").partition("## Ask")[0]
+    told = {name for kind in ("update", "signal", "query") for name in re.findall(rf"{kind} `(\w+)`", head)}
+    told |= set(re.findall(r"`(\w+)`", head.partition("The signals ")[2].partition(" are ")[0]))
+    assert told == there
+
+
 # ----------------------------------------------------------------------------------------------------------- settings
-
-
-def test_settings_reference_is_up_to_date() -> None:
-    """The page was written from the settings there are; else run `python -m scripts.settings_reference`."""
-    assert PAGE.read_text(encoding="utf-8") == render()
-    assert all(f"`HOLDFAST_{name.upper()}`" in render() for name in Settings.model_fields)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -212,14 +241,6 @@ def test_messages_fit_their_contracts(block: Block) -> None:
     known_fields(getattr(contracts, name), json.loads(block.text))
 
 
-def test_every_message_of_a_person_is_documented() -> None:
-    """No field of what a Temporal client may send is missing on the page."""
-    page = (ROOT / "docs/reference/messages.md").read_text(encoding="utf-8")
-    for model in (contracts.Ask, contracts.Message, contracts.Decision, contracts.Resolution, contracts.StopRequest):
-        missing = [name for name in model.model_fields if f"`{name}`" not in page and f'"{name}"' not in page]
-        assert set(missing) <= {"verified"}, f"{model.__name__}: {missing}"
-
-
 @pytest.mark.parametrize(("block", "line"), [pair for pair in commands() if pair[1].startswith("temporal")], ids=str)
 def test_messages_of_the_temporal_command_fit_too(block: Block, line: str) -> None:
     """What the `temporal` commands on the pages send is what the handlers take."""
@@ -232,17 +253,14 @@ def test_messages_of_the_temporal_command_fit_too(block: Block, line: str) -> No
 
 
 def test_event_kinds_are_those_that_are_written() -> None:
-    """The table of events has each kind that the code emits, and no other."""
-    page = (ROOT / "docs/reference/messages.md").read_text(encoding="utf-8")
-    table = page.partition("| kind | data |")[2].partition("\n\n")[0]
-    told = {kind for row in table.splitlines()[2:] for kind in re.findall(r"`(\w+)`", row.split("|")[1])}
+    """The page of events has each kind that the code emits, and no other."""
     written: set[str] = set()
     for folder in ("activities", "memory", "holdfast"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "emit":
                     written |= {each.value for each in node.args if isinstance(each, ast.Constant)}  # type: ignore[misc]
-    assert told == written
+    assert set(KINDS) == written
 
 
 # -------------------------------------------------------------------------------------------------------------- links

@@ -24,6 +24,7 @@ RANKS = {
     "convert": 0,
     "views": 0,
     "template": 0,
+    "sending": 0,
     "memory": 1,
     "llm": 1,
     "tools": 1,

@@ -77,8 +77,9 @@ async def test_what_may_not_be_filled_in(tmp_path: Path, given: dict[str, Any], 
     (root / "out").symlink_to(tmp_path)
     ran = root / "ran"
     tool = _one([PYTHON, "-c", f"open({str(ran)!r}, 'w')", "{word}", "{n:int}", "{kind:a|b}", "{file:path}"], root)
+    args: dict[str, Any] = {"word": "w", "n": 1, "kind": "a", "file": "f", **given}
     with pytest.raises(error):
-        await _call(tool, **{"word": "w", "n": 1, "kind": "a", "file": "f", **given})
+        await _call(tool, **args)
     assert not ran.exists()
 
 

@@ -230,3 +230,15 @@ def test_definitions(tmp_path: Path) -> None:
     assert str(tmp_path) not in "".join(tool.definition.model_dump_json() for tool in files(tmp_path))
     with pytest.raises(ConfigurationError, match="there is no folder"):
         files(tmp_path / "gone")
+
+
+def test_a_plural_and_a_name_are_found(root: Path) -> None:
+    """A question's "leases" finds "lease"; where no text has the words, files with such a name are shown."""
+    (root / "INSTALL.md").write_text("How to put it up\n")
+    (root / ".pytest_cache").mkdir()
+    (root / ".pytest_cache/README.md").write_text("install leases\n")
+    _, search, _ = files(root)
+    assert "docs/deep/lease.md:3" in _call(search, query="leases")
+    assert "README.md:2: The lease of a ledger row." in _call(search, query="ledgers")
+    assert _call(search, query="install guide") == "INSTALL.md:1: How to put it up"
+    assert "nothing found" in _call(search, query="gas")

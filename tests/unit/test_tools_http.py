@@ -106,7 +106,8 @@ async def site() -> AsyncIterator[Site]:
 
 
 def _tools(site: Site, **given: Any) -> Toolset:
-    return Toolset(http_request([], **{"allow_local": [f"localhost:{site.port}"], **given}))
+    options: dict[str, Any] = {"allow_local": [f"localhost:{site.port}"], **given}
+    return Toolset(http_request([], **options))
 
 
 def _context() -> ToolContext:

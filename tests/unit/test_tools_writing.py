@@ -116,11 +116,12 @@ def test_nothing_else_is_written(root: Path, path: str) -> None:
     """No path, link, device or hidden folder is a way out; nothing is left behind by the attempt."""
     before = _snapshot(root.parent)
     tools = _tools(root)
-    for name, args in (
-        ("write_file", {"content": "x", "overwrite": True}),
-        ("patch_file", {"old": "secret", "new": "x"}),
-        ("delete_file", {}),
-    ):
+    calls: dict[str, dict[str, Any]] = {
+        "write_file": {"content": "x", "overwrite": True},
+        "patch_file": {"old": "secret", "new": "x"},
+        "delete_file": {},
+    }
+    for name, args in calls.items():
         with pytest.raises(ToolError):
             _call(tools[name], path=path, **args)
     assert _snapshot(root.parent) == before

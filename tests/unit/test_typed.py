@@ -171,6 +171,17 @@ def test_a_problem_names_each_place() -> None:
     assert "value.0" in (schema_problem(definition(list[int]), ["x"]) or "")
 
 
+def test_an_expression_that_python_does_not_know_is_left_to_the_type() -> None:
+    """Pydantic's expressions are Rust's; by the schema alone what Python knows is checked, the rest breaks nothing."""
+
+    class Named(BaseModel):
+        name: str = Field(pattern=r"^\p{Lu}\w+$")
+        code: str = Field(pattern="^[A-Z]+$")
+
+    assert schema_problem(definition(Named), {"name": "Émile", "code": "AB"}) is None
+    assert "code: 'ab' does not match" in (schema_problem(definition(Named), {"name": "Émile", "code": "ab"}) or "")
+
+
 def test_a_wrapped_value_is_unwrapped_and_a_bare_one_taken() -> None:
     """Models leave the wrapping out now and then."""
     assert answer_value(definition(list[int]), '{"value": [1]}') == [1]
@@ -207,8 +218,9 @@ def test_a_validator_that_fails_otherwise_is_a_problem_and_no_crash() -> None:
 )
 def test_what_cannot_be_an_output_is_refused_with_the_agent(given: dict[str, Any], said: str) -> None:
     """When the file is loaded, not when the first run is asked."""
+    options: dict[str, Any] = {"name": "a", "model": "openai/x", **given}
     with pytest.raises(ConfigurationError, match=said):
-        Agent(**{"name": "a", "model": "openai/x", **given})
+        Agent(**options)
 
 
 def test_litellm_says_which_models_are_held_to_a_schema() -> None:

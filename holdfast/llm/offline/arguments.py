@@ -141,7 +141,8 @@ def _value(parameter: Parameter, tool: ToolView, source: Source, used: set[str],
             return (queue.pop(0), True) if queue else _body(parameter, source)
         case "words":
             return _words(parameter, source, queue, known)
-    return None, False
+        case _:
+            return None, False
 
 
 def timezone(text: str) -> str | None:

@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated
@@ -46,7 +47,7 @@ def files(
     """Return the tools `list_files`, `search_files` and `read_file` for the folder *root*; none of them writes.
 
     They show nothing outside the root, wherever `..`, absolute paths or links lead, and neither `.env` files nor
-    what lies in .git, .holdfast, .venv, node_modules and __pycache__.
+    what lies in .git, .holdfast, .venv, node_modules, __pycache__ and the caches of test and lint tools.
 
     Args:
         root: the folder; relative to where the worker runs.
@@ -76,7 +77,7 @@ def files(
         pattern: AnyPattern = "**/*",
         limit: Annotated[int, Field(ge=1, le=200, description="how many lines at most")] = 20,
     ) -> str:
-        """Search the text of all files for words; best lines first, each as path:line: text."""
+        """Search the text of all files for words; best lines first, each as path:line: text. Else by their names."""
         return _search(folder, query, pattern, limit)
 
     def read_file(
@@ -139,14 +140,15 @@ _Hit = tuple[bool, float, str, int, int]
 
 
 def _words(query: str) -> list[str]:
-    """Return the distinct words of a query as they are looked for, in order."""
-    return list(dict.fromkeys(re.findall(r"\w+", query.casefold())))[:_WORDS]
+    """Return the distinct words of a query as they are looked for, in order; without the s of a plural."""
+    words = re.findall(r"\w+", query.casefold())
+    return list(dict.fromkeys(re.sub(r"(?<=[^\W\d_]{2}[^\W\d_suia])s$", "", word) for word in words))[:_WORDS]
 
 
 def _pattern(word: str) -> str:
     if not word.isalnum():
         return re.escape(word)
-    return rf"\b{re.escape(word)}" + ("" if len(word) >= _PREFIX else r"\b")
+    return rf"\b{re.escape(word)}" + ("" if len(word) >= _PREFIX else r"s?\b")
 
 
 def _texts(folder: Folder, pattern: str, wanted: list[str]) -> Iterator[_Text | None]:
@@ -201,8 +203,21 @@ def _search(folder: Folder, query: str, pattern: str, limit: int) -> str:
         line = by_path[path].lines[number - 1]
         shown = _cut(line.strip(), max(0, place - (len(line) - len(line.lstrip()))), _LINE)
         lines.append(f"{path}:{number}: {shown}")
-    lines = lines or [f"nothing found for {query!r} in {count} files"]
+    lines = lines or _named(folder, pattern, wanted) or [f"nothing found for {query!r} in {count} files"]
     return "\n".join([*lines, f"({note})"] if note else lines)
+
+
+def _named(folder: Folder, pattern: str, wanted: list[str]) -> list[str]:
+    """Return the first lines of files in whose names a word stands: for a search that found no text."""
+    matches, tests = matcher(pattern), [re.compile(_pattern(word)) for word in wanted]
+    lines: list[str] = []
+    for path in folder.walk():
+        name = re.sub(r"[_.-]", " ", PurePosixPath(path).name.casefold())
+        if len(lines) < _PER_FILE and matches(path) and any(test.search(name) for test in tests):
+            with suppress(ToolError):  # gone since, or no file to read
+                first = next(iter((decode(folder.read(path)) or "").splitlines()), "")
+                lines.append(f"{path}:1: {_cut(first.strip(), 0, _LINE)}")
+    return lines
 
 
 def _hits(

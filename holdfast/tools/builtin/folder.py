@@ -18,7 +18,8 @@ __all__ = ["HUGE", "Folder", "decode", "matcher", "never_shown"]
 
 HUGE = 2 * 1024 * 1024  # bytes; a larger file is not searched
 _READABLE = 16 * 1024 * 1024  # bytes; a larger file is not read
-_SKIPPED = frozenset({".git", ".holdfast", ".venv", "node_modules", "__pycache__"})
+_CACHES = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
+_SKIPPED = frozenset({".git", ".holdfast", ".venv", "node_modules", *_CACHES})
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),

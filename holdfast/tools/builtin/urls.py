@@ -50,7 +50,10 @@ class Target:
 
 async def look_up(host: str, port: int) -> list[str]:
     """Return the addresses of a name, by the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as exc:
+        raise socket.gaierror(exc.errno, f"the name {host!r} cannot be looked up: {exc.strerror}") from exc
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

@@ -41,12 +41,14 @@ class Place(Protocol):
 
     def conn(self, slot: int) -> Connection:
         """Return the connection of a process."""
+        ...
 
     def excuse(self, owner: Owner, lands: float | None) -> str | None:
         """Return which documented exception covers a request sent by *owner* now."""
 
     def attempt(self) -> int:
         """Return how many attempts there were."""
+        ...
 
     def leave(self, thread: Owner) -> None:
         """Let the thread of a call that was given up run on."""

@@ -34,7 +34,7 @@ PROFILE = settings(
     deadline=None,
     print_blob=True,
     derandomize=False,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[*HealthCheck],  # pyright: ignore[reportArgumentType]  # its metaclass hides what it yields
 )
 
 FATES = st.builds(

@@ -19,9 +19,7 @@ from holdfast.tools.builtin import __all__ as builtin
 from holdfast.tools.context import StoredResult
 from holdfast.tools.registry import load_agents
 from holdfast.tools.toolset import Toolset
-from tests.unit.test_docs import ROOT, blocks
-
-PAGE = "docs/howto/tools.md"
+from tests.pages import ROOT, Page
 
 
 class _Kept:
@@ -50,24 +48,21 @@ async def _call(tools: Toolset, name: str, **args: Any) -> Any:
     return await value if tool.is_async else value
 
 
-def _block(part: str, language: str = "python") -> str:
-    [found] = [block.text for block in blocks(language) if block.page == PAGE and part in block.text]
-    return found
-
-
-def _run(part: str) -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    exec(compile(_block(part), PAGE, "exec"), names)
-    return names
-
-
-async def test_the_agent_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has the tools of the table, in the classes of the table; those that need no server are used."""
+async def test_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: dict[str, str]) -> None:
+    """Each block is executed, and what it makes is used."""
     monkeypatch.chdir(tmp_path)
+    with Page("docs/howto/tools.md") as page:
+        await _the_agent(page, tmp_path)
+        await _the_other_blocks(page, tmp_path)
+        await _the_role_can_read_and_no_more(page, servers)
+
+
+async def _the_agent(page: Page, tmp_path: Path) -> None:
+    """It has the tools of the table, in the classes of the table; those that need no server are used."""
     path = tmp_path / "agents.py"
-    path.write_text(_block("helper = Agent("))
+    path.write_text(page.take("helper = Agent("))
     tools = load_agents(path)["helper"].tools
-    table = (ROOT / PAGE).read_text().partition("| you write |")[2].partition("\n\n")[0]
+    table = (ROOT / page.name).read_text().partition("| you write |")[2].partition("\n\n")[0]
     for name, tool in tools.items():
         row = next((row for row in table.splitlines() if f"`{name}`" in row.split("|")[2]), "")
         assert tool.definition.effect in row or name == "lines", name
@@ -78,23 +73,22 @@ async def test_the_agent_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "first" in await _call(tools, "result_page", handle="result-known")
 
 
-async def test_the_other_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def _the_other_blocks(page: Page, tmp_path: Path) -> None:
     """Guarded requests with a key; commands in a real repository; a tool of one's own."""
-    monkeypatch.chdir(tmp_path)
-    http = Toolset(_run("http_request(\n")["tools"])
+    http = Toolset(page.python("http_request(\n")["tools"])
     assert {name: tool.definition.effect for name, tool in http.items()} == {"http_get": "pure", "http_send": "keyed"}
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "the first"]
     for command in (["git", "init", "-q"], git):
         await asyncio.to_thread(subprocess.run, command, cwd=tmp_path, check=True, timeout=60)
-    commands = Toolset(_run('"deploy"')["tools"])
+    commands = Toolset(page.python('"deploy"')["tools"])
     assert "the first" in await _call(commands, "log", count=3)
     assert commands["deploy"].definition.approval == "always"
-    own = Toolset([_run("async def first_line")["first_line"]])
+    own = Toolset([page.python("async def first_line")["first_line"]])
     assert await _call(own, "first_line", handle="result-known") == "first"
     assert await _call(own, "first_line", handle="result-other") == "there is no such result"
 
 
-async def test_the_role_of_the_page_can_read_and_no_more(servers: dict[str, str]) -> None:
+async def _the_role_can_read_and_no_more(page: Page, servers: dict[str, str]) -> None:
     """The SQL block makes a role with which the tool works, on a real server."""
     name = f"p{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(servers["database_url"])
@@ -103,10 +97,8 @@ async def test_the_role_of_the_page_can_read_and_no_more(servers: dict[str, str]
     base, _, rest = servers["database_url"].partition("?")
     conn = await asyncpg.connect(base.rpartition("/")[0] + f"/{name}" + (f"?{rest}" if rest else ""))
     await conn.execute("create table orders (id int); create table customers (id int); insert into orders values (17)")
-    block = (
-        _block("create role desk", "sql").replace("desk", f"{name}_desk").replace("database shop", f"database {name}")
-    )
-    await conn.execute(block.replace("'…'", "'x'"))
+    block = page.take("create role desk").replace("desk", f"{name}_desk")
+    await conn.execute(block.replace("database shop", f"database {name}").replace("'…'", "'x'"))
     await conn.close()
     at = urlsplit(servers["database_url"])
     tools = Toolset(sql_query(f"postgresql://{name}_desk:x@{at.hostname}:{at.port}/{name}"))
@@ -125,5 +117,5 @@ async def test_the_desk_of_the_examples(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_page_names_every_tool() -> None:
     """None of those that come along is missing there."""
-    page = (ROOT / PAGE).read_text()
+    page = (ROOT / "docs/howto/tools.md").read_text()
     assert [name for name in builtin if name not in page] == []

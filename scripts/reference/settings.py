@@ -1,39 +1,27 @@
-"""Writes docs/reference/settings.md: `python -m scripts.settings_reference`. A test compares it with `Settings`."""
+"""The page of settings: all that `Settings` has, under the headings of its source."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
 from holdfast.settings import Settings
+from scripts.reference.markdown import escaped, fill, table
 
-__all__ = ["PAGE", "render"]
-
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
-
-_HEAD = """# Settings
-
-Written by `python -m scripts.settings_reference`; do not edit.
-
-Sources, strongest first: arguments, `HOLDFAST_*` variables, `.env`, `holdfast.toml`, the defaults here.
-In `holdfast.toml` a setting is written in lower case without the prefix: `agents = "bots/agents.py"`.
-Sizes are in bytes, times in seconds. All are checked at start; what is wrong is refused with its name and a reason.
-"""
+__all__ = ["render"]
 
 
 def render() -> str:
     """Return the page."""
-    lines = [_HEAD]
     fields = Settings.model_fields
+    parts = []
     for title, names in _groups():
-        lines += [f"## {title}", "", "| variable | default | what it is |", "|---|---|---|"]
-        lines += [_row(name, fields[name]) for name in names]
-        lines.append("")
-    return "\n".join(lines)
+        rows = [_row(name, fields[name]) for name in names]
+        parts.append(f"## {title}\n\n{table(('variable', 'default', 'what it is'), rows)}\n")
+    return fill("settings", settings="\n".join(parts).rstrip("\n"))
 
 
 def _groups() -> list[tuple[str, list[str]]]:
@@ -47,19 +35,21 @@ def _groups() -> list[tuple[str, list[str]]]:
     return groups
 
 
-def _row(name: str, field: FieldInfo) -> str:
+def _row(name: str, field: FieldInfo) -> tuple[str, str, str]:
     variables = [f"`HOLDFAST_{name.upper()}`"]
     choices: list[Any] = getattr(field.validation_alias, "choices", [])
     variables += [f"`{choice}`" for choice in choices if choice.isupper() and f"`{choice}`" not in variables]
-    about = (field.description or "").replace("|", "\\|")
+    about = escaped(field.description or "")
     if rule := _rule(field):
         about += f" {rule}."
-    return f"| {', '.join(variables)} | {_default(field.default)} | {about} |"
+    return ", ".join(variables), _default(field.default), about
 
 
 def _default(value: object) -> str:
     if value is None:
         return "unset"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return f"`{_number(value)}`" if isinstance(value, float) else f"`{value}`"
 
 
@@ -77,7 +67,3 @@ def _rule(field: FieldInfo) -> str:
         if getattr(each, bound, None) is not None
     ]
     return ", ".join(found).capitalize()
-
-
-if __name__ == "__main__":
-    PAGE.write_text(render(), encoding="utf-8")
