@@ -1,43 +1,6 @@
 """The one tree of errors. Anyone may raise and catch these; a message says what happened, why, and what to do next.
 
-HoldfastError
-├── ConfigurationError          settings or an agents file are wrong: nothing was started
-│   ├── AgentsFileError         the agents file could not be loaded
-│   ├── MissingModelKey         a model was named whose key is not set
-│   └── MissingSecret           a secret was named whose value is not set (a ToolError too: nothing was sent)
-├── StackError                  a server is missing, busy or does not answer
-│   ├── TemporalBinaryNotFound
-│   ├── StackBusy               another process holds this folder's stack
-│   └── StackNotRunning
-├── InvalidInput                a caller's input was refused; nothing was stored
-│   ├── UnknownAgent
-│   ├── UnknownRun
-│   ├── UnknownServer           no worker has seen an MCP server or tool of that name
-│   ├── UnknownSchedule
-│   ├── ScheduleExists          there is a schedule of that name already
-│   ├── ThreadOwned             the thread belongs to another agent
-│   ├── ThreadFull              too many messages wait on the thread: later there is room again
-│   └── DecisionRefused         a decision does not fit what is pending
-├── RunEnded                    the run ended without an answer
-├── RunWaits                    the run waits for a person (tests: nobody there decides)
-├── OutputInvalid               there is an answer, but not of the type it is read as
-├── StorageError
-│   └── StaleWriter             another workflow execution owns the thread now
-├── EffectError
-│   ├── FencedOut               a newer owner has taken this call over
-│   ├── ToolNotStarted          the tool's code never began to run: nothing took effect
-│   │   └── SecretUnavailable   a secret store did not answer
-│   ├── ServerLost              a tool's server was lost before it answered: nobody knows whether it took effect
-│   └── ToolResultInvalid       the tool ran, its effect stands, but its result cannot be kept
-│       └── ToolAnsweredError   the call was made and ended with an error of the remote's own
-├── ModelError
-│   ├── ModelUnavailable        worth another try (429, 5xx, cut stream, time-out)
-│   ├── ModelRefused            the provider refused the request: another try will not help
-│   └── ContextTooLong
-├── Refused                     raise it in a plugin's hook: this message, call, reply or result shall not pass
-│   └── PluginFailed            a required plugin failed, and what it guards with it
-└── ToolError                   raise it in a tool: refused, and nothing took effect
-    └── ToolArgumentsInvalid
+`docs/reference/errors.md` is written from here, and draws the tree.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
-from holdfast.errors import HoldfastError, ServerLost
+from holdfast.errors import HoldfastError, ServerLost, ToolNotStarted
 from holdfast.mcp.answers import Mark, judge, marked, read_answer
 from holdfast.mcp.http import open_client
 from holdfast.mcp.offers import list_offers
@@ -91,6 +91,8 @@ class Link:
 
         """
         server, http = self.endpoint.name, self.endpoint.url is not None
+        if self.over.is_set():  # it may be closed already; from here on it stays open until this call has its answer
+            raise ToolNotStarted(f"the session with MCP server {server!r} has ended. Nothing was sent.")
         with self._counted(), marked() as mark:
             try:
                 return read_answer(server, await self._ask(tool, args, mark))

@@ -138,8 +138,11 @@ class Rack:
         line = self._lines[server.name]
         try:
             async with asyncio.timeout(ctx.remaining * _CONNECTING):
-                link = await line.link(server.endpoint.connect_timeout)
-                await self._check(link, tool)
+                while True:
+                    link = await line.link(server.endpoint.connect_timeout)
+                    await self._check(link, tool)
+                    if not link.over.is_set():  # another call found out meanwhile that its server was restarted
+                        break
         except (ToolError, ToolNotStarted):
             raise
         except Exception as exc:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from typing import Any
 
 import aiohttp
 import httpx
 
-from holdfast import Agent, Budget, ToolContext, ToolError, tool
+from holdfast import Agent, Budget, MCPServer, ToolContext, ToolError, tool
+from holdfast.tools import agent_tool
 
 RECORDER = os.environ["CONFORMANCE_RECORDER"]
 SPAN = 0.7  # seconds of each of the three parts of a call, at most; SETTLE leaves a loaded machine time to spare
@@ -195,11 +197,44 @@ TOOLS: list[Any] = [
     verifiable_slow,
     pure_look,
 ]
-INSTRUCTIONS = "Call what the script says."
 
-steady = Agent(name="steady", model="openai/test", instructions=INSTRUCTIONS, tools=TOOLS)
-mindful = Agent(name="mindful", model="openai/test", instructions=INSTRUCTIONS, tools=TOOLS, memory=True)
-frugal = Agent(
-    name="frugal", model="openai/test", instructions=INSTRUCTIONS, tools=TOOLS, budget=Budget(rounds=3, tokens=100_000)
+
+def agent(name: str, *, tools: list[Any] = TOOLS, **more: Any) -> Agent:
+    """Return an agent that says who it is: so one can tell from a request who speaks."""
+    return Agent(
+        name=name, model="openai/test", instructions=f"You are {name}. Call what the script says.", tools=tools, **more
+    )
+
+
+steady = agent("steady")
+mindful = agent("mindful", memory=True)
+frugal = agent("frugal", budget=Budget(rounds=3, tokens=100_000))
+thrifty = agent("thrifty", budget=Budget(tokens=2500))
+
+# Agents that ask one another.
+leaf = agent("leaf")
+poor = agent("poor", budget=Budget(rounds=1))
+middle = agent("middle", tools=[*TOOLS, leaf])
+chief = agent("chief", tools=[*TOOLS, leaf, middle, poor, agent_tool("nobody", description="Is not there.")])
+miser = agent("miser", tools=[*TOOLS, leaf, middle], budget=Budget(tokens=6000))
+
+# One hands the conversation over to the other.
+front = agent("front", handoffs=["back"])
+back = agent("back")
+
+# Two MCP servers with the same tools: one is a child of each worker, one is reached by HTTP.
+_OFFICE = os.environ["CONFORMANCE_OFFICE"]
+_SHARED: dict[str, Any] = {
+    "effects": {"pure": "pure", "keyed": "keyed"},
+    "keys": {"keyed": "key"},
+    "timeout": 8.0,
+    "attempts": 8,  # servers are killed often here, and a `keyed` call whose attempts are used up is in doubt
+    "connect_timeout": 4.0,
+}
+office = MCPServer(
+    "office",
+    command=[sys.executable, "-I", "-S", _OFFICE, "office", RECORDER, os.environ["CONFORMANCE_LISTING"], "stdio"],
+    **_SHARED,
 )
-thrifty = Agent(name="thrifty", model="openai/test", instructions=INSTRUCTIONS, tools=TOOLS, budget=Budget(tokens=2500))
+desk = MCPServer("desk", url=os.environ["CONFORMANCE_DESK"], **_SHARED)
+clerk = agent("clerk", tools=[*TOOLS, office, desk])

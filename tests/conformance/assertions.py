@@ -1,19 +1,26 @@
 """The assertions of the auditor, in the order of the promises they prove; each yields what is wrong in the books.
 
-A new one is a function in `audit_effects`, `audit_records`, `audit_runs` or `audit_spending`, an entry here, and a
-change to good books in `test_audit.py` that it must report.
+A new one is a function in an `audit_…` module, an entry here, and a change to good books in a `wrongs_…` module that it
+must report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.conformance import audit_effects, audit_records, audit_runs, audit_spending
-from tests.conformance.audit_effects import frozen_double, orphaned
+from tests.conformance import (
+    audit_effects,
+    audit_everyday,
+    audit_family,
+    audit_records,
+    audit_runs,
+    audit_spending,
+)
+from tests.conformance.audit_effects import concerns, frozen_double, orphaned
 from tests.conformance.audit_records import INTERRUPTED, REJECTED
 from tests.conformance.books import Books
 
-__all__ = ["ASSERTIONS", "INTERRUPTED", "REJECTED", "Assertion", "frozen_double", "orphaned"]
+__all__ = ["ASSERTIONS", "INTERRUPTED", "REJECTED", "Assertion", "concerns", "frozen_double", "orphaned"]
 
 Assertion = Callable[[Books], Iterator[str]]
 
@@ -37,4 +44,12 @@ ASSERTIONS: tuple[tuple[str, Assertion], ...] = (
     ("10", audit_runs.words_are_kept),
     ("11", audit_spending.recorded_calls_are_not_bought_again),
     ("12", audit_spending.budgets_hold),
+    ("12", audit_family.trees_keep_their_budget),
+    ("13", audit_family.children_are_accounted_for),
+    ("13", audit_family.records_name_children),
+    ("13", audit_family.nobody_works_for_who_has_ended),
+    ("14", audit_family.hand_offs_are_whole),
+    ("15", audit_everyday.occurrences_are_accounted_for),
+    ("16", audit_everyday.suspended_tools_are_not_called),
+    ("16", audit_everyday.no_process_is_left),
 )

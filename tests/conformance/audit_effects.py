@@ -9,6 +9,7 @@ from tests.conformance.books import Books, Row, class_of
 __all__ = [
     "at_most_one_effect",
     "completed_has_its_effect",
+    "concerns",
     "doubts_have_a_cause",
     "fences_never_fall",
     "frozen_double",
@@ -49,14 +50,19 @@ def orphaned(books: Books, entry: Row) -> bool:
 
     A Terminate does so, and a person's stop. The bound of the suite is `once` alone, so these are counted apart.
     """
-    thread, stop = books.threads.get(entry["run"], ""), books.stopped(entry["run"])
+    threads, stop = books.threads_above(entry["run"]), books.stopped(entry["run"])
     return str(entry["error"]).startswith("its run ended") and (
         (stop is not None and stop["at"] <= entry["at"])
         or any(
-            "Terminate" in fault["kind"] and thread in fault["threads"] and fault["at"] <= entry["at"]
+            "Terminate" in fault["kind"] and threads & set(fault["threads"]) and fault["at"] <= entry["at"]
             for fault in books["faults"]
         )
     )
+
+
+def concerns(fault: Row, tool: str) -> bool:
+    """Whether a fault can harm calls of this tool: that of an MCP server harms no others."""
+    return "MCP" not in fault["kind"] or "__" in tool
 
 
 def at_most_one_effect(books: Books) -> Iterator[str]:
@@ -115,6 +121,8 @@ def doubts_have_a_cause(books: Books) -> Iterator[str]:
     for entry in books["ledger"]:
         if entry["state"] in ("done", "failed", "abandoned"):
             done.add(entry["key"])
+        if entry["state"] == "in_flight":  # taken up again: after a try that was proved not to have been sent
+            done.discard(entry["key"])
         if entry["state"] != "in_doubt":
             continue
         about = books.about(entry)
@@ -127,11 +135,12 @@ def doubts_have_a_cause(books: Books) -> Iterator[str]:
 
 
 def _struck(books: Books, entry: Row) -> bool:
-    pid, thread, stop = _pid(entry), books.threads.get(entry["run"], ""), books.stopped(entry["run"])
+    pid, threads, stop = _pid(entry), books.threads_above(entry["run"]), books.stopped(entry["run"])
     if stop is not None and stop["at"] <= entry["at"]:
         return True
     return any(
-        (pid in fault["pids"] or thread in fault["threads"])
+        (pid in fault["pids"] or threads & set(fault["threads"]))
+        and concerns(fault, entry["tool"])
         and fault["until"] >= entry["sent_at"]
         and fault["at"] <= entry["at"]
         for fault in books["faults"]

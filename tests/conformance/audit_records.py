@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import takewhile
 
-from tests.conformance.books import Books, Row, Slot, class_of
+from tests.conformance.books import GUARDED, Books, Row, Slot, class_of
 
 __all__ = [
     "INTERRUPTED",
@@ -38,7 +38,7 @@ def ledger_history_recorder_agree(books: Books) -> Iterator[str]:
     begun: set[tuple[str, str, int, str]] = set()
     for history, given, result in books.scheduled("tool_step"):
         where = (given["run_id"], given["step_no"], given["tool"])
-        scope = f"{history['workflow_id']}@{given['writer']}"
+        scope = f"{history['workflow_id']}@{given.get('scope') or given['writer']}"
         row = rows.get((scope, *where))
         about = f"{given['tool']} of {books.names.get(given['run_id'])} step {given['step_no']}"
         begun.add((scope, *where))
@@ -65,7 +65,8 @@ def ledger_history_recorder_agree(books: Books) -> Iterator[str]:
         elif _outcome(result) != _outcome(json.loads(row["result"] or "{}")):
             yield f"{about} is {_outcome(result)} in history and {row['result']} in the ledger"
     for history, given, result in books.scheduled("model_step"):
-        step = (f"{history['workflow_id']}@{given['writer']}", given["run_id"], given["step_no"], "model")
+        scope = f"{history['workflow_id']}@{given.get('scope') or given['writer']}"
+        step = (scope, given["run_id"], given["step_no"], "model")
         begun.add(step)
         about = f"the model step {given['step_no']} of {books.names.get(given['run_id'])}"
         if result is not None and result.get("calls"):
@@ -73,6 +74,16 @@ def ledger_history_recorder_agree(books: Books) -> Iterator[str]:
                 yield f"{about} is done in history and has no ledger row"
             elif json.loads(rows[step]["result"])["seq"] != result["seq"]:
                 yield f"{about} is message {result['seq']} in history and another one in the ledger"
+    for name in ("prepare_child", "child_result", "hand_off"):
+        for history, given, result in books.scheduled(name):
+            scope = f"{history['workflow_id']}@{given.get('scope') or given['writer']}"
+            known = (scope, given["run_id"], given["step_no"], given["tool"])
+            begun.add(known)
+            outcome, row = result if name == "hand_off" else (result or {}).get("outcome"), rows.get(known)
+            recorded = None if row is None else _outcome(json.loads(row["result"] or "{}"))
+            if outcome is not None and _outcome(outcome) != recorded:
+                about = f"{given['tool']} of {books.names.get(given['run_id'])} step {given['step_no']}"
+                yield f"{about} is {_outcome(outcome)} in history and {recorded} in the ledger"
     seen = {(message["thread"], message["seq"]) for message in books["messages"] if message["role"] == "assistant"}
     for known, row in rows.items():
         about = books.about(row)
@@ -145,14 +156,14 @@ def results_reach_the_thread(books: Books) -> Iterator[str]:
         if slot.tool.endswith("_refused") and any(row["state"] == "done" for row in found):
             yield f"{about}: it was refused outside and is done in the ledger"
         if said.startswith(INTERRUPTED):
-            if not books.ended_in_temporal(slot.thread) and books.stopped(slot.run) is None:
+            if not books.ended_in_temporal(slot.run) and books.stopped(slot.run) is None:
                 yield f"{about} reads interrupted though nobody ended its run"
         elif said.startswith(REJECTED):
             if (slot.run, slot.step_no) not in rejected or "not today" not in said:
                 yield f"{about} reads {said!r}, and nobody said so"
         elif (slot.run, slot.step_no) in rejected:
             yield f"{about} reads {said[:80]!r}, and a person had rejected it"
-        elif class_of(slot.tool) == "pure":
+        elif class_of(slot.tool) not in GUARDED:  # `pure`, or another agent
             continue
         elif said.startswith(ERROR):
             if not any(row["state"] == "failed" for row in found):
@@ -208,13 +219,12 @@ def threads_are_whole(books: Books) -> Iterator[str]:
 
 def _asked_in_full(books: Books) -> Iterator[str]:
     """A run that comes to its answer asks for all its calls; one that is steered or ends early for its first rounds."""
-    runs = {row["message_id"]: row for row in books["runs"]}
     joined = {row["merged_into"] for row in books["runs"] if row["merged_into"]}
     rounds: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in books["asked"]:
         rounds[row["run"]][row["n"]].append(row["tool"])
     for name, by_round in rounds.items():
-        run = runs.get(name, {})
+        run = books.named.get(name, {})
         into = books.runs.get(run.get("merged_into") or "", run)
         whole = [all(books.asked[name, tool, n] for tool in by_round[n]) for n in sorted(by_round, key=int)]
         some = [any(books.asked[name, tool, n] for tool in by_round[n]) for n in sorted(by_round, key=int)]

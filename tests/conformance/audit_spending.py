@@ -39,7 +39,7 @@ def _bought(books: Books) -> dict[tuple[str, int], list[datetime]]:
 def _struck(books: Books, where: tuple[str, int], bought: list[datetime]) -> list[Row]:
     """Return the faults and stops that fell between the first request of a model call and its record."""
     reply = books.spoken.get(where)
-    run = next((row for row in books["runs"] if row["message_id"] == where[0]), None)
+    run = books.named.get(where[0])
     run = None if run is None else books.runs.get(run["merged_into"] or "", run)
     over = (run or {}).get("ended_at") if reply is None else reply["created_at"]
     until = max([*bought, *([] if over is None else [over])])
@@ -47,7 +47,8 @@ def _struck(books: Books, where: tuple[str, int], bought: list[datetime]) -> lis
         fault
         for fault in books["faults"]
         if not any(word in fault["kind"] for word in _HARMLESS)
-        and (not fault["threads"] or (run is not None and run["thread"] in fault["threads"]))
+        and "MCP" not in fault["kind"]
+        and (not fault["threads"] or (run is not None and books.threads_above(run["run"]) & set(fault["threads"])))
         and fault["until"] + _AFTER >= bought[0]
         and fault["at"] <= until
         and (fault["until"] >= bought[0] or not fault["threads"] or _left_open(books, run))
@@ -109,7 +110,7 @@ def budgets_hold(books: Books) -> Iterator[str]:
         if row["tokens"]:
             late[run_of.get(row["key"], "")].append((row["at"], row["tokens"]))
     for run in books["runs"]:
-        budget, name = json.loads(run["budget"] or "null") or {}, run["message_id"]
+        budget, name = json.loads(run["budget"] or "null") or {}, books.names[run["run"]]
         calls, others = bought[run["run"]], late[run["run"]]
         total = sum(tokens for _, tokens in [*calls, *others])
         if (run["rounds"], run["tokens"]) != (len(calls), total):
@@ -120,7 +121,15 @@ def budgets_hold(books: Books) -> Iterator[str]:
         before = sum(tokens for _, tokens in calls[:-1])
         if limit is not None and calls and before >= limit:
             yield f"{name} went on after {before} of {limit} tokens"
-        if run["state"] == "over_budget" and not (
-            (most is not None and len(calls) >= most) or (limit is not None and total >= limit)
-        ):
+        spent = (most is not None and len(calls) >= most) or any(
+            _spent(books, above) for above in books.upward(run["run"])
+        )
+        if run["state"] == "over_budget" and not spent:
             yield f"{name} is over budget with {len(calls)} of {most} rounds and {total} of {limit} tokens"
+
+
+def _spent(books: Books, run: str) -> bool:
+    """Whether a run has used up its tokens, those of all that it asked included: then nobody below it goes on."""
+    row = books.runs[run]
+    limit = (json.loads(row["budget"] or "null") or {}).get("tokens")
+    return limit is not None and row["tokens"] + row["tokens_below"] >= limit

@@ -27,6 +27,11 @@ __all__ = ["BOOK"]
 
 BOOK = Path(__file__).with_name("samples") / "books.json"
 
+# Kinds that have nothing to doctor which others have not.
+_LEFT_OUT = (
+    *("fan", "queue", "shaky", "twice", "refuse", "spend", "approval"),
+    *("clan", "vetted", "halt", "office"),
+)
 _PLAN = Plan(
     "book",
     (Kill(),),
@@ -35,7 +40,8 @@ _PLAN = Plan(
     at_once=9,
     lanes=1,
     gap=(0.5, 1.5),
-    subject=[kind for kind in KINDS if kind.name not in ("fan", "queue", "shaky", "twice", "refuse", "spend")],
+    every_kind=True,
+    subject=[kind for kind in KINDS if kind.name not in _LEFT_OUT],
 )
 # What the books must have, or there is nothing to doctor.
 _NEEDED = (
@@ -48,9 +54,15 @@ _NEEDED = (
     "questions by AskWorkflow",
     "results stored whole and passed on in part",
     "runs over budget",
+    "of these below another one that was asked",
+    "of these that gave no answer",
+    "conversations handed over",
+    "questions by a schedule",
+    "times that a schedule skipped",
+    "calls refused because their MCP tool was suspended",
 )
 _KEPT = ("activityTaskScheduledEventAttributes", "activityTaskCompletedEventAttributes")
-_STEPS = ("tool_step", "model_step")
+_STEPS = ("tool_step", "model_step", "prepare_child", "child_result", "hand_off")
 
 
 async def _main(seed: int) -> int:
@@ -78,6 +90,7 @@ async def _play(given: Ground, seed: int) -> Books:
         world = await given.make(AGENTS.read_text(encoding="utf-8"), api_base=models.base_url, roll_after_events=50)
         async with Stage(given, world, models) as stage:
             await Drive(stage, _PLAN, seed).run()
+            await stage.dismiss()
             await stage.close_books()
             url = world.settings.database_url or ""
             return await asyncio.to_thread(read, stage.recorder, url, stage.histories)

@@ -35,10 +35,14 @@ _TABLES = {
     "encode(sha256(body), 'hex') as sha256 from blobs",
     "runs": "select r.run_id::text as run, r.message_id, r.agent, r.mode, r.state, r.merged_into::text, r.answer_seq, "
     "r.error, r.rounds, r.tokens_in + r.tokens_out as tokens, r.created_at, r.started_at, r.ended_at, "
-    "m.body as message, t.thread, t.tenant, d.body->'budget' as budget from runs r "
+    "m.body as message, t.thread, t.tenant, coalesce(r.budget, d.body->'budget') as budget, t.scope, "
+    "t.agent as owner, "
+    "r.parent_run_id::text as parent, r.root_run_id::text as root, r.parent_step, r.depth, "
+    "coalesce(s.tokens, 0) as tokens_below from runs r "
     "join threads t on t.id = r.thread_id left join messages m on m.id = r.message "
-    "left join definitions d on d.hash = r.definition",
-    "events": "select run_id::text as run, seq, kind, at from events order by run_id, seq",
+    "left join definitions d on d.hash = r.definition left join spent_below s on s.run_id = r.run_id",
+    "events": "select run_id::text as run, seq, kind, at, case when kind in ('child_started', 'child_ended', "
+    "'handed_off') then data end as data from events order by run_id, seq",
     "approvals": "select run_id::text as run, step_no, call_id, tool, state, args, decision_id, asked_at, decided_at "
     "from approvals",
     "audit": "select decision_id, run_id::text as run, step_no, action, actor, verified, accepted, detail, at "
@@ -47,11 +51,17 @@ _TABLES = {
     "notes": "select * from public.notes order by id",
     "faults": "select kind, at, until, pids, threads, note from evidence.faults order by at",
     "starved": "select at, until from evidence.starved order by at",
-    "sent": "select name, thread, kind, run_id::text as run, expected, remembers, text from evidence.sent order by id",
+    "sent": "select name, coalesce(message_id, name) as message_id, thread, kind, run_id::text as run, expected, "
+    "remembers, text from evidence.sent order by id",
+    "offspring": "select * from evidence.offspring",
+    "schedules": "select * from evidence.schedules order by name",
+    "suspended": "select * from evidence.suspended order by at",
+    "leftovers": "select * from evidence.leftovers",
     "words": "select at, until, run_id::text as run, step_no, word, args, decision_id, taken from evidence.words "
     "order by id",
     "asked": "select * from evidence.asked",
-    "model_calls": "select at, split_part(run, ' ', 1) as run, round, fault from evidence.model_calls order by at",
+    "model_calls": "select at, split_part(run, ' ', 1) as run, round, fault, agent from evidence.model_calls "
+    "order by at",
     "watched": "select run_id::text as run, watcher, position, seq from evidence.watched order by watcher, position",
     "memories": "select * from evidence.memories",
     "replays": "select * from evidence.replays",
@@ -76,12 +86,15 @@ class Slot:
     @property
     def call(self) -> Call:
         """The name under which everybody outside knows it."""
-        return str(self.args.get("run")), self.tool, str(self.args.get("n"))
+        return _call(self.tool, self.args)
 
 
 @dataclass
 class Books:
-    """Rows of each table by its name, arrivals at the recorder, events of each history; and views of them."""
+    """Rows of each table by its name, arrivals at the recorder, events of each history; and views of them.
+
+    The *name* of a run is how its message begins: its message id, unless another run or a schedule sent it.
+    """
 
     tables: dict[str, list[Row]]
     arrivals: list[Row]
@@ -89,11 +102,26 @@ class Books:
 
     def __post_init__(self) -> None:
         """Count effects by what was asked for, and by key: a key that came out wrong would hide a repeat."""
+        self.runs = {row["run"]: row for row in self["runs"]}
+        self.names = {row["run"]: _name(row) for row in self["runs"]}
+        self.named = {name: self.runs[run] for run, name in self.names.items()}
+        self.threads = {row["run"]: row["thread"] for row in self["runs"]}
+        self.guarded = [row for row in self["effects"] if row["class"] != "pure"]
+        self.spoken: dict[tuple[str, int], Row] = {}  # by message and round: what the model replied
+        self.asked: Counter[Call] = Counter()
+        self.slots: list[Slot] = []
+        self.by_step: dict[tuple[str, int, str], list[Slot]] = defaultdict(list)  # by run, step, tool
+        self._read_threads()
+        self._read_effects()
+
+    def _read_effects(self) -> None:
+        keys = self._keys_by_call()
         self.by_call: Counter[Call] = Counter()
         self.by_key: Counter[str] = Counter()
         self.results: dict[str, str] = {}
         self.pids: dict[str, set[int]] = defaultdict(set)  # of those that sent a key
         for entry in self.arrivals:
+            entry["key"] = keys.get(entry["key"], entry["key"])
             self.results.setdefault(entry["key"], entry["result"])
             self.pids[entry["key"]].add(int(entry["pid"] or 0))
             if entry["kind"] == "effect":
@@ -103,15 +131,18 @@ class Books:
             self.results.setdefault(note["key"], f"local_note #{note['id']}")
             self.by_call[note["run"], "local_note", note["n"]] += 1
             self.by_key[note["key"]] += 1
-        self.runs = {row["run"]: row for row in self["runs"]}
-        self.names = {row["run"]: row["message_id"] for row in self["runs"]}
-        self.threads = {row["run"]: row["thread"] for row in self["runs"]}
-        self.guarded = [row for row in self["effects"] if row["class"] != "pure"]
-        self.spoken: dict[tuple[str, int], Row] = {}  # by message and round: what the model replied
-        self.asked: Counter[Call] = Counter()
-        self.slots: list[Slot] = []
-        self.by_step: dict[tuple[str, int, str], list[Slot]] = defaultdict(list)  # by run, step, tool
-        self._read_threads()
+
+    def _keys_by_call(self) -> dict[str, str]:
+        """Return the ledger's keys of calls that are known outside by what was asked for.
+
+        The tool of an MCP server is not told its key, unless it is `keyed`.
+        """
+        found: dict[str, str] = {}
+        for row in sorted(self["effects"], key=lambda row: str(row["state"]) == "done"):
+            for slot in self.by_step[row["run"], row["step_no"], row["tool"]]:
+                run, tool, n = slot.call
+                found[f"{tool}:{run}:{n}"] = row["key"]
+        return found
 
     def __getitem__(self, table: str) -> list[Row]:
         return self.tables[table]
@@ -130,7 +161,7 @@ class Books:
                 self.spoken[name, spoken] = message
                 for call in body.get("tool_calls") or []:
                     calls[thread, call["id"]] = call["function"]
-                    self.asked[_call(call["function"])] += 1
+                    self.asked[_call(call["function"]["name"], json.loads(call["function"]["arguments"]))] += 1
             elif (thread, message["call_id"]) in calls:
                 asked = calls[thread, message["call_id"]]
                 args, said = json.loads(asked["arguments"]), body.get("content")
@@ -145,13 +176,26 @@ class Books:
         """Return how a person finds a ledger row."""
         return f"{row['tool']} of {self.names.get(row['run'], row['run'])} step {row['step_no']}"
 
-    def ended_in_temporal(self, thread: str) -> bool:
-        """Whether a fault took the thread's workflow away. A Reset does not: there everything must go on."""
-        return any("Terminate" in fault["kind"] and thread in fault["threads"] for fault in self["faults"])
+    def upward(self, run: str) -> Iterator[str]:
+        """Yield the run and all above it: the one that asked for it, and so on."""
+        above: str | None = run
+        while above is not None and above in self.runs:
+            yield above
+            above = self.runs[above]["parent"]
+
+    def threads_above(self, run: str) -> set[str]:
+        """Return the threads of a run and of all above it: what hits one of them hits the run."""
+        return {self.threads[each] for each in self.upward(run)}
+
+    def ended_in_temporal(self, run: str) -> bool:
+        """Whether a fault took a workflow away, its own or one above. A Reset does not: there everything must go on."""
+        threads = self.threads_above(run)
+        return any("Terminate" in fault["kind"] and threads & set(fault["threads"]) for fault in self["faults"])
 
     def stopped(self, run: str) -> Row | None:
-        """Return the word of the person who stopped this run, heard or not."""
-        return next((word for word in self["words"] if word["run"] == run and word["word"] == "stop"), None)
+        """Return the word of the person who stopped this run, or one above, heard or not."""
+        family = set(self.upward(run))
+        return next((word for word in self["words"] if word["run"] in family and word["word"] == "stop"), None)
 
     def scheduled(self, name: str) -> Iterator[tuple[Row, Row, Row | None]]:
         """Yield (history, input, result or None) of every activity of this name."""
@@ -179,8 +223,8 @@ class Books:
 
 
 def class_of(tool: str) -> str:
-    """Return the effect class of a tool of the suite: it is in its name."""
-    return "local_tx" if tool == "local_note" else tool.partition("_")[0]
+    """Return the effect class of a tool of the suite: it is in its name, behind an MCP server's. Others have none."""
+    return "local_tx" if tool == "local_note" else tool.rpartition("__")[2].partition("_")[0]
 
 
 def payload(payloads: Row) -> Row:
@@ -205,9 +249,25 @@ async def _tables(database: str) -> dict[str, list[Row]]:
         await conn.close()
 
 
-def _call(function: Row) -> Call:
-    given = json.loads(function["arguments"])
-    return str(given.get("run")), function["name"], str(given.get("n"))
+def _call(tool: str, given: Row) -> Call:
+    """Return who asks for what, in which round.
+
+    Another agent is asked for, or told, MESSAGE ROUND; in place of a tool stands then the message, which ends in its
+    own name: RUN/NAME.
+    """
+    if "message" in given:
+        name, _, n = str(given["message"]).partition(" ")
+        return name.rpartition("/")[0], name, n
+    if "note" in given and "run" not in given:
+        name, _, n = str(given["note"]).partition(" ")
+        return name, tool, n
+    return str(given.get("run")), tool, str(given.get("n"))
+
+
+def _name(run: Row) -> str:
+    if run["message"] is None:
+        return str(run["message_id"])
+    return str(json.loads(run["message"])["content"]).partition(" ")[0]
 
 
 def _time(name: str, value: Any) -> Any:

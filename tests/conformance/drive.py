@@ -26,12 +26,16 @@ from tests.conformance.faults import Fault
 from tests.conformance.faults.servers import DatabaseGone
 from tests.conformance.person import Person
 from tests.conformance.pulse import pulse
+from tests.conformance.recurring import recur
 from tests.conformance.servers import Ground
 from tests.conformance.stage import Stage
 from tests.conformance.subject import KINDS, Kind, Thread
 from tests.kit import until
 
 __all__ = ["CAMPAIGN", "OUTAGE", "SMOKE", "Plan", "Report", "audit", "conduct"]
+
+
+_TRIES = 3  # more for a fault that found nobody to strike
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,11 @@ class Plan:
     lanes: int = 2  # faults at the same time
     gap: tuple[float, float] = (0.5, 4.0)  # between two faults of a lane
     patience: float = 150.0  # for the last run to end
+    every_kind: bool = False  # of conversation, once at least
     subject: Sequence[Kind] = KINDS
 
 
-SMOKE = Plan("smoke", faults.SMOKE, faults=34, calls=190)
+SMOKE = Plan("smoke", faults.SMOKE, faults=38, calls=190, at_once=9, gap=(0.5, 3.0), every_kind=True)
 # PostgreSQL away and nothing else: what a worker knows of its calls it keeps until it can say so.
 OUTAGE = Plan(
     "outage",
@@ -98,10 +103,11 @@ class Drive:
         self._struck = asyncio.Event()
         self._order = random.Random(f"{seed} order of faults")
         self._round: list[Fault] = []  # each kind of the plan comes once in a round
+        self._missed: Counter[int] = Counter()  # how often a fault found nobody to strike in it
         self._watchers = 0
         self._due = plan.faults
         self.faults: Counter[str] = Counter()
-        self.calls = 0
+        self.calls = self._begun = 0
         self.unfinished: list[str] = []
         self._queue = stage.world.settings.task_queue
         self.person = Person(stage)
@@ -134,10 +140,14 @@ class Drive:
             await asyncio.sleep(chance.uniform(*self._plan.gap))
             if not self._round:
                 self._round = self._order.sample(self._plan.kinds, len(self._plan.kinds))
+                self._missed.clear()
             fault = self._round.pop()
             struck = await fault.strike(self._stage, chance)
-            if struck is None:
+            if struck is None:  # tried again when half of those that are left have struck
                 self._due += 1
+                self._missed[id(fault)] += 1
+                if self._missed[id(fault)] <= _TRIES:
+                    self._round.insert(len(self._round) // 2, fault)
                 continue
             self.faults[fault.name] += 1
             await self._stage.note(
@@ -149,8 +159,10 @@ class Drive:
 
     async def _feed(self) -> None:
         """Have one conversation after the other, until the faults are done and there were enough calls."""
-        while not self._struck.is_set() or self.calls < self._plan.calls:
+        least = len(self._plan.subject) if self._plan.every_kind else 0
+        while not self._struck.is_set() or self.calls < self._plan.calls or self._begun < least:
             thread = next(self._threads)
+            self._begun += 1
             self.calls += thread.guarded
             self._stage.active.add(thread.name)
             try:
@@ -162,6 +174,9 @@ class Drive:
         kind = thread.kind
         runs: list[RunHandle] = []
         chance = random.Random(f"{self._seed} {thread.name}")
+        if kind.recurs is not None:
+            self.unfinished += await recur(self._stage, thread, chance, self._plan.patience)
+            return
         beside: list[asyncio.Task[None]] = []
         for message in thread.messages:
             if runs:
@@ -176,6 +191,8 @@ class Drive:
                 ),
             )
             await self._stage.note("insert into evidence.asked values ($1, $2, $3)", *kind.asked(message.name))
+            offspring = kind.offspring(message.name)
+            await self._stage.note("insert into evidence.offspring values ($1, $2, $3)", *offspring)
             if kind.meanwhile is not None and not runs:
                 beside.append(asyncio.create_task(kind.meanwhile(self._stage, told[0], chance)))
             runs.append(told[0])
@@ -219,7 +236,8 @@ class Drive:
         """Wait until nothing is left of calls of ended runs, and of what is to be remembered."""
         left = (
             "select 1 from holdfast.effects where state in ('in_flight', 'in_doubt') "
-            "union all select 1 from holdfast.outbox"
+            "union all select 1 from holdfast.outbox "
+            "union all select 1 from holdfast.runs where ended_at is null and parent_run_id is not null"
         )
         asking = f"WorkflowType = 'AskWorkflow' and ExecutionStatus = 'Running' and TaskQueue = '{self._queue}'"
 
@@ -250,6 +268,7 @@ async def conduct(ground: Ground, plan: Plan, seed: int) -> Report:
         async with Stage(ground, world, models) as stage:
             drive = Drive(stage, plan, seed)
             await drive.run()
+            await stage.dismiss()
             await stage.close_books()
             code, table = await audit(stage, Path(tempfile.gettempdir()) / f"conformance-{plan.name}-{seed}.json")
             if code:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHistory
 from temporalio.worker import Replayer
 
 from holdfast.convert import data_converter
@@ -28,24 +29,36 @@ async def export(temporal: Client, queues: tuple[str, ...], folder: Path) -> Asy
     replayer = Replayer(
         workflows=[*WORKFLOWS, *MEMORY_WORKFLOWS], data_converter=data_converter, workflow_runner=workflow_runner()
     )
-    async for found in temporal.list_workflows(" or ".join(f"TaskQueue = '{queue}'" for queue in queues)):
-        history = await temporal.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
-        whole = {"workflow_id": found.id, "run_id": found.run_id, "type": found.workflow_type}
-        path = folder / f"{found.id.replace(':', '_')}-{found.run_id}.json"
-        path.write_text(json.dumps({**whole, **history.to_json_dict()}), encoding="utf-8")
-        result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
-        yield found.id, found.run_id, None if result.replay_failure is None else repr(result.replay_failure)[:2000]
+    order: list[tuple[str, str]] = []
+
+    async def histories() -> AsyncIterator[WorkflowHistory]:
+        async for found in temporal.list_workflows(" or ".join(f"TaskQueue = '{queue}'" for queue in queues)):
+            history = await temporal.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
+            whole = {"workflow_id": found.id, "run_id": found.run_id, "type": found.workflow_type}
+            path = folder / f"{found.id.replace(':', '_')}-{found.run_id}.json"
+            path.write_text(json.dumps({**whole, **history.to_json_dict()}), encoding="utf-8")
+            order.append((found.id, found.run_id))
+            yield history
+
+    done = 0
+    async with replayer.workflow_replay_iterator(histories()) as results:
+        async for result in results:
+            failure = result.replay_failure
+            yield *order[done], None if failure is None else repr(failure)[:2000]
+            done += 1
 
 
-def model_call(entry: dict[str, Any]) -> tuple[datetime, str, int, bool]:
-    """Return (when, run, round, whether the server made it fail) of a request, read from its body alone."""
+def model_call(entry: dict[str, Any]) -> tuple[datetime, str, int, bool, str | None]:
+    """Return (when, run, round, whether the server made it fail, who speaks) of a request, read from its body alone."""
     messages = entry["body"]["messages"]
     last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
     text = messages[last]["content"] if last >= 0 else ""
     if isinstance(text, list):
         text = "".join(str(part.get("text", "")) for part in text)
     failed = set(entry["answer"].get("fault", {})) - {"latency"}  # a late answer is one
-    return datetime.fromtimestamp(entry["at"], UTC), text, rounds(messages[last + 1 :]) + 1, bool(failed)
+    speaks = re.search(r"You are (\w+)\.", str(messages[0]["content"])) if messages[0]["role"] == "system" else None
+    at, number = datetime.fromtimestamp(entry["at"], UTC), rounds(messages[last + 1 :]) + 1
+    return at, text, number, bool(failed), speaks and speaks[1]
 
 
 def rounds(messages: list[dict[str, Any]]) -> int:
@@ -55,7 +68,13 @@ def rounds(messages: list[dict[str, Any]]) -> int:
     """
     spoken = [message for message in messages if message["role"] == "assistant"]
     calls = [call["function"]["arguments"] for message in spoken for call in message.get("tool_calls") or []]
-    return max([len(spoken), *(int(json.loads(arguments).get("n", 0)) for arguments in calls)])
+    return max([len(spoken), *(_round(json.loads(arguments)) for arguments in calls)])
+
+
+def _round(arguments: dict[str, Any]) -> int:
+    """Return the round that a call tells: what other agents are asked, or told, has it behind its name."""
+    said = arguments.get("message") or arguments.get("note") or ""
+    return int(arguments.get("n") or said.partition(" ")[2] or 0)
 
 
 async def run_auditor(

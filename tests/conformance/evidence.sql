@@ -17,11 +17,23 @@ create table evidence.faults (
 -- When the machine had no time: workers then miss their heartbeats with nobody's doing.
 create table evidence.starved (at timestamptz not null, until timestamptz not null);
 -- Every message as it was sent; one that was sent again is here again. name is the message id, and the text begins with
--- it (null: the name is the text). expected has the states in which its run may end, such as done|merged.
+-- it (null: the name is the text). expected has the states in which its run may end, such as done|merged. What a
+-- schedule sent has a message_id of its own.
 create table evidence.sent (
     id bigint generated always as identity primary key, name text not null, thread text not null, kind text not null,
-    run_id uuid not null, expected text not null, remembers boolean not null, text text
+    run_id uuid not null, expected text not null, remembers boolean not null, text text, message_id text
 );
+-- What runs ask other agents, if they come to that: the name of each message, who is asked, how that run may end.
+create table evidence.offspring (name text not null, agent text not null, expected text not null);
+-- Schedules, as they stood when all was over: times are the multiples of every, in seconds, from start to end.
+create table evidence.schedules (
+    name text not null, thread text, every int not null, overlap text not null, start_at timestamptz not null,
+    end_at timestamptz not null, fired int not null, skipped int not null, missed int not null
+);
+-- From when until when a tool's servers all described it otherwise than was accepted.
+create table evidence.suspended (tool text not null, at timestamptz not null, until timestamptz not null);
+-- Processes that were left when the workers that had started them were gone.
+create table evidence.leftovers (process text not null);
 -- What a person said: approve, reject, edit (approve with other arguments), signal (approve by signal), stop. taken says
 -- that somebody took the word; without, it may have been heard all the same.
 create table evidence.words (
@@ -30,7 +42,7 @@ create table evidence.words (
 );
 create table evidence.asked (run text not null, tool text not null, n text not null);
 create table evidence.model_calls (
-    at timestamptz not null, run text not null, round int not null, fault boolean not null
+    at timestamptz not null, run text not null, round int not null, fault boolean not null, agent text
 );
 -- Events as clients saw them who broke off and came back: each position of each watcher.
 create table evidence.watched (run_id uuid not null, watcher int not null, position int not null, seq bigint not null);

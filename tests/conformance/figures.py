@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-from tests.conformance.assertions import INTERRUPTED, REJECTED, frozen_double, orphaned
+from tests.conformance.assertions import INTERRUPTED, REJECTED, concerns, frozen_double, orphaned
 from tests.conformance.books import GUARDED, Books, Call, Row, Slot, class_of
 from tests.conformance.variety import variety
 
@@ -181,13 +181,13 @@ def _doubt_bound(books: Books) -> dict[str, int]:
 
 def _blows(books: Books, change: Row) -> Iterator[tuple[datetime, datetime]]:
     """Yield from when to when something struck the worker or the run of a call."""
-    thread, stop = books.threads.get(change["run"], ""), books.stopped(change["run"])
+    threads, stop = books.threads_above(change["run"]), books.stopped(change["run"])
     if stop is not None:
         yield stop["at"], datetime.max.replace(tzinfo=stop["at"].tzinfo)  # nobody tries its calls again
     for fault in books["faults"]:
         if change["class"] != "once" and "Terminate" not in fault["kind"]:
             continue
-        if thread in fault["threads"] or _pid(change) in fault["pids"]:
+        if (threads & set(fault["threads"]) or _pid(change) in fault["pids"]) and concerns(fault, change["tool"]):
             yield fault["at"], fault["until"]
 
 
@@ -209,7 +209,9 @@ def _pid(entry: Row) -> int:
 def _progress(books: Books, classes: Sequence[str]) -> list[float]:
     spans: list[float] = []
     kills: list[tuple[datetime, list[int]]] = [
-        (fault["at"], fault["pids"]) for fault in books["faults"] if fault["at"] == fault["until"] and fault["pids"]
+        (fault["at"], fault["pids"])
+        for fault in books["faults"]
+        if fault["at"] == fault["until"] and fault["pids"] and "MCP" not in fault["kind"]
     ]
     for changes in _changes(books).values():
         for change, after in pairwise(changes):

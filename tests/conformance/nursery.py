@@ -64,6 +64,7 @@ def serve() -> None:
     import aiohttp  # noqa: F401  # as the agents file does
     import httpx  # noqa: F401
 
+    import holdfast.mcp.rack
     import holdfast.memory.qdrant_edge
     import holdfast.runtime  # noqa: F401
     from holdfast import llm

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 from temporalio.service import RPCError
@@ -36,10 +37,15 @@ select a.run_id::text, a.step_no, extract(epoch from clock_timestamp() - a.asked
 from holdfast.approvals a join holdfast.runs r using (run_id) join holdfast.threads t on t.id = r.thread_id
 where a.state = 'pending'
 """
+# A tool of an MCP server is not told its key unless it is `keyed`: outside, its call is known by what was asked for.
 _DOUBTFUL = """
-select key, run_id::text, step_no, tool,
-       coalesce(clock_timestamp() > greatest(lease_until, deadline) + make_interval(secs => $1), true) as sure
-from holdfast.effects where state = 'in_doubt'
+select e.key, e.run_id::text, e.step_no, e.tool,
+       coalesce(clock_timestamp() > greatest(e.lease_until, e.deadline) + make_interval(secs => $1), true) as sure,
+       (select c->'function'->>'arguments' from holdfast.messages slot, holdfast.messages asked,
+            json_array_elements(asked.body->'tool_calls') c
+        where slot.run_id = e.run_id and slot.step_no = e.step_no and slot.call_id is not null
+          and asked.thread_id = slot.thread_id and asked.role = 'assistant' and c->>'id' = slot.call_id limit 1) as args
+from holdfast.effects e where e.state = 'in_doubt'
 """
 
 
@@ -126,7 +132,11 @@ class Person:
             await until(decided, "the signal is heard", patience=5.0)
 
     async def _resolve(self, http: aiohttp.ClientSession, row: dict[str, Any]) -> None:
-        async with http.get(f"{self._stage.url}/lookup/{row['tool']}/{row['key']}") as answer:
+        key = row["key"]
+        if "__once" in row["tool"]:
+            args = json.loads(row["args"])
+            key = f"{row['tool']}:{args['run']}:{args['n']}"
+        async with http.get(f"{self._stage.url}/lookup/{row['tool']}/{quote(key, safe='')}") as answer:
             arrived = str((await answer.json())["result"]) if answer.status == 200 else None
         if arrived is None and not row["sure"]:
             return

@@ -11,9 +11,11 @@ from urllib.parse import urlsplit, urlunsplit
 __all__ = ["AtCommit", "FaultProxy"]
 
 COMMIT = b"COMMIT;\0"  # as the PostgreSQL driver ends a transaction
+_KEPT = 8192  # bytes of what a transaction said before
 
-AtCommit: TypeAlias = Callable[[int], Awaitable[Literal["pass", "lose", "mute"] | None]]
-"""Is told the client's port and says: pass it on; lose it with its connection; or pass it on and lose the answer.
+AtCommit: TypeAlias = Callable[[int, bytes], Awaitable[Literal["pass", "lose", "mute"] | None]]
+"""Is told the client's port and the end of what the transaction said. It says: pass it on; lose it with its connection;
+or pass it on and lose the answer.
 
 None: this was not the one, the next may be.
 """
@@ -86,14 +88,18 @@ class FaultProxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter | None = None
     ) -> None:
         """Forward one direction; *back* is the client's side if this is the one to the server."""
+        said = b""  # since the last commit
         try:
             while data := await reader.read(65536):
+                said = (said + data)[-_KEPT:] if back is not None else b""
                 if self.latency:
                     await asyncio.sleep(self.latency)
                 if writer in self._muted:
                     break
-                if back is not None and COMMIT in data and not await self._may_commit(back):
-                    break
+                if back is not None and COMMIT in data:
+                    if not await self._may_commit(back, said):
+                        break
+                    said = b""
                 if self.allowance is not None:
                     self.allowance -= len(data)
                     if self.allowance < 0:
@@ -109,12 +115,12 @@ class FaultProxy:
             with suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def _may_commit(self, client: asyncio.StreamWriter) -> bool:
+    async def _may_commit(self, client: asyncio.StreamWriter, said: bytes) -> bool:
         """Ask whoever waits for a commit; return whether it is passed on."""
         if self.at_commit is None:
             return True
         asked, self.at_commit = self.at_commit, None  # one commit at a time
-        word = await asked(client.get_extra_info("peername")[1])
+        word = await asked(client.get_extra_info("peername")[1], said)
         if word is None:
             self.at_commit = asked
         elif word == "mute":

@@ -83,6 +83,7 @@ def render(data: Json) -> str:
         "result": sections.result(data),
         "odds": sections.odds(data),
         **{name: str(value) for name, value in data["subject"].items()},
+        "everyday": sections.everyday(data),
         "faults": sections.table(("fault", "times"), sorted(drives["faults"].items())),
         "missing": "".join(f"- not on this machine: {name}\n" for name in data["missing"]),
         "variety": sections.table(("", ""), list(drives["variety"].items())),

@@ -17,6 +17,7 @@ __all__ = [
     "doubt_bound",
     "doubt_count",
     "doubts",
+    "everyday",
     "fates",
     "fault_count",
     "kill_count",
@@ -40,6 +41,7 @@ OUTAGES = {
     "model": "model server",
     "temporal": "Temporal server",
 }
+_EVERYDAY = "runs asked for by other runs"  # of the variety; a campaign without this figure had none of its kind
 CLASSES = ("once", "keyed", "verifiable", "local_tx")
 
 Json = dict[str, Any]
@@ -66,6 +68,18 @@ def result(data: Json) -> str:
             ("runs that ended otherwise than they should", _wrong(data, "4")),
             ("histories that replay", f"{drives['replayed']:,} of {drives['executions']:,}"),
         ],
+    )
+
+
+def everyday(data: Json) -> str:
+    """Return what is said of the kinds that joined the suite later: of a campaign without them, that it had none."""
+    what = "sub-agents, side by side and below one another; hand-offs; schedules; tools of MCP servers"
+    if _EVERYDAY in data["drives"]["variety"]:
+        said = "These also, with workers killed amid them: {}, whose processes are killed as well, and which change."
+        return wrapped(said.format(what))
+    return wrapped(
+        f"**Not in this campaign**, which is older: {what}. The kinds of conversations for these, their faults and",
+        "their assertions are part of every smoke drive, and will be of the next campaign.",
     )
 
 

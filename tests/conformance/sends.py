@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from temporalio.common import WorkflowIDConflictPolicy
@@ -13,13 +14,26 @@ from temporalio.service import RPCError
 
 from holdfast.errors import HoldfastError, InvalidInput, ThreadOwned
 from holdfast.handles import RunHandle
+from tests.conformance.offices import TOOL
 from tests.conformance.stage import Stage, now
 from tests.kit import PATIENCE, until
 
 if TYPE_CHECKING:
     from tests.conformance.subject import Message
 
-__all__ = ["Meanwhile", "Send", "asking", "by_client", "steering", "stop_amid_calls", "twice", "under_another_name"]
+__all__ = [
+    "Meanwhile",
+    "Send",
+    "again",
+    "asking",
+    "by_client",
+    "change_a_tool",
+    "steering",
+    "stop_amid_calls",
+    "to_whom_it_belongs",
+    "twice",
+    "under_another_name",
+]
 
 Send = Callable[[Stage, "Message"], Awaitable[list[RunHandle]]]
 """Sends a message; returns the run the sender was told of, once for each time it was told."""
@@ -28,6 +42,7 @@ Meanwhile = Callable[[Stage, RunHandle, random.Random], Coroutine[Any, Any, None
 """What happens beside a run."""
 
 _TRIES = 5
+LANDED = 1.0  # seconds after which no request of a server that was killed takes effect any more
 
 
 async def by_client(stage: Stage, message: Message, *, steer: bool = False) -> list[RunHandle]:
@@ -88,7 +103,7 @@ async def asking(stage: Stage, message: Message, *, agent: str | None = None) ->
     await until(started, f"an AskWorkflow for {message.name} is started")
     # Its own time-outs are Temporal's defaults: a worker killed in one of its tasks, while all starves, takes minutes.
     found = await until(run_id, f"{message.name} has a run", patience=4 * PATIENCE)
-    return [await _again(lambda: stage.client.get(found[0]["run_id"]))]
+    return [await again(lambda: stage.client.get(found[0]["run_id"]))]
 
 
 async def under_another_name(stage: Stage, message: Message) -> list[RunHandle]:
@@ -107,21 +122,31 @@ async def under_another_name(stage: Stage, message: Message) -> list[RunHandle]:
             return True
         raise AssertionError(f"{other} was let onto {message.thread}")
 
-    await _again(refused)
+    await again(refused)
     return await asking(stage, message, agent=other)
 
 
+async def to_whom_it_belongs(stage: Stage, message: Message) -> list[RunHandle]:
+    """Send it to the agent whose the thread is, which another may become meanwhile: then to that one."""
+    for agent in (message.kind.agent, "back"):
+        send = partial(stage.client.start, agent, message.text, thread=message.thread, message_id=message.name)
+        with suppress(ThreadOwned):
+            return [await again(send)]
+    raise AssertionError(f"{message.thread} belongs to neither")
+
+
 async def stop_amid_calls(stage: Stage, run: RunHandle, chance: random.Random) -> None:
-    """Stop the run a moment after a call of it was sent."""
+    """Stop the run a moment after a call was sent: one of its own, or of a run that it asked for."""
     sent = (
-        "select 1 from holdfast.effects where run_id = $1::text::uuid and state = 'in_flight' and sent_at is not null "
+        "select 1 from holdfast.effects e join holdfast.runs r using (run_id) where $1::text::uuid in (run_id, "
+        "r.root_run_id) and e.state = 'in_flight' and e.sent_at is not null "
         "union all select 1 from holdfast.runs where run_id = $1::text::uuid and ended_at is not null"
     )
     await until(lambda: stage.rows(sent, run.run_id), f"a call of {run.run_id} is sent", patience=120.0)
     await asyncio.sleep(chance.uniform(0.0, 0.5))
     at, taken = now(), False
     with suppress(InvalidInput):  # it has ended: a fault was first
-        await _again(lambda: run.stop("enough", actor="person"))
+        await again(lambda: run.stop("enough", actor="person"))
         taken = True
     await stage.note(
         "insert into evidence.words (at, until, run_id, word, taken) values ($1, $2, $3, 'stop', $4)",
@@ -129,7 +154,49 @@ async def stop_amid_calls(stage: Stage, run: RunHandle, chance: random.Random) -
     )
 
 
-async def _again(word: Callable[[], Awaitable[Any]]) -> Any:
+async def change_a_tool(stage: Stage, run: RunHandle, chance: random.Random) -> None:
+    """Let the MCP servers describe a tool otherwise; accept that once calls on the thread were refused for it."""
+    suspended = (
+        "select 1 from holdfast.messages m join holdfast.runs r using (thread_id) where r.run_id = $1::text::uuid "
+        "and m.body::text like '%is suspended and was%' "
+        "union all select 1 from holdfast.runs r join holdfast.runs o using (thread_id) "
+        "where r.run_id = $1::text::uuid group by r.run_id having count(*) > 1 and bool_and(o.ended_at is not null)"
+    )
+    async with stage.offices.changing:
+        await asyncio.sleep(chance.uniform(0.0, 2.0))
+        at, workers = now(), [each.worker for each in stage.offices.under()]
+        await stage.offices.change()
+        await stage.note(
+            "insert into evidence.faults (kind, at, until, pids) values ('kill -9 of every MCP server', $1, $2, $3)",
+            (at, now(), [*workers, *(born.pid for born in stage.live)]),
+        )
+        await asyncio.sleep(LANDED)
+        since = now()
+        with suppress(AssertionError):  # the run cannot go on: the auditor will say so
+            await until(lambda: stage.rows(suspended, run.run_id), f"a call on {run.thread} is refused", patience=90.0)
+        until_then = now()
+        for server in ("office", "desk"):
+            await until(partial(_accepted, stage, server), f"the tools of {server} are accepted")
+        await stage.note(
+            "insert into evidence.suspended values ($1, $2, $3)",
+            *((f"{server}__{TOOL}", since, until_then) for server in ("office", "desk")),
+        )
+
+
+async def _accepted(stage: Stage, server: str) -> bool:
+    """Accept what a server says now; true once nothing is suspended, and it is what it lists now."""
+    edition = stage.offices.listing.read_text(encoding="utf-8").strip()
+    with suppress(HoldfastError):
+        found = await stage.client.mcp.tools(server)
+        await stage.client.mcp.accept(found, actor="person")
+        return any(
+            view.state == "pinned" and view.pinned is not None and f"Edition {edition}." in view.pinned.description
+            for view in await stage.client.mcp.tools(server, TOOL)
+        )
+    return False
+
+
+async def again(word: Callable[[], Awaitable[Any]]) -> Any:
     """Say a word until a server has taken it, and pass on what is the speaker's own mistake."""
     for left in reversed(range(_TRIES)):
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -17,6 +17,7 @@ from holdfast.testing import ModelServer
 from tests import histories
 from tests.conformance import clock
 from tests.conformance.evidence import export, model_call
+from tests.conformance.offices import Offices
 from tests.conformance.processes import Born, start
 from tests.conformance.proxy import FaultProxy
 from tests.conformance.servers import Ground
@@ -50,6 +51,7 @@ class Stage:
         self.histories = self.world.folder / "histories"
         self.database = FaultProxy(self.world.settings.database_url or "")
         self.temporal = FaultProxy(f"tcp://{self.world.settings.temporal_address}")
+        self.offices = Offices(self.world.folder)
         self._born = 0
         self._outages: list[tuple[datetime, datetime | None]] = []
         self._witness = Witness(self.world.settings.database_url or "")
@@ -61,6 +63,7 @@ class Stage:
         self._recorder = start("tests.outside.recorder", "--port", "0", "--log", str(self.recorder))
         assert self._recorder.stdout is not None
         self.url = f"http://127.0.0.1:{(await asyncio.to_thread(self._recorder.stdout.readline)).strip()}"
+        await self.offices.open(self.url)
         await self._witness.open()
         self.client = await self.world.client()
         self.plain: Temporal = await histories.connect(self.world.settings)
@@ -74,6 +77,7 @@ class Stage:
         await asyncio.to_thread(self._recorder.communicate)
         for born in list(self.live):
             await self.reap(born)
+        await self.offices.close()
         await self._witness.close()
         await self.database.shut()
         await self.temporal.shut()
@@ -91,6 +95,7 @@ class Stage:
             HOLDFAST_TEMPORAL_ADDRESS=self.temporal.address,
             CONFORMANCE_MARK=str(self.world.folder / "mark"),
             FAKETIME_TIMESTAMP_FILE=str(wrong),
+            **self.offices.environment,
         )
         word = {"bear": str(ready), "log": str(log), "role": role, "env": env, "switches": list(switches)}
         born = Born((await self.ground.nursery.tell(word))["pid"], role, ready, log, wrong)
@@ -124,6 +129,14 @@ class Stage:
                         self.fell.append(text[-3000:])
                     await self.bear(born.role)
             await asyncio.sleep(0.3)
+
+    async def dismiss(self) -> None:
+        """Kill -9 the agent workers, and write down what processes of theirs are left after a while."""
+        for born in [born for born in self.live if born.role == "agents"]:
+            await self.reap(born)
+        with suppress(AssertionError):
+            await until(lambda: not self.offices.left(), "no MCP server is left", patience=10.0)
+        await self.note("insert into evidence.leftovers values ($1)", *((each,) for each in self.offices.left()))
 
     def workers(self) -> list[Born]:
         """Return the agent workers that serve and are awake."""
@@ -165,7 +178,7 @@ class Stage:
     async def close_books(self) -> None:
         """Write down what only the servers know: model calls, memories, histories and whether they replay."""
         await self.note(
-            "insert into evidence.model_calls values ($1, $2, $3, $4)",
+            "insert into evidence.model_calls values ($1, $2, $3, $4, $5)",
             *(model_call(entry) for entry in self.models.journal),
         )
         hits = await self._memories()

@@ -8,14 +8,28 @@ import sys
 
 import pytest
 
-from tests.conformance import wrongs_effects, wrongs_records, wrongs_runs, wrongs_spending
+from tests.conformance import (
+    wrongs_effects,
+    wrongs_everyday,
+    wrongs_family,
+    wrongs_records,
+    wrongs_runs,
+    wrongs_spending,
+)
 from tests.conformance.assertions import ASSERTIONS
 from tests.conformance.audit import judge, verdict
 from tests.conformance.bookkeeping import BOOK
 from tests.conformance.books import Books
 from tests.conformance.doctor import CHANGES, Change
 
-LOADED = (wrongs_effects, wrongs_records, wrongs_runs, wrongs_spending)  # each enters its changes
+LOADED = (
+    wrongs_effects,
+    wrongs_everyday,
+    wrongs_family,
+    wrongs_records,
+    wrongs_runs,
+    wrongs_spending,
+)  # each enters its changes
 WRONGS = [(assertion, change) for assertion, changes in CHANGES.items() for change in changes]
 
 

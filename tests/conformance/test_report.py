@@ -88,6 +88,15 @@ def test_the_page_says_on_top_what_a_campaign_lacks(data: Json, change: Any) -> 
     assert page.index(line) < page.index("## Result")
 
 
+def test_a_campaign_that_had_no_sub_agents_says_so(data: Json) -> None:
+    """The kinds that joined the suite later are claimed by a campaign alone that had them."""
+    older, newer = copy.deepcopy(data), copy.deepcopy(data)
+    older["drives"]["variety"].pop("runs asked for by other runs", None)
+    newer["drives"]["variety"]["runs asked for by other runs"] = 7
+    assert "**Not in this campaign**" in report.render(older)
+    assert "**Not in this campaign**" not in report.render(newer)
+
+
 def test_a_campaign_is_planned_to_show_enough() -> None:
     """What its plan asks for is what the page demands."""
     assert parts.CAMPAIGN.seeds >= report.SEEDS

@@ -27,6 +27,14 @@ LEAST = {
     "results stored whole and passed on in part": 1,
     "calls refused by the remote": 1,
     "runs over budget": 1,
+    "runs asked for by other runs": 10,
+    "of these below another one that was asked": 2,
+    "of these that gave no answer": 3,
+    "of these with a decision of a person": 1,
+    "conversations handed over": 1,
+    "questions by a schedule": 4,
+    "calls of MCP servers": 10,
+    "calls refused because their MCP tool was suspended": 1,
 }
 
 

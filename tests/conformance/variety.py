@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from tests.conformance.audit_effects import frozen_double
+from tests.conformance.audit_effects import concerns, frozen_double
+from tests.conformance.audit_everyday import SUSPENDED, lost
 from tests.conformance.audit_records import REJECTED
+from tests.conformance.audit_runs import never_stored
 from tests.conformance.audit_spending import repeats
 from tests.conformance.books import Books, Row, payload
 
@@ -34,6 +36,9 @@ def variety(books: Books) -> dict[str, int]:
         "runs stopped by a person": sum(
             row["state"] == "stopped" and books.stopped(row["run"]) is not None for row in books["runs"]
         ),
+        "messages whose workflow was terminated before it had stored them": sum(
+            sent["run"] not in books.runs and never_stored(books, sent) for sent in books["sent"]
+        ),
         "approvals by update": words["approve"],
         "approvals by signal": words["signal"],
         "approvals with other arguments": words["edit"],
@@ -44,6 +49,20 @@ def variety(books: Books) -> dict[str, int]:
         "results stored whole and passed on in part": sum(slot.blob is not None for slot in books.slots),
         "calls refused by the remote": sum(slot.tool.endswith("_refused") for slot in books.slots),
         "runs over budget": states["over_budget"],
+        "runs asked for by other runs": sum(run["parent"] is not None for run in books["runs"]),
+        "of these below another one that was asked": sum(run["depth"] > 1 for run in books["runs"]),
+        "of these that gave no answer": sum(
+            run["parent"] is not None and run["state"] != "done" for run in books["runs"]
+        ),
+        "of these with a decision of a person": sum(
+            books.runs.get(row["run"], {}).get("parent") is not None for row in books["approvals"] if row["decided_at"]
+        ),
+        "conversations handed over": sum(event["kind"] == "handed_off" for event in books["events"]),
+        "questions by a schedule": sum(run["message_id"].startswith("schedule:") for run in books["runs"]),
+        "times that a schedule skipped": sum(row["skipped"] for row in books["schedules"]),
+        "times that a killed Temporal server dropped": lost(books),
+        "calls of MCP servers": sum("__" in slot.tool for slot in books.slots),
+        "calls refused because their MCP tool was suspended": sum(SUSPENDED in str(slot.said) for slot in books.slots),
         "model answers bought and not recorded": repeated,
         "faults that fell into a model call": struck,
         "seconds in which the machine had no time": round(
@@ -60,7 +79,10 @@ def _hit(books: Books, fault: Row) -> bool:
     if not fault["pids"] or not ("kill" in fault["kind"] or "SIGSTOP" in fault["kind"]):
         return False
     return any(
-        change["state"] == "in_flight" and _pid(change) in fault["pids"] and change["at"] <= fault["at"] < until
+        change["state"] == "in_flight"
+        and _pid(change) in fault["pids"]
+        and change["at"] <= fault["at"] < until
+        and concerns(fault, change["tool"])
         for change, until in _spans(books)
     )
 

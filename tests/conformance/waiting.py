@@ -302,7 +302,7 @@ class Crash:
         query = "insert into evidence.faults (kind, at, until, pids) values ($1, $2, $3, $4)"
         await self._note(query, [(kind, at, over, pids)])
         await self._note("insert into evidence.starved values ($1, $2)", self._starved)
-        query = "insert into evidence.model_calls values ($1, $2, $3, $4)"
+        query = "insert into evidence.model_calls values ($1, $2, $3, $4, $5)"
         await self._note(query, (model_call(entry) for entry in self._models.journal))
         queues = (settings.task_queue, settings.memory_queue)
         plain = await histories.connect(settings)

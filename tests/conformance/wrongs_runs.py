@@ -32,6 +32,23 @@ def an_accepted_message_without_a_run(books: Books) -> None:
 
 
 @found_by("every_run_ends")
+def a_stored_message_lost_with_its_workflow(books: Books) -> None:
+    run = one(books["runs"], state="refused")
+    books["runs"].remove(run)
+    at, thread = run["created_at"], run["thread"]
+    books["faults"].append({"kind": "Terminate", "at": at, "until": at, "pids": [], "threads": [thread], "note": ""})
+    given = {"messages": [{"message_id": run["message_id"]}]}
+    asked = {"activityType": {"name": "admit"}, "input": packed(given)}
+    told = {"scheduledEventId": "5", "result": packed({})}
+    events = [
+        {"eventId": "5", "activityTaskScheduledEventAttributes": asked},
+        {"eventId": "7", "activityTaskCompletedEventAttributes": told},
+    ]
+    about = {"workflow_id": f"{run['tenant']}:{thread}", "run_id": "x", "type": "AgentWorkflow"}
+    books.histories.append({**about, "events": events})
+
+
+@found_by("every_run_ends")
 def a_run_that_nobody_sent(books: Books) -> None:
     run = one(books["runs"], state="done")["run"]
     books["sent"][:] = [sent for sent in books["sent"] if sent["run"] != run]

@@ -15,6 +15,7 @@ def bought(books: Books) -> Row:
     """Return a model call that was answered, recorded and hit by nothing."""
     done = {run["message_id"] for run in books["runs"] if run["state"] == "done"}
     books["faults"].clear()
+    books["starved"].clear()
     return next(call for call in books["model_calls"] if not call["fault"] and call["run"] in done)
 
 

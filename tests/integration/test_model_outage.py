@@ -54,7 +54,7 @@ async def test_a_commit_that_is_cut_off_is_done_once(make_world: MakeWorld, word
         run = await client.start("one", "hello")
         await until(lambda: models.journal, "the model is asked")
 
-        async def break_off(_: int) -> Literal["lose", "mute"]:
+        async def break_off(_: int, said: bytes) -> Literal["lose", "mute"]:
             return word
 
         proxy.at_commit = break_off

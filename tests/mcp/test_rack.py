@@ -192,6 +192,36 @@ async def test_a_child_that_died_is_started_again(rack: OpenRack, tmp_path: Path
     assert effects(tmp_path) == ["die x", "die y"]
 
 
+async def test_a_call_whose_session_ends_before_it_begins_is_made_in_the_next(
+    rack: OpenRack, pool: Pool, tmp_path: Path
+) -> None:
+    """While one call is checked another finds the server restarted: nothing was sent, so nobody need be in doubt."""
+    with web_server(tmp_path) as web:
+        await web.start()
+        made = await rack(web.declared(protocol="2025-11-25"))
+        line = made._lines["test"]
+        link, (hold,) = await line.link(5.0), line._holds
+        async with pool.acquire() as conn:
+            async with conn.transaction():
+                await conn.execute("lock table mcp_tools in access exclusive mode")
+                calling = asyncio.create_task(call(made, "test__note", text="once"))
+                await until(lambda: _waits(pool), "the call is being checked")
+                web.kill()
+                await web.start()
+                with pytest.raises(ToolNotStarted, match="404"):
+                    await link.call("note", {"text": "never"})
+                await until(hold.done, "the session is closed")
+            assert await calling == "noted once"
+    with pytest.raises(ToolNotStarted, match="has ended"):
+        await link.call("note", {"text": "never"})
+    assert effects(tmp_path) == ["note once"]
+
+
+async def _waits(pool: Pool) -> bool:
+    async with pool.acquire() as conn:
+        return bool(await conn.fetchval("select count(*) from pg_locks where not granted"))
+
+
 async def test_one_name_is_one_server(rack: OpenRack, tmp_path: Path) -> None:
     """Two declarations may differ in what they offer, not in where it is."""
     server = stdio_server(tmp_path)

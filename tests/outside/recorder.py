@@ -1,7 +1,8 @@
 """The outside world of the conformance suite: an HTTP service that takes effects and keeps count; a process of its own.
 
-It shares no code with what is tested. Each arrival is an effect, on disk before it is answered. Only tools whose name
-starts with `keyed` honour the idempotency key: a key seen before gets its first answer again and has no effect.
+It shares no code with what is tested. Each arrival is an effect, on disk before it is answered. Only tools whose name,
+behind an MCP server's prefix, starts with `keyed` honour the idempotency key: a key seen before gets its first answer
+again and has no effect.
 
     python tests/outside/recorder.py --port 0 --log FILE      prints its port on a line of its own
 
@@ -53,7 +54,7 @@ class Recorder:
 
     def take(self, tool: str, key: str, args: dict[str, Any], pid: str | None) -> str:
         """Record one arrival and return its result. Without an await: arrivals cannot overtake each other in here."""
-        known = self.first.get((tool, key)) if tool.startswith("keyed") else None
+        known = self.first.get((tool, key)) if tool.rpartition("__")[2].startswith("keyed") else None
         number = self.effects.total() + (known is None)
         entry = {
             "kind": "effect" if known is None else "duplicate-deduped",

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.conformance.faults import commits, processes, servers, workflows
+from tests.conformance.faults import commits, everyday, processes, servers, workflows
 from tests.conformance.faults.struck import Fault, Struck
 
 __all__ = ["CAMPAIGN", "SMOKE", "Fault", "Struck"]
 
 # Each round of faults takes every entry once, in an order of chance.
 SMOKE: Sequence[Fault] = (
-    *(processes.Kill() for _ in range(8)),
+    *(processes.Kill() for _ in range(6)),
+    everyday.KillWithChildren(),
+    everyday.KillWithChildren(),
+    everyday.KillOffice(),
+    everyday.KillGuard(),
+    everyday.KillDesk(),
     processes.Freeze(),
     processes.Freeze(),
     processes.Roll(),
@@ -27,6 +32,8 @@ SMOKE: Sequence[Fault] = (
     commits.CutInCommit(),
     commits.KillInCommit(),
     commits.FreezeInCommit(),
+    commits.KillInHandOff(),
+    commits.KillInQuestion(),
     servers.DatabaseCrash(),
     servers.DatabaseGone(),
     servers.DatabaseCut(),

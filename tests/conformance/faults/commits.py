@@ -11,20 +11,24 @@ from tests.conformance.faults.struck import Struck
 from tests.conformance.processes import Born
 from tests.conformance.stage import Stage, now
 
-__all__ = ["CutInCommit", "FreezeInCommit", "KillInCommit"]
+__all__ = ["CutInCommit", "FreezeInCommit", "KillInCommit", "KillInHandOff", "KillInQuestion"]
 
 _PATIENCE = 10.0  # seconds in which some worker will commit, or nobody does
+
+_AT_WORK = "select 1 from holdfast.runs where state in ('queued', 'running', 'waiting') and agent = any($1)"
 
 Word = Literal["pass", "lose", "mute"]
 
 
-async def _catch(stage: Stage, do: Callable[[Born], Awaitable[Word]]) -> Born | None:
-    """Have *do* done while a worker's COMMIT is on its way, and return the worker."""
+async def _catch(stage: Stage, do: Callable[[Born], Awaitable[Word]], words: tuple[bytes, ...] = (b"",)) -> Born | None:
+    """Have *do* done while a worker's COMMIT is on its way, of a transaction that said one of *words*; return who."""
     if stage.database.at_commit is not None:
         return None
     caught: asyncio.Future[Born] = asyncio.get_running_loop().create_future()
 
-    async def ask(port: int) -> Word | None:
+    async def ask(port: int, said: bytes) -> Word | None:
+        if not any(word in said for word in words):
+            return None
         born = next((born for born in stage.workers() if born.owns(port)), None)
         if born is None:
             return None
@@ -63,9 +67,13 @@ class KillInCommit:
     """SIGKILL of a worker while its commit is on its way; PostgreSQL gets it or not."""
 
     name: ClassVar[str] = "kill -9 of a worker in a commit"
+    words: ClassVar[tuple[bytes, ...]] = (b"",)  # of which the transaction says one
+    agents: ClassVar[tuple[str, ...]] = ()  # of which one must be at work, or there will be no such transaction
 
     async def strike(self, stage: Stage, chance: random.Random) -> Struck | None:
         """Kill one; another is started."""
+        if self.agents and not await stage.rows(_AT_WORK, list(self.agents)):
+            return None
         word: Word = chance.choice(("lose", "mute"))
         at = now()
 
@@ -74,11 +82,27 @@ class KillInCommit:
             at = await stage.reap(born)
             return word
 
-        born = await _catch(stage, kill)
+        born = await _catch(stage, kill, self.words)
         if born is None:
             return None
         await stage.bear()
         return Struck(at, at, [born.pid], note=word)
+
+
+class KillInHandOff(KillInCommit):
+    """SIGKILL of a worker while it commits that a conversation moves to another agent."""
+
+    name: ClassVar[str] = "kill -9 of a worker in a hand-off"
+    words: ClassVar[tuple[bytes, ...]] = (b"handed_off",)
+    agents: ClassVar[tuple[str, ...]] = ("front",)
+
+
+class KillInQuestion(KillInCommit):
+    """SIGKILL of a worker while it commits that a sub-agent is asked, or what it answered."""
+
+    name: ClassVar[str] = "kill -9 of a worker in a sub-agent's commit"
+    words: ClassVar[tuple[bytes, ...]] = (b"child_started", b"child_ended")
+    agents: ClassVar[tuple[str, ...]] = ("chief", "miser", "middle")
 
 
 class FreezeInCommit:

@@ -21,8 +21,16 @@ __all__ = ["Reset", "ResetOlder", "Terminate"]
 _AWAY = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED, RPCStatusCode.UNKNOWN}
 
 
-def _choose(stage: Stage, chance: random.Random) -> str | None:
-    return chance.choice(sorted(stage.active)) if stage.active else None
+_CHILDREN = """
+select t.thread from holdfast.runs r join holdfast.threads t on t.id = r.thread_id
+where r.parent_run_id is not null and r.state in ('queued', 'running', 'waiting')
+"""
+
+
+async def _choose(stage: Stage, chance: random.Random) -> str | None:
+    """Return a thread with a run under way, perhaps one that another run asked for."""
+    threads = stage.active | {row["thread"] for row in await stage.rows(_CHILDREN)}
+    return chance.choice(sorted(threads)) if threads else None
 
 
 class Terminate:
@@ -32,7 +40,7 @@ class Terminate:
 
     async def strike(self, stage: Stage, chance: random.Random) -> Struck | None:
         """Terminate one."""
-        thread = _choose(stage, chance)
+        thread = await _choose(stage, chance)
         if thread is None:
             return None
         handle = stage.plain.get_workflow_handle(f"{stage.world.settings.tenant}:{thread}")
@@ -51,7 +59,7 @@ class Reset:
 
     async def strike(self, stage: Stage, chance: random.Random) -> Struck | None:
         """Reset one."""
-        thread = _choose(stage, chance)
+        thread = await _choose(stage, chance)
         if thread is None:
             return None
         workflow_id = f"{stage.world.settings.tenant}:{thread}"
@@ -73,7 +81,7 @@ class ResetOlder:
 
     async def strike(self, stage: Stage, chance: random.Random) -> Struck | None:
         """Reset one."""
-        thread = _choose(stage, chance)
+        thread = await _choose(stage, chance)
         if thread is None:
             return None
         workflow_id = f"{stage.world.settings.tenant}:{thread}"
