@@ -88,7 +88,7 @@ class AskActivities:
             while row is not None and row["merged_into"] is not None:
                 row = await runs.by_id(conn, str(row["merged_into"]))
             if row is None:
-                return AskResult(run_id=inp.run_id, thread=inp.thread, state=RunState.QUEUED)
+                return AskResult(run_id=inp.run_id, thread=inp.thread, state=RunState.QUEUED, stored=False)
             answer = await runs.answer_text(conn, str(row["run_id"]))
             definition = await runs.definition(conn, row["definition"]) if row["definition"] else None
         long = answer is not None and len(answer.encode()) > self._deps.settings.answer_inline

@@ -131,14 +131,17 @@ class Client:
             blob = uuid.uuid4().hex  # chosen here, so that storing it again after a lost connection is the same blob
             ref = await self._link.read(lambda conn: threads.put_blob(conn, self._link.tenant, data, blob_id=blob))
         message = Message(message_id=message_id, agent=agent, text=text if inline else None, text_ref=ref, mode=mode)
-        accepted = await (await self._link.wire()).update_with_start(
-            workflow_id_for(self._link.tenant, thread),
-            "message",
-            message,
-            update_id=f"message-{uuid.uuid4().hex}",
-            result_type=Accepted,
-        )
-        return RunHandle(self._link, accepted.run_id, thread)
+
+        async def send() -> Accepted:
+            return await (await self._link.wire()).update_with_start(
+                workflow_id_for(self._link.tenant, thread),
+                "message",
+                message,
+                update_id=f"message-{uuid.uuid4().hex}",
+                result_type=Accepted,
+            )
+
+        return RunHandle(self._link, (await send()).run_id, thread, again=send)
 
     @overload
     async def run(

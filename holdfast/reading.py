@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote
 
 from holdfast.contracts import AgentDefinition, Event
-from holdfast.errors import RunEnded
+from holdfast.errors import RunEnded, StackError
 from holdfast.ids import workflow_id_for
 from holdfast.link import Link
 from holdfast.memory import decisions, events, family, ledger, requests, runs, threads
@@ -33,15 +33,21 @@ T = TypeVar("T")
 _POLL = 1.0  # a notification can be lost: readers look each second as well
 _POLL_TOKENS = 0.5  # tokens notify too, a few times a second
 _PAGE = 500
+_UNSTORED = 10.0  # what is accepted is written down within a second, unless a server is away
 
 
 class RunReader:
     """What can be read of a run, all of it from PostgreSQL."""
 
-    def __init__(self, link: Link, run_id: str, thread: str) -> None:
+    def __init__(
+        self, link: Link, run_id: str, thread: str, *, again: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
+        """Take the run's id; *again* sends its message once more, which is safe."""
         self.run_id = run_id
         self.thread = thread
         self._link = link
+        self._again = again
+        self._again_at = 0.0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(run_id={self.run_id!r}, thread={self.thread!r})"
@@ -88,7 +94,9 @@ class RunReader:
                     if event.kind in LAST_KINDS:
                         return
                 if batch:
+                    self._again = None
                     continue
+                await self._stored()
                 if tokens:
                     heard = await self._link.read(lambda conn: events.read_deltas(conn, self.run_id))
                     if heard is not None and heard != shown:
@@ -107,6 +115,26 @@ class RunReader:
         step, generation, text = heard
         data = {"step": step, "generation": generation, "text": text}
         return Event(run_id=self.run_id, seq=after, kind="tokens", at=datetime.now(UTC), data=data)
+
+    async def _stored(self) -> None:
+        """Send the message again when for a while nothing is stored of its run. Called again and again by who waits.
+
+        A workflow that has accepted a message may be ended from outside before a worker has written it down; then
+        nobody else knows of it. The same message id is the same run, so it is never too much.
+        """
+        if self._again is None:
+            return
+        now, pause = asyncio.get_running_loop().time(), self._link.settings.scaled(_UNSTORED)
+        if not self._again_at:
+            self._again_at = now + pause
+        if now < self._again_at:
+            return
+        if await self._link.read(lambda conn: runs.by_id(conn, self.run_id)) is not None:
+            self._again = None
+            return
+        with suppress(StackError):  # nobody is there to take it: who waits, waits on
+            await self._again()
+        self._again_at = asyncio.get_running_loop().time() + pause
 
     async def _over(self, after: int) -> bool:
         """Whether the run has ended and all its events have been read: someone resumed behind the last one."""
@@ -173,6 +201,7 @@ class RunReader:
                 status = await self.status()
                 if status.ended:
                     return status
+                await self._stored()
                 try:
                     async with asyncio.timeout(_POLL):
                         await waker.wait()

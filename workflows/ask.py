@@ -35,16 +35,13 @@ class AskWorkflow:
         ask = parse(Ask, given)
         info = workflow.info()
         message_id = ask.message_id or info.workflow_id
-        result: AskResult = await self._do(
-            Activity.SEND_MESSAGE,
-            SendMessage(
-                ask=ask,
-                thread=ask.thread or "",
-                message_id=message_id,
-                scheduled_at=_scheduled_at(info) if ask.recurring is not None else None,
-            ),
-            "send",
+        message = SendMessage(
+            ask=ask,
+            thread=ask.thread or "",
+            message_id=message_id,
+            scheduled_at=_scheduled_at(info) if ask.recurring is not None else None,
         )
+        result = await self._do(Activity.SEND_MESSAGE, message, "send")
         looks = 0
         while ask.wait and result.state in _OPEN:
             try:
@@ -57,6 +54,8 @@ class AskWorkflow:
             result = await self._do(
                 Activity.READ_ANSWER, ReadAnswer(run_id=result.run_id, thread=result.thread), "read the answer"
             )
+            if not result.stored:  # whoever took it may have been ended with it in hand; sent again it is the same run
+                result = await self._do(Activity.SEND_MESSAGE, message, "send again")
             if info.is_continue_as_new_suggested():
                 workflow.continue_as_new(ask.model_copy(update={"message_id": message_id, "thread": result.thread}))
         if ask.recurring is not None and ask.recurring.fail and result.state not in (*_OPEN, RunState.DONE):

@@ -13,7 +13,6 @@ __all__ = [
     "decisions_are_audited",
     "ended",
     "every_run_ends",
-    "never_stored",
     "one_message_one_run",
     "words_are_kept",
 ]
@@ -29,31 +28,17 @@ def every_run_ends(books: Books) -> Iterator[str]:
     waiting |= {row["run"] for row in books.guarded if row["state"] == "in_doubt"}
     for sent in books["sent"]:
         run = books.runs.get(sent["run"])
-        if run is None and not never_stored(books, sent):
+        if run is None:
             yield f"{sent['name']} was accepted and has no run"
-        elif run is None:
             continue
-        elif run["state"] not in (*sent["expected"].split("|"), *_excused(books, run, waiting)):
+        if run["state"] not in (*sent["expected"].split("|"), *_excused(books, run, waiting)):
             yield f"{sent['name']} is {run['state']} instead of {sent['expected']}: {run['error']}"
-        if run is not None and run["state"] not in OPEN:
+        if run["state"] not in OPEN:
             yield from ended(books, run)
     for run in books["runs"]:
         if run["run"] not in {sent["run"] for sent in books["sent"]} and run["parent"] is None:
             yield f"run {run['run']} of {run['message_id']} was sent by nobody"
     yield from _answers_to_askers(books)
-
-
-def never_stored(books: Books, sent: Row) -> bool:
-    """Whether a message's workflow was terminated when it had taken the message, and not stored it yet.
-
-    Until then it is in that execution alone, which whoever terminates it throws away.
-    """
-    terminated = any("Terminate" in fault["kind"] and sent["thread"] in fault["threads"] for fault in books["faults"])
-    return terminated and not any(
-        result is not None and any(message["message_id"] == sent["message_id"] for message in given["messages"])
-        for history, given, result in books.scheduled("admit")
-        if history["workflow_id"].endswith(f":{sent['thread']}")
-    )
 
 
 def _excused(books: Books, run: Row, waiting: set[str]) -> Iterator[str]:

@@ -10,7 +10,6 @@ from datetime import datetime
 from tests.conformance.audit_effects import concerns, frozen_double
 from tests.conformance.audit_everyday import SUSPENDED, lost
 from tests.conformance.audit_records import REJECTED
-from tests.conformance.audit_runs import never_stored
 from tests.conformance.audit_spending import repeats
 from tests.conformance.books import Books, Row, payload
 
@@ -35,9 +34,6 @@ def variety(books: Books) -> dict[str, int]:
         "messages refused: another agent's thread": states["refused"],
         "runs stopped by a person": sum(
             row["state"] == "stopped" and books.stopped(row["run"]) is not None for row in books["runs"]
-        ),
-        "messages whose workflow was terminated before it had stored them": sum(
-            sent["run"] not in books.runs and never_stored(books, sent) for sent in books["sent"]
         ),
         "approvals by update": words["approve"],
         "approvals by signal": words["signal"],
