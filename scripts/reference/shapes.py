@@ -189,6 +189,7 @@ SHAPES: dict[str, list[Shape]] = {
                 "said": "object: name, version, protocol",
                 "first_seen": "time",
                 "last_seen": "time",
+                "away": "string or null: why this folder's workers cannot reach it",
                 "tools": f"list of {{{', '.join(_TOOL)}}}",
             },
         )

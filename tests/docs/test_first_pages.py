@@ -34,6 +34,8 @@ SYNOPSIS = {
     "holdfast mcp list": "holdfast mcp list",
     "holdfast mcp diff SERVER [TOOL]": "holdfast mcp diff clock",
     "holdfast mcp accept SERVER [TOOL]": "holdfast mcp accept clock",
+    "holdfast export RUN --out tests/run.json": "holdfast export RUN --out run.json",
+    "holdfast plugins": "holdfast plugins",
     "holdfast doctor": "holdfast doctor",
     "holdfast down": "holdfast down",
 }
