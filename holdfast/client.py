@@ -207,8 +207,10 @@ class Client:
             check_inputs(message_id, given, asked)
         return instance_of(signature, given, answer)
 
-    async def check_agent(self, agent: str, thread: str) -> None:
-        """Make sure that this agent may be sent a message on this thread; it need not be there yet.
+    async def check_agent(self, agent: str, thread: str) -> str:
+        """Return who answers a message that is sent to this agent on this thread, which need not be there yet.
+
+        It is the agent itself, or the one to which it has handed the conversation over.
 
         Raises:
             UnknownAgent: no worker has loaded an agent of that name.
@@ -216,7 +218,7 @@ class Client:
 
         """
         check_part("thread", thread)
-        await self._link.read(lambda conn: self._check_agent(conn, agent, thread))
+        return await self._link.read(lambda conn: self._check_agent(conn, agent, thread))
 
     async def history(self, thread: str, last: int = 20) -> list[MessageView]:
         """Return the *last* messages of a thread, in order; none if there is no such thread."""
@@ -229,19 +231,19 @@ class Client:
 
         return await self._link.read(look)
 
-    async def _check_agent(self, conn: Connection, agent: str, thread: str) -> None:
+    async def _check_agent(self, conn: Connection, agent: str, thread: str) -> str:
         known = await runs.known_agents(conn)
         if agent not in known:
             raise UnknownAgent(_no_such_agent(agent, sorted(known)))
         row = await threads.find(conn, self._link.tenant, thread)
-        if row is None or row.agent in (None, agent):
-            return
-        if not await family.handed_over(conn, row.id, agent):  # else whoever it belongs to now will answer
+        if row is None or row.agent is None or row.agent == agent:
+            return agent
+        if not await family.handed_over(conn, row.id, agent):
             raise ThreadOwned(
                 f"thread {thread!r} belongs to agent {row.agent!r}, so {agent!r} cannot answer there. "
-                f"Send it to {row.agent!r}, or start another thread.",
-                owner=row.agent or "",
+                f"Send it to {row.agent!r}, or start another thread."
             )
+        return row.agent
 
     async def get(self, run: str) -> RunHandle:
         """Return the run with this id, or whose id begins so.

@@ -172,11 +172,6 @@ class ThreadOwned(InvalidInput):
     Do: send it to the agent the message names, or to a thread of its own.
     """
 
-    def __init__(self, message: str | None = None, *, owner: str = "") -> None:
-        """Keep the name of its *owner* beside the message."""
-        super().__init__(message)
-        self.owner = owner
-
 
 class ThreadFull(InvalidInput):
     """Too many messages wait on the thread.

@@ -23,7 +23,7 @@ from holdfast.cli.talk import TalkScreen, show_history, show_said
 from holdfast.cli.text import call_text, cost, output_text, short
 from holdfast.client import Client, RunHandle
 from holdfast.contracts import OPEN_STATES, Event
-from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, RunEnded, StackError, ThreadOwned
+from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, RunEnded, StackError
 
 __all__ = ["Chat"]
 
@@ -94,21 +94,8 @@ class Chat:
 
     async def _enter(self, thread: str) -> None:
         """Change to a thread of our agent, or one that it has handed over; any other is refused."""
-        agent = self._wanted
-        try:
-            await self._client.check_agent(agent, thread)
-        except ThreadOwned as exc:
-            if not await self._handed_over(thread):
-                raise
-            agent = exc.owner
-        self.thread, self._agent = thread, agent
-
-    async def _handed_over(self, thread: str) -> bool:
-        for summary in await self._client.runs(thread=thread, limit=_HISTORY):
-            for event in await (await self._client.get(summary.run_id)).recorded():
-                if event.kind == "handed_off" and event.data.get("before") == self._wanted:
-                    return True
-        return False
+        self._agent = await self._client.check_agent(self._wanted, thread)
+        self.thread = thread
 
     async def _take_up(self) -> None:
         """Show what was said on the thread, and go on with the runs that have not ended."""
@@ -183,7 +170,8 @@ class Chat:
             if self._run is None:
                 self._screen.activity("sending")
             try:
-                run = await self._start(thread, text, message_id)
+                mode: Literal["steer", "next"] = "steer" if self._run else "next"
+                run = await self._client.start(self._agent, text, thread=thread, message_id=message_id, mode=mode)
             except HoldfastError as exc:
                 self._open -= 1
                 self._note(f"not sent: {exc}", "red")
@@ -193,14 +181,6 @@ class Chat:
                 self._runs.put_nowait((run, 0))
             finally:
                 self._sending -= 1
-
-    async def _start(self, thread: str, text: str, message_id: str) -> RunHandle:
-        mode: Literal["steer", "next"] = "steer" if self._run else "next"
-        try:
-            return await self._client.start(self._agent, text, thread=thread, message_id=message_id, mode=mode)
-        except ThreadOwned as exc:  # it was ours when we came: it has been handed over since
-            self._agent = exc.owner
-        return await self._client.start(self._agent, text, thread=thread, message_id=message_id, mode=mode)
 
     async def _interrupt(self, text: str) -> int | None:
         now = time.monotonic()

@@ -19,7 +19,7 @@ from holdfast.cli.screen import Screen
 from holdfast.cli.stack import ensure_stack, progress
 from holdfast.cli.waiting import Waiting
 from holdfast.client import Client, RunHandle
-from holdfast.errors import InvalidInput, ThreadOwned
+from holdfast.errors import InvalidInput
 from holdfast.settings import Settings
 
 __all__ = ["can_chat", "converse"]
@@ -64,7 +64,6 @@ class _Lines:
 
     def __init__(self, agent: str, thread: str, console: Console, *, as_json: bool) -> None:
         self._agent, self._thread, self._console, self._as_json = agent, thread, console, as_json
-        self._answered = False
 
     async def talk(self, settings: Settings) -> int:
         code = 0
@@ -77,7 +76,7 @@ class _Lines:
                 if not line.strip():
                     continue
                 try:
-                    run = await self._start(client, line)
+                    run = await client.start(self._agent, line, thread=self._thread)
                 except InvalidInput as exc:  # this line cannot be sent; the next may
                     self._console.print(Text(f"not sent: {exc}", style="red"))
                     if self._as_json:
@@ -87,17 +86,7 @@ class _Lines:
                 code = max(code, await self._answer(client, run))
         return code
 
-    async def _start(self, client: Client, line: str) -> RunHandle:
-        try:
-            return await client.start(self._agent, line, thread=self._thread)
-        except ThreadOwned as exc:
-            if not self._answered:
-                raise
-            self._agent = exc.owner  # it was ours: it has been handed over
-        return await client.start(self._agent, line, thread=self._thread)
-
     async def _answer(self, client: Client, run: RunHandle) -> int:
-        self._answered = True
         if self._as_json:
             last, error = await ending(await follow_json(client, run))
             print_json(last)

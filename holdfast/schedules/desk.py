@@ -54,7 +54,7 @@ _THREADS_KEPT = 5
 class ScheduleDesk:
     """The schedules of one tenant."""
 
-    def __init__(self, link: Link, check_agent: Callable[[Connection, str, str], Awaitable[None]]) -> None:
+    def __init__(self, link: Link, check_agent: Callable[[Connection, str, str], Awaitable[object]]) -> None:
         """Wrap a client's connections; `client.schedules` makes one."""
         self._link = link
         self._check_agent = check_agent

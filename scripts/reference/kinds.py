@@ -54,6 +54,7 @@ class Asked(_Kind):
     call_id: str = Field(description=_CALL)
     tool: str = Field(description=_TOOL)
     args: str = Field(max_length=200, description="beginning of its arguments, JSON")
+    error: str | None = Field(default=None, description="why it is not made; left out if it is")
 
 
 class Replied(_Kind):
@@ -62,7 +63,7 @@ class Replied(_Kind):
     step: int = Field(description=_STEP)
     text: str = Field(max_length=500, description="beginning of what it said")
     calls: list[Asked] = Field(
-        description="the tools it asked for, each `{step, call_id, tool, args}`, and `error` if not made"
+        description="the tools it asked for, each `{step, call_id, tool, args}`, and `error` where it is not made"
     )
     tokens_in: int = Field(description="tokens sent")
     tokens_out: int = Field(description="tokens received")

@@ -146,8 +146,8 @@ def _approval() -> None:
     """No call waits for its approval."""
     read = ModelActivities._read_call
 
-    def hasty(self: ModelActivities, *args: Any) -> tuple[Call, str | None]:
-        call, why = read(self, *args)
+    def hasty(self: ModelActivities, *args: Any, **more: Any) -> tuple[Call, str | None]:
+        call, why = read(self, *args, **more)
         if call.state == "approval":
             call.state = "ready"
         return call, why
