@@ -6,7 +6,7 @@ a step that died in a hook begins anew. See `holdfast/plugins/contract.py` for w
 
 from __future__ import annotations
 
-import copy
+import asyncio
 import difflib
 import hashlib
 import json
@@ -22,13 +22,26 @@ from holdfast.errors import Refused
 from holdfast.ids import canonical_json, run_id_for, storable
 from holdfast.llm import ModelRequest, ToolCallRequest
 from holdfast.llm.models import assistant_message
-from holdfast.memory import threads
+from holdfast.memory import runs, threads
 from holdfast.memory.database import Connection
 from holdfast.plugins.contract import AskedCall, At, ModelCall, Reply, ToolCall, ToolResult
 from holdfast.plugins.host import Note
 from holdfast.tools.context import ToolContext
 
-__all__ = ["Heard", "Seen", "Sent", "hear", "see_call", "see_reply", "see_request", "see_result", "undo_change"]
+__all__ = [
+    "Heard",
+    "Seen",
+    "Sent",
+    "hear",
+    "placed",
+    "see_call",
+    "see_reply",
+    "see_request",
+    "see_result",
+    "undo_change",
+]
+
+_NOTHING_LEFT = "(plugins left nothing of this reply)"  # many providers refuse a conversation with an empty message
 
 Change = dict[str, Any]
 """How a request differs from what the thread makes it: ranges of its messages that stay, hashes of those put in."""
@@ -42,7 +55,18 @@ def _at(at: Here, step: StepRef, agent: str) -> At:
         agent=agent,
         step_no=step.step_no,
         attempt=at.attempt,
+        parent=at.parent,
     )
+
+
+async def placed(deps: Deps, at: Here, step: StepRef) -> Here:
+    """Return where a step is with the run that asked for it: a thread with a scope was opened by another run's step."""
+    if not step.scope or not deps.hooks.plugins:
+        return at
+    async with deps.pool.acquire() as conn:
+        run = await runs.by_id(conn, step.run_id)
+    asked = run["parent_run_id"] if run is not None else None
+    return at if asked is None else replace(at, parent=str(asked))
 
 
 async def _tell(deps: Deps, step: StepRef, notes: Sequence[Note]) -> None:
@@ -60,7 +84,7 @@ async def _tell(deps: Deps, step: StepRef, notes: Sequence[Note]) -> None:
 class Heard:
     """A message as plugins let it pass; or why not."""
 
-    text: str
+    text: str | None
     refused: str | None = None
     notes: list[Note] = field(default_factory=list)
 
@@ -129,9 +153,10 @@ async def see_request(deps: Deps, at: Here, inp: ModelStep, agent: str, request:
     if made is not call:
         messages = json.loads(storable(json.dumps(made.messages, ensure_ascii=False)))
         tools = [tool for tool in request.tools if tool["function"]["name"] in made.tools]
-        sent.change, sent.parts = _difference(request.messages, messages)
+        change, sent.parts = await asyncio.to_thread(_difference, request.messages, messages)
         if len(tools) < len(request.tools):
-            sent.change["tools"] = [tool["function"]["name"] for tool in tools]
+            change["tools"] = [tool["function"]["name"] for tool in tools]
+        sent.change = change
         sent.request = replace(request, messages=messages, tools=tools)
     return sent
 
@@ -202,6 +227,8 @@ async def see_reply(
     if made == said:
         return Seen(reply)
     shown = storable(made.text) if made.text is not None else None
+    if not made.calls and not (shown or "").strip():
+        shown = _NOTHING_LEFT
     calls = [ToolCallRequest(id=call.id, name=call.name, arguments=storable(call.arguments)) for call in made.calls]
     return Seen(replace(reply, message=assistant_message(shown, calls), text=shown, tool_calls=calls), asks)
 
@@ -232,7 +259,7 @@ async def see_result(
     """Show what a call came to to plugins before it is stored."""
     if not deps.hooks.has("after_tool"):
         return outcome
-    result = ToolResult(tool=step.tool, args=copy.deepcopy(args), text=outcome.text, error=outcome.status == "error")
+    result = ToolResult(tool=step.tool, args=args, text=outcome.text, error=outcome.status == "error")
     notes: list[Note] = []
     text, status = outcome.text, outcome.status
     try:

@@ -160,9 +160,7 @@ async def reveal(value: T) -> T:
 
 # ---------------------------------------------------------------------------------------------------------- masking
 
-_KEPT = (
-    100  # values of one secret: a store may give another one each time, which must not slow down every line for ever
-)
+_KEPT = 100  # values of one secret: some stores give another each time, and each is looked for in each line
 
 _lock = threading.Lock()  # tools ask on a loop of their own
 _used: dict[str, dict[str, frozenset[str]]] = {}  # by name, by value that this process has used: how it could show

@@ -30,15 +30,15 @@ class Odd(Plugin):
     def __init__(self, does: Callable[[Any], Any]) -> None:
         self.does = does
 
-    def message(self, at: At, text: str) -> str | None:
+    def message(self, at: At, text: str) -> Any:
         """Do it."""
         return self.does(text)
 
-    async def before_model(self, at: At, call: ModelCall) -> ModelCall | None:
+    async def before_model(self, at: At, call: ModelCall) -> Any:
         """Do it."""
         return self.does(call)
 
-    async def after_model(self, at: At, reply: Reply) -> Reply | None:
+    async def after_model(self, at: At, reply: Reply) -> Any:
         """Do it."""
         return self.does(reply)
 
