@@ -58,6 +58,9 @@ class Host:
         self._settings = settings
         self._runner = runner
         self._chains: dict[str, list[Plugin]] = {}
+        self._asleep: set[str] = set()  # secret stores that could not start: asked for a value, they try again
+        self._waking: set[str] = set()
+        self._woken: list[Plugin] = []
         self._link()
 
     def _link(self) -> None:
@@ -82,6 +85,8 @@ class Host:
         def look_up(plugin: Plugin) -> Callable[[str], Any]:
             async def ask(name: str) -> str | None:
                 try:
+                    if plugin.name in self._asleep:
+                        await self._wake(plugin)
                     found = await self._run(plugin, "secret", plugin.secret, name)
                 except Exception as exc:  # what a store does not tell is not known, and never guessed elsewhere
                     raise SecretUnavailable(
@@ -101,13 +106,15 @@ class Host:
     # ------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Have all get ready. One that fails is left out.
+        """Have all get ready. One that fails is left out; of a secret store that fails, `secret` is not.
+
+        Without it, a value might be taken from elsewhere, or be missed and keep the worker from starting.
 
         Raises:
             ConfigurationError: a required one fails.
 
         """
-        ready = []
+        ready, stores = [], self.of("secret")
         for plugin in self.plugins:
             try:
                 await self._run(plugin, "start", plugin.start)
@@ -117,14 +124,32 @@ class Host:
                         f"the plugin {plugin.name} is required and cannot start: {_said(exc)}. Mend it or take it out."
                     ) from exc
                 log.error("a plugin cannot start and is left out", plugin=plugin.name, error=_said(exc))
+                if any(plugin is each for each in stores):
+                    self._asleep.add(plugin.name)
             else:
                 ready.append(plugin)
         self.plugins = ready
         self._link()
+        if self._asleep:
+            self._chains["secret"] = [
+                each for each in stores if each.name in {*self._asleep, *(one.name for one in ready)}
+            ]
+
+    async def _wake(self, plugin: Plugin) -> None:
+        """Start a store late. Whoever asks meanwhile is told to come again."""
+        if plugin.name in self._waking:
+            raise RuntimeError("it is being started")
+        self._waking.add(plugin.name)
+        try:
+            await self._run(plugin, "start", plugin.start)
+            self._asleep.discard(plugin.name)
+            self._woken.append(plugin)
+        finally:
+            self._waking.discard(plugin.name)
 
     async def stop(self) -> None:
         """Have all let go of what they opened, the last first."""
-        for plugin in reversed(self.plugins):
+        for plugin in reversed([*self.plugins, *self._woken]):
             try:
                 await self._run(plugin, "stop", plugin.stop)
             except Exception as exc:  # noqa: BLE001  # it ends either way

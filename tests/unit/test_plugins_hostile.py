@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from holdfast import Plugin
-from holdfast.errors import ConfigurationError, Refused
+from holdfast.errors import ConfigurationError, Refused, SecretUnavailable
 from holdfast.plugins.contract import AskedCall, At, ModelCall, Reply
 from holdfast.plugins.host import Host, Note
 from holdfast.plugins.load import find_plugins
@@ -118,3 +118,40 @@ def test_a_time_that_no_step_can_wait_for_is_refused(timeout: Any) -> None:
     plugin.timeout = timeout
     with pytest.raises(ConfigurationError, match="timeout is"):
         find_plugins(Settings(), [plugin])
+
+
+async def test_a_store_that_cannot_start_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its values are not taken from elsewhere meanwhile, and it needs no new worker once it is back."""
+    monkeypatch.setenv("KEY_IN_BOTH", "from the environment")
+
+    class Vault(Plugin):
+        name = "vault"
+        away = True
+        told: list[str]
+
+        async def start(self) -> None:
+            if self.away:
+                raise OSError("no network")
+            self.told = ["started"]
+
+        async def secret(self, name: str) -> str | None:
+            return "from the vault"
+
+        def message(self, at: At, text: str) -> str | None:
+            return "changed"
+
+        async def stop(self) -> None:
+            self.told.append("stopped")
+
+    vault = Vault()
+    async with ToolRunner() as runner:
+        host = Host([vault], Settings(), runner)
+        await host.start()
+        for _ in range(2):
+            with pytest.raises(SecretUnavailable, match="vault did not answer for KEY_IN_BOTH: OSError: no network"):
+                await host.secrets.value("KEY_IN_BOTH")
+        vault.away = False
+        assert await host.secrets.value("KEY_IN_BOTH") == "from the vault"
+        assert await host.message(AT, "hello", []) == "hello", "its other hooks are left out"
+        await host.stop()
+        assert vault.told == ["started", "stopped"]
