@@ -7,9 +7,9 @@ a step that died in a hook begins anew. See `holdfast/plugins/contract.py` for w
 from __future__ import annotations
 
 import asyncio
-import difflib
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -41,6 +41,7 @@ __all__ = [
     "undo_change",
 ]
 
+_NEAR = 100  # messages
 _NOTHING_LEFT = "(plugins left nothing of this reply)"  # many providers refuse a conversation with an empty message
 
 Change = dict[str, Any]
@@ -163,17 +164,28 @@ async def see_request(deps: Deps, at: Here, inp: ModelStep, agent: str, request:
 
 def _difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> tuple[Change, dict[str, str]]:
     """Return ranges [first, end] of messages that stay and hashes of those put in, with what the hashes stand for."""
-    texts = [json.dumps(message, ensure_ascii=False) for message in after]
-    digests = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
     old, new = [canonical_json(each) for each in before], [canonical_json(each) for each in after]
     ops: list[list[int] | str] = []
     parts: dict[str, str] = {}
-    for op, first, end, start, stop in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if op == "equal":
-            ops.append([first, end])
-        for index in range(start, stop) if op in ("replace", "insert") else ():
-            ops.append(digests[index])
-            parts[digests[index]] = texts[index]
+    once = Counter(old)
+    only = {text: index for index, text in enumerate(old) if once[text] == 1}
+    at = 0
+    for text, message in zip(new, after, strict=True):
+        # The nearest that is equal, not the best of all ways: difflib takes minutes for a long talk that repeats itself.
+        found = next((index for index in range(at, min(at + _NEAR, len(old))) if old[index] == text), None)
+        if found is None and only.get(text, -1) >= at:  # far ahead, where what lies between was left out
+            found = only[text]
+        if found is None:
+            put_in = json.dumps(message, ensure_ascii=False)
+            digest = hashlib.sha256(put_in.encode()).hexdigest()[:32]
+            ops.append(digest)
+            parts[digest] = put_in
+            continue
+        if ops and isinstance(ops[-1], list) and ops[-1][1] == found:
+            ops[-1][1] += 1
+        else:
+            ops.append([found, found + 1])
+        at = found + 1
     return {"messages": ops}, parts
 
 

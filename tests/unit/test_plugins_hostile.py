@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 
 from holdfast import Plugin
+from holdfast.activities.hooks import _difference
 from holdfast.errors import ConfigurationError, Refused, SecretUnavailable
 from holdfast.plugins.contract import AskedCall, At, ModelCall, Reply
 from holdfast.plugins.host import Host, Note
@@ -94,6 +98,49 @@ async def test_what_a_plugin_says_can_be_stored() -> None:
         for said in (str(caught.value), notes[0].why or ""):
             assert "not \N{REPLACEMENT CHARACTER}this!" in said
             assert len(said) < 1200
+
+
+def talk(rounds: int) -> list[dict[str, Any]]:
+    """Return a long conversation that repeats itself, as one with a schedule does."""
+    two = [{"role": "user", "content": "check"}, {"role": "assistant", "content": "ok"}]
+    return [{"role": "system", "content": "s"}, *(two * rounds)]
+
+
+def undone(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Return what is rebuilt from the difference, and of how many pieces."""
+    change, parts = _difference(before, after)
+    made: list[dict[str, Any]] = []
+    for op in change["messages"]:
+        made += before[op[0] : op[1]] if isinstance(op, list) else [json.loads(parts[op])]
+    return made, len(change["messages"])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_change_of_a_request_is_rebuilt(seed: int) -> None:
+    """Put in, left out, changed, in another order: what was sent comes back."""
+    chance = random.Random(seed)
+    before = talk(150)
+    after = [
+        {"role": "user", "content": str(chance.randrange(3))} if chance.random() < 0.1 else each for each in before
+    ]
+    after = [each for each in after if chance.random() > 0.1]
+    if seed % 4 == 0:
+        chance.shuffle(after)
+    assert undone(before, after)[0] == after
+
+
+def test_the_difference_of_a_long_talk_is_found_at_once_and_is_small() -> None:
+    """Two thousand messages that repeat themselves took difflib 18 seconds; a worker's beat has two."""
+    before = talk(1000)
+    hint = [before[0], {"role": "system", "content": "today"}, *before[1:]]
+    masked = [{"role": "user", "content": f"{n}"} if n % 10 == 0 else each for n, each in enumerate(before)]
+    began = time.process_time()
+    assert undone(before, hint) == (hint, 3)
+    assert undone(before, masked) == (masked, 2 * len(before[::10]) - 1)
+    varied = [{"role": "user", "content": str(number)} for number in range(2000)]
+    last = [varied[0], *varied[-20:]]
+    assert undone(varied, last) == (last, 2), "one that sends the last twenty alone"
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize("raised", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()])
