@@ -171,7 +171,7 @@ def _difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> tu
     only = {text: index for index, text in enumerate(old) if once[text] == 1}
     at = 0
     for text, message in zip(new, after, strict=True):
-        # The nearest that is equal, not the best of all ways: difflib takes minutes for a long talk that repeats itself.
+        # The nearest that is equal, not the best way: difflib takes minutes for a long talk that repeats itself.
         found = next((index for index in range(at, min(at + _NEAR, len(old))) if old[index] == text), None)
         if found is None and only.get(text, -1) >= at:  # far ahead, where what lies between was left out
             found = only[text]
