@@ -11,13 +11,8 @@ import pytest_asyncio
 
 from holdfast import RunHandle
 from holdfast.activities.requests import rebuild_request
-from holdfast.contracts import Accepted, Message
 from holdfast.errors import InvalidInput, RunEnded
-from holdfast.ids import run_id_for
-from holdfast.memory import threads
 from holdfast.memory.database import connect
-from holdfast.runtime import connect_temporal
-from holdfast.sending import update_with_start
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
 from tests.kit import PATIENCE, World, kept, until
@@ -80,8 +75,6 @@ class Rules(Plugin):
     def message(self, at: At, text: str) -> str | None:
         if "forbidden" in text:
             raise Refused("we do not talk about that")
-        if "odd word" in text:
-            raise Refused("what is \\0 and \\ud800?")
         return text + " (seen by rules)" if "order" in text else None
 
     async def before_model(self, at: At, call: ModelCall) -> ModelCall | None:
@@ -149,28 +142,6 @@ class Strict(Plugin):
         if (HERE / "strict").exists():
             raise ConnectionError("the guard's server is away")
 
-class Family(Plugin):
-    """Writes down who asked, in each hook."""
-
-    def _note(self, at: At, hook: str) -> None:
-        with (HERE / "family").open("a") as file:
-            file.write(f"{hook} {at.agent} {at.run_id} {at.parent}\\n")
-
-    def message(self, at: At, text: str) -> None:
-        self._note(at, "message")
-
-    def before_model(self, at: At, call: ModelCall) -> None:
-        self._note(at, "before_model")
-
-    def answer(self, at: At, text: str) -> None:
-        self._note(at, "answer")
-
-    def before_tool(self, at: At, call: ToolCall) -> None:
-        self._note(at, "before_tool")
-
-    def after_tool(self, at: At, result: ToolResult) -> None:
-        self._note(at, "after_tool")
-
 class Crm(Plugin):
     """Gives tools."""
     name = "crm"
@@ -181,7 +152,7 @@ class Crm(Plugin):
             return f"customer {number} of {agent}"
         return [tool(effect="pure")(customer)]
 
-plugins = [Shaky(), Rules(), Strict(), Redactor(), Crm(), Family()]
+plugins = [Shaky(), Rules(), Strict(), Redactor(), Crm()]
 
 desk = Agent("desk", "openai/test", "Help.", tools=[look, pay, book, closed, plugin_tools("crm")])
 asker = Agent("asker", "openai/test", "Ask.", tools=[desk.as_tool("ask_desk")])
@@ -391,47 +362,3 @@ async def test_a_call_of_another_agent_is_a_message_to_it(world: World) -> None:
     ]
     other = await ask(world, 'call ask_desk {"message": "order of ann@example.org"}', "child-2", agent="asker")
     assert await results(other) == ["order of <mail> (seen by rules)"]
-
-
-async def test_every_hook_of_a_sub_agents_run_is_told_who_asked(world: World) -> None:
-    """And those of the run that asks are told that nobody did."""
-    run = await ask(world, 'call ask_desk {"message": "call book {\\"what\\": \\"x\\"}"}', "family", agent="asker")
-    assert await results(run) == ["it says booked x for <mail>"]
-    seen = [line.split() for line in (world.folder / "family").read_text().splitlines()]
-    mine = {(hook, parent) for hook, _, run_id, parent in seen if run_id == run.run_id}
-    theirs = {hook for hook, agent, _, parent in seen if parent == run.run_id}
-    assert {parent for _, parent in mine} == {"None"}
-    assert theirs == {"message", "before_model", "answer", "before_tool", "after_tool"}
-
-
-async def test_a_refusal_in_odd_words_ends_the_run_all_the_same(world: World) -> None:
-    """What PostgreSQL cannot hold would have the message admitted again and again, and all behind it wait."""
-    client = await world.client()
-    run = await client.start("desk", "an odd word", thread="odd")
-    with pytest.raises(RunEnded, match="rules refused this message: what is  and"):
-        await run.result(timeout=PATIENCE)
-
-
-async def test_a_text_that_is_stored_too_late_is_not_admitted_unseen(world: World) -> None:
-    """Stored between the hook's look and the admission it would pass every guardrail."""
-    temporal = await connect_temporal(world.settings, identity="test")
-    message = Message(message_id="late", agent="desk", text_ref="late-text")
-    waits = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-
-    async def admitting() -> bool:
-        return bool(await world.rows(waits))
-
-    async with world.held("lock table threads in access exclusive mode"):
-        thread = f"{world.settings.tenant}:late"
-        await update_with_start(
-            temporal, world.settings, thread, "message", message, update_id="late", result_type=Accepted
-        )
-        await until(admitting, "the hooks have looked")
-        conn = await connect(world.settings.database_url or "")
-        await threads.put_blob(conn, world.settings.tenant, b"a forbidden word", blob_id="late-text")
-        await conn.close()
-    client = await world.client()
-    run = await client.get(run_id_for(world.settings.tenant, "late", "late"))
-    with pytest.raises(RunEnded, match="text_ref 'late-text' is not stored"):
-        await run.result(timeout=PATIENCE)
-    assert await world.rows("select from messages m join runs r on m.run_id = r.run_id where message_id = 'late'") == []
