@@ -59,8 +59,12 @@ class AdmitActivities:
         return out
 
     async def _heard(self, at: Here, inp: Admit) -> dict[str, Heard]:
-        """Show new messages to plugins, all at once, before anything is locked; a known one was shown before."""
+        """Show new messages to plugins, all at once, before anything is locked; a known one was shown before.
+
+        A text that is not stored yet is refused: stored a moment later, it would be admitted unseen.
+        """
         new: list[tuple[Message, str]] = []
+        unseen: dict[str, Heard] = {}
         async with self._deps.pool.acquire() as conn:
             for message in inp.messages:
                 if await runs.of_message(conn, run_id_for(at.tenant, at.thread, message.message_id)) is None:
@@ -68,14 +72,16 @@ class AdmitActivities:
                     if text is None:
                         data = await threads.get_blob(conn, at.tenant, message.text_ref or "")
                         text = None if data is None else _decoded(data)
-                    if text is not None:
+                    if text is None:
+                        unseen[message.message_id] = Heard(None, _not_stored(message))
+                    else:
                         new.append((message, text))
         child = inp.child.message.message_id if inp.child is not None else None
         parent = inp.child.parent if inp.child is not None else None
         heard = await asyncio.gather(
             *(hear(self._deps, at, each, text, parent if each.message_id == child else None) for each, text in new)
         )
-        return {message.message_id: each for (message, _), each in zip(new, heard, strict=True)}
+        return unseen | {message.message_id: each for (message, _), each in zip(new, heard, strict=True)}
 
     async def _take_over(
         self, conn: Connection, at: Here, thread: ThreadRow, out: Admitted, *, asked_again: bool
@@ -141,7 +147,7 @@ class AdmitActivities:
             why = why or (
                 f"thread {at.thread} belongs to agent {thread.agent!r}: ask that one, or choose another thread"
             )
-        if heard is not None and text is not None:
+        if heard is not None:
             text, why = heard.text, why or heard.refused
         if asked is not None and asked.why is not None:
             why, asked = why or asked.why, None
@@ -192,7 +198,7 @@ class AdmitActivities:
         ref = message.text_ref or ""
         data = await threads.get_blob(conn, at.tenant, ref)
         if data is None:
-            return None, f"the text named by text_ref {ref!r} is not stored: store it first, then send the message"
+            return None, _not_stored(message)
         await threads.drop_blob(conn, at.tenant, ref)
         return _decoded(data), None
 
@@ -208,6 +214,10 @@ class AdmitActivities:
             memory_queue=settings.memory_queue,
             task_timeout=settings.scaled(settings.task_timeout),
         )
+
+
+def _not_stored(message: Message) -> str:
+    return f"the text named by text_ref {message.text_ref!r} is not stored: store it first, then send the message"
 
 
 def _decoded(data: bytes) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +20,7 @@ from holdfast.contracts import AgentDefinition, StepRef
 from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.ids import effect_scope, split_workflow_id
 from holdfast.memory import runs
-from holdfast.memory.database import Pool
+from holdfast.memory.database import UNAVAILABLE, Connection, Pool
 from holdfast.plugins.host import Host
 from holdfast.secrets import Secrets
 
@@ -92,6 +92,23 @@ class Deps:
         loaded = self.agents.get(agent)
         return loaded.tools.get(name) if loaded is not None else None
 
+    async def insist(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run *work* in a transaction, over and over while the database is away.
+
+        For what this worker alone knows: how a call ended, or a reply that is paid. Giving up now would leave a doubt,
+        or buy it again. The activity beats on meanwhile, so nobody takes over; that a commit was made whose answer got
+        lost, *work* must see.
+        """
+        while True:
+            try:
+                async with self.pool.acquire() as conn, conn.transaction():
+                    return await work(conn)
+            except UNAVAILABLE as exc:
+                if self.pool.is_closing() or isinstance(exc, ValueError):  # our own mistake, not an outage
+                    raise
+                log.info("the database is away: what a step came to waits", error=repr(exc))
+            await asyncio.sleep(self.settings.scaled(self.settings.beat))
+
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something beside the activity and keep hold of it; its failure is logged."""
         return self.keep(asyncio.create_task(work))
@@ -113,13 +130,14 @@ class Deps:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """Where an activity runs: its thread, and who it is among all attempts."""
+    """Where an activity runs: its thread, and who it is among all attempts; *parent* as `hooks.placed` finds it."""
 
     workflow_id: str
     tenant: str
     thread: str
     owner: str
     attempt: int
+    parent: str | None = None
 
     def scope(self, step: StepRef) -> str:
         """Return the scope of this thread's effects: by what another run gave it, or by the chain that writes it."""

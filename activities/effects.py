@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from temporalio.exceptions import ApplicationError
@@ -33,8 +32,6 @@ from holdfast.tools.runner import ToolRunner, invoke
 from holdfast.tools.tool import AnyTool
 
 __all__ = ["EffectCall"]
-
-T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -159,7 +156,9 @@ class EffectCall:
         except UNAVAILABLE as exc:
             # Whether or not it was written down, nothing was sent, and the row shall not say otherwise.
             if not self._unproven:
-                await self._insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, "not sent: no database"))
+                await self._deps.insist(
+                    lambda conn: ledger.fail(conn, self._step.key, self._fence, "not sent: no database")
+                )
             raise TryAgain(f"the database did not answer before anything was sent: {exc!r}") from exc
         if not held:
             raise TryAgain("the lease ran out before anything was sent")
@@ -194,7 +193,7 @@ class EffectCall:
             return await self._fail(await self._seen(Outcome(f"error: {exc}", status="error")))
         if proof == "not_sent":
             if self._sends < self._declared.attempts:
-                await self._insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, said))
+                await self._deps.insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, said))
                 raise TryAgain(f"not sent: {said}") from exc
             text = f"error: {self._tool.name} could not be sent, {self._sends} tries: {said}"
             return await self._fail(await self._seen(Outcome(text, status="error")))
@@ -231,22 +230,6 @@ class EffectCall:
 
     # ------------------------------------------------------------------------------------ settle
 
-    async def _insist(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run *work* in a transaction, over and over while the database is away.
-
-        What this worker knows of a call is known nowhere else: giving up now would leave a doubt. The activity beats on
-        meanwhile, so nobody takes over; a commit whose answer got lost shows as a row that is no longer in flight.
-        """
-        while True:
-            try:
-                async with self._deps.pool.acquire() as conn, conn.transaction():
-                    return await work(conn)
-            except UNAVAILABLE as exc:
-                if self._deps.pool.is_closing() or isinstance(exc, ValueError):  # our own mistake, not an outage
-                    raise
-                log.info("the database is away: the outcome of a call waits", tool=self._tool.name, error=repr(exc))
-            await asyncio.sleep(self._deps.settings.scaled(self._deps.settings.beat))
-
     async def _complete(self, outcome: Outcome) -> ToolOutcome:
         """Mark the row done and fill the slot, in one transaction."""
         outcome.seconds = time.monotonic() - self._started
@@ -259,7 +242,7 @@ class EffectCall:
                 await runs.resume(conn, self._step.run_id)
             return before, seq
 
-        before, seq = await self._insist(settle)
+        before, seq = await self._deps.insist(settle)
         if before is None:
             raise FencedOut(f"{self._tool.name}: another attempt has taken this call over; its outcome counts")
         if seq is not None:
@@ -284,7 +267,7 @@ class EffectCall:
             held = await ledger.fail(conn, self._step.key, self._fence, outcome.text, result)
             return held, await fill(conn, self._deps, self._at, self._inp, outcome) if held else None
 
-        held, seq = await self._insist(settle)
+        held, seq = await self._deps.insist(settle)
         if not held:
             raise TryAgain("another attempt has taken this call over")
         if seq is not None:
@@ -296,7 +279,7 @@ class EffectCall:
             held = await ledger.doubt(conn, self._step.key, self._fence, why)
             return held, await emit_doubt(conn, self._step, why) if held else None
 
-        held, seq = await self._insist(settle)
+        held, seq = await self._deps.insist(settle)
         if not held:
             raise TryAgain("another attempt has taken this call over")
         if seq is not None:

@@ -6,10 +6,10 @@ a step that died in a hook begins anew. See `holdfast/plugins/contract.py` for w
 
 from __future__ import annotations
 
-import copy
-import difflib
+import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,13 +22,27 @@ from holdfast.errors import Refused
 from holdfast.ids import canonical_json, run_id_for, storable
 from holdfast.llm import ModelRequest, ToolCallRequest
 from holdfast.llm.models import assistant_message
-from holdfast.memory import threads
+from holdfast.memory import runs, threads
 from holdfast.memory.database import Connection
 from holdfast.plugins.contract import AskedCall, At, ModelCall, Reply, ToolCall, ToolResult
 from holdfast.plugins.host import Note
 from holdfast.tools.context import ToolContext
 
-__all__ = ["Heard", "Seen", "Sent", "hear", "see_call", "see_reply", "see_request", "see_result", "undo_change"]
+__all__ = [
+    "Heard",
+    "Seen",
+    "Sent",
+    "hear",
+    "placed",
+    "see_call",
+    "see_reply",
+    "see_request",
+    "see_result",
+    "undo_change",
+]
+
+_NEAR = 100  # messages
+_NOTHING_LEFT = "(plugins left nothing of this reply)"  # many providers refuse a conversation with an empty message
 
 Change = dict[str, Any]
 """How a request differs from what the thread makes it: ranges of its messages that stay, hashes of those put in."""
@@ -42,7 +56,18 @@ def _at(at: Here, step: StepRef, agent: str) -> At:
         agent=agent,
         step_no=step.step_no,
         attempt=at.attempt,
+        parent=at.parent,
     )
+
+
+async def placed(deps: Deps, at: Here, step: StepRef) -> Here:
+    """Return where a step is with the run that asked for it: a thread with a scope was opened by another run's step."""
+    if not step.scope or not deps.hooks.plugins:
+        return at
+    async with deps.pool.acquire() as conn:
+        run = await runs.by_id(conn, step.run_id)
+    asked = run["parent_run_id"] if run is not None else None
+    return at if asked is None else replace(at, parent=str(asked))
 
 
 async def _tell(deps: Deps, step: StepRef, notes: Sequence[Note]) -> None:
@@ -60,7 +85,7 @@ async def _tell(deps: Deps, step: StepRef, notes: Sequence[Note]) -> None:
 class Heard:
     """A message as plugins let it pass; or why not."""
 
-    text: str
+    text: str | None
     refused: str | None = None
     notes: list[Note] = field(default_factory=list)
 
@@ -129,26 +154,38 @@ async def see_request(deps: Deps, at: Here, inp: ModelStep, agent: str, request:
     if made is not call:
         messages = json.loads(storable(json.dumps(made.messages, ensure_ascii=False)))
         tools = [tool for tool in request.tools if tool["function"]["name"] in made.tools]
-        sent.change, sent.parts = _difference(request.messages, messages)
+        change, sent.parts = await asyncio.to_thread(_difference, request.messages, messages)
         if len(tools) < len(request.tools):
-            sent.change["tools"] = [tool["function"]["name"] for tool in tools]
+            change["tools"] = [tool["function"]["name"] for tool in tools]
+        sent.change = change
         sent.request = replace(request, messages=messages, tools=tools)
     return sent
 
 
 def _difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> tuple[Change, dict[str, str]]:
     """Return ranges [first, end] of messages that stay and hashes of those put in, with what the hashes stand for."""
-    texts = [json.dumps(message, ensure_ascii=False) for message in after]
-    digests = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
     old, new = [canonical_json(each) for each in before], [canonical_json(each) for each in after]
     ops: list[list[int] | str] = []
     parts: dict[str, str] = {}
-    for op, first, end, start, stop in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if op == "equal":
-            ops.append([first, end])
-        for index in range(start, stop) if op in ("replace", "insert") else ():
-            ops.append(digests[index])
-            parts[digests[index]] = texts[index]
+    once = Counter(old)
+    only = {text: index for index, text in enumerate(old) if once[text] == 1}
+    at = 0
+    for text, message in zip(new, after, strict=True):
+        # The nearest that is equal, not the best way: difflib takes minutes for a long talk that repeats itself.
+        found = next((index for index in range(at, min(at + _NEAR, len(old))) if old[index] == text), None)
+        if found is None and only.get(text, -1) >= at:  # far ahead, where what lies between was left out
+            found = only[text]
+        if found is None:
+            put_in = json.dumps(message, ensure_ascii=False)
+            digest = hashlib.sha256(put_in.encode()).hexdigest()[:32]
+            ops.append(digest)
+            parts[digest] = put_in
+            continue
+        if ops and isinstance(ops[-1], list) and ops[-1][1] == found:
+            ops[-1][1] += 1
+        else:
+            ops.append([found, found + 1])
+        at = found + 1
     return {"messages": ops}, parts
 
 
@@ -202,6 +239,8 @@ async def see_reply(
     if made == said:
         return Seen(reply)
     shown = storable(made.text) if made.text is not None else None
+    if not made.calls and not (shown or "").strip():
+        shown = _NOTHING_LEFT
     calls = [ToolCallRequest(id=call.id, name=call.name, arguments=storable(call.arguments)) for call in made.calls]
     return Seen(replace(reply, message=assistant_message(shown, calls), text=shown, tool_calls=calls), asks)
 
@@ -232,7 +271,7 @@ async def see_result(
     """Show what a call came to to plugins before it is stored."""
     if not deps.hooks.has("after_tool"):
         return outcome
-    result = ToolResult(tool=step.tool, args=copy.deepcopy(args), text=outcome.text, error=outcome.status == "error")
+    result = ToolResult(tool=step.tool, args=args, text=outcome.text, error=outcome.status == "error")
     notes: list[Note] = []
     text, status = outcome.text, outcome.status
     try:

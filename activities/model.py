@@ -18,7 +18,7 @@ from holdfast.activities.answers import CORRECTION, check_model, correction, gav
 from holdfast.activities.attempts import only_believed_lost, watch
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
-from holdfast.activities.hooks import Seen, Sent, see_reply, see_request
+from holdfast.activities.hooks import Seen, Sent, placed, see_reply, see_request
 from holdfast.activities.outcome import emit_notes
 from holdfast.activities.requests import build_request, model_of, request_hash, revealed, tokens_besides, window_limit
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
@@ -26,7 +26,7 @@ from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, Sta
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.llm import ModelRequest, ToolCallRequest
 from holdfast.memory import events, family, ledger, outbox, requests, runs, threads
-from holdfast.memory.database import UNAVAILABLE, Connection
+from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Step
 from holdfast.memory.threads import ThreadRow
 from holdfast.secrets import use
@@ -103,6 +103,7 @@ class ModelActivities:
     async def _take(self, at: Here, inp: ModelStep, step: Step) -> ModelReply:
         """Return the recorded reply, or have one and record it."""
         use(self._deps.secrets)
+        at = await placed(self._deps, at, inp)
         definition = await self._deps.definition(inp.definition)
         settings = self._deps.settings
         check_model(definition, model_of(definition, settings))
@@ -143,16 +144,10 @@ class ModelActivities:
         except ContextTooLong:
             return await self._too_long(step, at)
         seen = await see_reply(self._deps, at, inp, definition, reply, sent.notes)
-        while True:  # the reply is paid: an outage shall not make it bought again
-            try:
-                return await self._commit(at, inp, step, definition, sent, ranges, seen, size, limit)
-            except _Lost:
-                return await self._lost(step, at, reply)
-            except UNAVAILABLE as exc:
-                if self._deps.pool.is_closing() or isinstance(exc, ValueError):  # our own mistake, not an outage
-                    raise
-                log.info("the database is away: a model's reply waits", run_id=inp.run_id, error=repr(exc))
-            await asyncio.sleep(settings.scaled(settings.beat))
+        try:
+            return await self._commit(at, inp, step, definition, sent, ranges, seen, size, limit)
+        except _Lost:
+            return await self._lost(step, at, seen.reply)
 
     async def _call(self, request: ModelRequest, inp: ModelStep, step: Step) -> llm.ModelReply:
         deltas = DeltaWriter(self._deps, inp.run_id, inp.step_no)
@@ -219,7 +214,8 @@ class ModelActivities:
             out.status, out.error = "invalid", seen.withheld
         elif not calls:
             wrong = await problem_of(self._deps, definition, reply.text, reply.finish_reason)
-        async with self._deps.pool.acquire() as conn, conn.transaction():
+
+        async def write(conn: Connection) -> int:
             thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
             run = await runs.lock(conn, inp.run_id)
             if run is None or run["state"] not in OPEN_STATES:  # ended in Temporal, and nobody took the thread over yet
@@ -292,7 +288,9 @@ class ModelActivities:
                     correction=made,
                     corrections=definition.output.corrections,
                 )
-        self._deps.notifier.poke(inp.run_id, seq)
+            return seq
+
+        self._deps.notifier.poke(inp.run_id, await self._deps.insist(write))  # an outage shall not have it bought again
         return out
 
     async def _correct(

@@ -14,7 +14,7 @@ from holdfast.activities.calls import arguments_of, step_of
 from holdfast.activities.claims import TryAgain, settled_by, take
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
-from holdfast.activities.hooks import see_call, see_result
+from holdfast.activities.hooks import placed, see_call, see_result
 from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure, fill, recorded_outcome
 from holdfast.activities.stored import Stored
 from holdfast.agent import definition_hash
@@ -42,7 +42,7 @@ class ToolActivities:
     @activity.defn(name=Activity.TOOL_STEP)
     async def tool_step(self, inp: ToolStep) -> ToolOutcome:
         """Return what became of the call."""
-        at = here()
+        at = await placed(self._deps, here(), inp)
         use(self._deps.secrets)
         step = step_of(at, inp)
         if inp.rejected is not None:

@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import re
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ class Secrets:
             found = _environment(name)
         if not found:
             raise MissingSecret(self._how(name))
-        _remember(found)
+        _remember(name, found)
         return found
 
     async def missing(self, names: Iterable[str]) -> list[str]:
@@ -159,13 +160,30 @@ async def reveal(value: T) -> T:
 
 # ---------------------------------------------------------------------------------------------------------- masking
 
-_known: set[str] = set()  # every text by which a value that this process has used could show
-_longest_first: list[str] = []
+_KEPT = 100  # values of one secret: some stores give another each time, and each is looked for in each line
+
+_lock = threading.Lock()  # tools ask on a loop of their own
+_used: dict[str, dict[str, frozenset[str]]] = {}  # by name, by value that this process has used: how it could show
+_longest_first: tuple[str, ...] = ()
 
 
-def _remember(value: str) -> None:
-    if value in _known or len(value) < _SHORTEST:
+def _remember(name: str, value: str) -> None:
+    global _longest_first  # replaced as a whole: other threads mask meanwhile
+    if len(value) < _SHORTEST:
         return
+    with _lock:
+        values = _used.setdefault(name, {})
+        known = values.pop(value, None)
+        values[value] = _forms(value) if known is None else known  # what was used last stands last
+        if known is not None:
+            return
+        if len(values) > _KEPT:
+            del values[next(iter(values))]
+        found = {form for each in _used.values() for forms in each.values() for form in forms}
+        _longest_first = tuple(sorted(found, key=len, reverse=True))
+
+
+def _forms(value: str) -> frozenset[str]:
     forms = {value, value.strip(), json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     forms |= {quote(value, safe=""), quote_plus(value), repr(value)[1:-1]}
     forms.add(base64.b64encode(value.encode()).decode())
@@ -175,8 +193,7 @@ def _remember(value: str) -> None:
         except ValueError:
             password = None
         forms |= {password, unquote(password)} if password else set()
-    _known.update(form for form in forms if len(form) >= _SHORTEST)
-    _longest_first[:] = sorted(_known, key=len, reverse=True)
+    return frozenset(form for form in forms if len(form) >= _SHORTEST)
 
 
 def mask(text: str) -> str:
@@ -195,14 +212,14 @@ def leaks(exc: BaseException) -> bool:
     if not _longest_first:
         return False
     waiting: list[BaseException | None] = [exc]
-    for _ in range(50):
-        link = waiting.pop() if waiting else None
-        if link is None:
-            if not waiting:
-                return False
+    seen: set[int] = set()  # `raise … from …` names one exception twice
+    while waiting:
+        link = waiting.pop()
+        if link is None or id(link) in seen:
             continue
+        seen.add(id(link))
         said = f"{link} {link.args!r}"
         if mask(said) != said:
             return True
         waiting += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
-    return True  # so long a chain has never been seen; better one error too plain than one too telling
+    return False

@@ -59,7 +59,6 @@ class Teller:
             try:
                 if time.monotonic() >= look:
                     async with self._deps.pool.acquire() as conn:
-                        await listeners.listen(conn, plugin.name)
                         news.update(await listeners.behind(conn, plugin.name))
                     look = time.monotonic() + every
                 for run_id in sorted(news):

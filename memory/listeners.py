@@ -5,19 +5,22 @@ from __future__ import annotations
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
-__all__ = ["behind", "listen", "take", "told"]
+__all__ = ["behind", "take", "told"]
 
 _Q = queries("listeners")
 
 
-async def listen(conn: Connection, plugin: str) -> None:
-    """Make a plugin known as a listener; what had ended before it is not told."""
-    await conn.execute(_Q["listen"], plugin)
-
-
 async def behind(conn: Connection, plugin: str) -> list[str]:
-    """Return runs with events that a plugin has not heard and nobody is telling it, a hundred at most."""
-    return [str(row["run_id"]) for row in await conn.fetch(_Q["behind"], plugin)]
+    """Return runs with events that a plugin has not heard and nobody is telling it, a hundred at most.
+
+    The first time makes it known as a listener: it is told of runs in which something happens from then on. What it
+    has heard whole is not looked at again, so that a look costs what happened lately, however much is stored.
+    """
+    since = await conn.fetchval(_Q["listen"], plugin)
+    found = [str(row["run_id"]) for row in await conn.fetch(_Q["behind"], plugin, since)]
+    if not found:
+        await conn.execute(_Q["caught_up"], plugin, since)
+    return found
 
 
 async def take(conn: Connection, plugin: str, run_id: str, lease: float) -> int | None:

@@ -15,7 +15,7 @@ import httpx2
 
 from holdfast.errors import ConfigurationError
 from holdfast.mcp.answers import MARK, Mark
-from holdfast.mcp.server import Endpoint, expand
+from holdfast.mcp.server import Endpoint
 from holdfast.mcp.weight import Weight
 from holdfast.settings import Settings
 
@@ -33,17 +33,17 @@ def open_client(endpoint: Endpoint, settings: Settings, *, timeout: float) -> Ca
     """Return a client that sends the endpoint's headers. *timeout* is the longest call, in seconds.
 
     Raises:
-        ConfigurationError: a variable is not set, or a header has characters that HTTP does not allow.
+        ConfigurationError: a header has characters that HTTP does not allow.
 
     """
-    what = f"MCP server {endpoint.name!r}, headers"
-    headers = expand(endpoint.headers, what)
-    for name, value in headers.items():
+    for name, value in endpoint.headers:
         if not (value.isascii() and value.isprintable()):
-            raise ConfigurationError(f"{what}: the value of {name} has characters that HTTP does not allow.")
+            raise ConfigurationError(
+                f"MCP server {endpoint.name!r}, headers: the value of {name} has characters that HTTP does not allow."
+            )
     return Caller(
         settings,
-        headers={**headers, "accept-encoding": "identity"},
+        headers={**dict(endpoint.headers), "accept-encoding": "identity"},
         timeout=httpx2.Timeout(endpoint.connect_timeout, read=max(_IDLE, timeout + 10)),
     )
 

@@ -28,7 +28,7 @@ from holdfast.errors import HoldfastError, ServerLost, ToolNotStarted
 from holdfast.mcp.answers import Mark, judge, marked, read_answer
 from holdfast.mcp.http import open_client
 from holdfast.mcp.offers import list_offers
-from holdfast.mcp.server import Endpoint, expand, revealed
+from holdfast.mcp.server import Endpoint, revealed
 from holdfast.mcp.stdio import Child
 from holdfast.memory.pins import Offer
 from holdfast.secrets import mask
@@ -265,10 +265,8 @@ def _hashes(offers: dict[str, Offer]) -> dict[str, str]:
 def _hider(endpoint: Endpoint) -> Callable[[str], str]:
     """Return a function that takes the values of env and headers out of a text."""
     secrets = set()
-    for pair in (*endpoint.env, *endpoint.headers):
-        with contextlib.suppress(HoldfastError):
-            value = expand([pair], "")[pair[0]]
-            secrets |= {value, value.partition(" ")[2]}
+    for _, value in (*endpoint.env, *endpoint.headers):
+        secrets |= {value, value.partition(" ")[2]}
     known = sorted((secret for secret in secrets if len(secret) >= 6), key=len, reverse=True)
 
     def hide(text: str) -> str:

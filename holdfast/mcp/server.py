@@ -82,14 +82,19 @@ def tool_name(server: str, tool: str) -> str:
 
 
 async def revealed(endpoint: Endpoint) -> Endpoint:
-    """Return the endpoint with the values of secrets.
+    """Return the endpoint with the values of variables, then of secrets: what looks like a variable in these stays.
 
     Raises:
-        MissingSecret: one is not set.
+        ConfigurationError: a variable or a secret is not set.
 
     """
+    env = expand(endpoint.env, f"MCP server {endpoint.name!r}, env")
+    headers = expand(endpoint.headers, f"MCP server {endpoint.name!r}, headers")
     return replace(
-        endpoint, url=await reveal(endpoint.url), env=await reveal(endpoint.env), headers=await reveal(endpoint.headers)
+        endpoint,
+        url=await reveal(endpoint.url),
+        env=await reveal(tuple(env.items())),
+        headers=await reveal(tuple(headers.items())),
     )
 
 
@@ -210,6 +215,11 @@ class MCPServer(ToolSource):
                 raise ConfigurationError(
                     f'{self._label}: command is {command!r}; write a list: command=["npx", "-y", "package"]. '
                     "No shell reads it."
+                )
+            if secret_names(command):
+                raise ConfigurationError(
+                    f"{self._label}: command has a secret, and all users of a machine see the arguments of its "
+                    "programs. Give it by env=."
                 )
             if any("\0" in part for part in command):
                 raise ConfigurationError(f"{self._label}: command has a NUL character.")

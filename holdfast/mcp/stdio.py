@@ -7,6 +7,7 @@ would fill our memory, and a worker that is killed leaves servers behind that we
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import os
 import signal
@@ -21,7 +22,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
-from holdfast.mcp.server import Endpoint, expand, inherited
+from holdfast.mcp.server import Endpoint, inherited
 from holdfast.mcp.weight import Weight
 from holdfast.settings import Settings
 from holdfast.tools.builtin.processes import GUARD
@@ -43,7 +44,7 @@ class Child:
     """A server's process, and what it wrote to standard error."""
 
     def __init__(self, endpoint: Endpoint, settings: Settings, hide: Callable[[str], str]) -> None:
-        """Start nothing yet. *hide* takes secrets out of a text."""
+        """Start nothing yet. *endpoint* has values in place of names; *hide* takes secrets out of a text."""
         self._endpoint = endpoint
         self._limit = settings.mcp_message_max
         self._values = settings.mcp_values_max
@@ -57,18 +58,17 @@ class Child:
     @property
     def last_words(self) -> str:
         """The end of what it wrote to standard error, on one line."""
-        return " | ".join(self._hide(self._last_words).strip().splitlines()[-4:])
+        return " | ".join(self._last_words.strip().splitlines()[-4:])
 
     @contextlib.asynccontextmanager
     async def streams(self) -> AsyncIterator[Streams]:
         """Start the process and yield its messages; end it, and all it started, on the way out.
 
         Raises:
-            ConfigurationError: an environment variable that its declaration needs is not set.
             OSError: nothing can be started at all.
 
         """
-        environment = inherited() | expand(self._endpoint.env, f"MCP server {self._endpoint.name!r}, env")
+        environment = inherited() | dict(self._endpoint.env)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", GUARD, "serve", str(_GRACE), *self._endpoint.command),
             stdin=asyncio.subprocess.PIPE,
@@ -162,10 +162,18 @@ class Child:
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         """Keep what it says on standard error."""
         assert process.stderr is not None
-        while chunk := await process.stderr.read(_CHUNK):
-            text = chunk.decode(errors="replace")
-            self._last_words = (self._last_words + text)[-_TAIL:]
-            self._log.write(self._hide(text))
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        kept = ""  # of a line that is not at its end: a value may come in two pieces, each of which shows nothing
+        try:
+            while chunk := await process.stderr.read(_CHUNK):
+                text = decoder.decode(chunk)
+                self._last_words = self._hide(self._last_words + text)[-_TAIL:]
+                kept = self._hide(kept + text)
+                end = max(kept.rfind("\n") + 1, len(kept) - _CHUNK)
+                self._log.write(kept[:end])
+                kept = kept[end:]
+        finally:
+            self._log.write(kept)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -192,7 +200,7 @@ class _BoundedLog:
         self._usable = True
 
     def write(self, text: str) -> None:
-        if not self._usable:
+        if not self._usable or not text:
             return
         try:
             if self._file is None:

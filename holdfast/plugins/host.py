@@ -16,7 +16,8 @@ import structlog
 
 from holdfast.contracts import Event
 from holdfast.errors import ConfigurationError, PluginFailed, Refused, SecretUnavailable, ToolNotStarted
-from holdfast.plugins.contract import At, ModelCall, Plugin, Reply, ToolCall, ToolResult
+from holdfast.ids import canonical_json, storable
+from holdfast.plugins.contract import AskedCall, At, ModelCall, Plugin, Reply, ToolCall, ToolResult
 from holdfast.plugins.load import HOOKS, has_hook
 from holdfast.secrets import Secrets, mask
 from holdfast.settings import Settings
@@ -28,6 +29,7 @@ _OUTWARD = ("after_model", "answer", "after_tool")  # the outermost plugin sees 
 _IN_STEPS = ("before_model", "after_model", "answer", "before_tool", "after_tool")
 _TRIES = 3  # of a required plugin
 _PAUSE = 0.2
+_SAID = 1000  # characters of a plugin's words
 _WHOLE = 40.0  # seconds for all plugins of one point: a step that is one transaction has 60
 
 T = TypeVar("T")
@@ -56,6 +58,9 @@ class Host:
         self._settings = settings
         self._runner = runner
         self._chains: dict[str, list[Plugin]] = {}
+        self._asleep: set[str] = set()  # secret stores that could not start: asked for a value, they try again
+        self._waking: set[str] = set()
+        self._woken: list[Plugin] = []
         self._link()
 
     def _link(self) -> None:
@@ -80,11 +85,12 @@ class Host:
         def look_up(plugin: Plugin) -> Callable[[str], Any]:
             async def ask(name: str) -> str | None:
                 try:
+                    if plugin.name in self._asleep:
+                        await self._wake(plugin)
                     found = await self._run(plugin, "secret", plugin.secret, name)
                 except Exception as exc:  # what a store does not tell is not known, and never guessed elsewhere
                     raise SecretUnavailable(
-                        f"the secret store {plugin.name} did not answer for {name}: {mask(_said(exc))}. "
-                        "Nothing was sent."
+                        f"the secret store {plugin.name} did not answer for {name}: {_said(exc)}. Nothing was sent."
                     ) from exc
                 return None if found is None else str(found)
 
@@ -100,35 +106,54 @@ class Host:
     # ------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Have all get ready. One that fails is left out.
+        """Have all get ready. One that fails is left out; of a secret store that fails, `secret` is not.
+
+        Without it, a value might be taken from elsewhere, or be missed and keep the worker from starting.
 
         Raises:
             ConfigurationError: a required one fails.
 
         """
-        ready = []
+        ready, stores = [], self.of("secret")
         for plugin in self.plugins:
             try:
                 await self._run(plugin, "start", plugin.start)
             except Exception as exc:
                 if plugin.required:
                     raise ConfigurationError(
-                        f"the plugin {plugin.name} is required and cannot start: {mask(_said(exc))}. Mend it or take "
-                        "it out."
+                        f"the plugin {plugin.name} is required and cannot start: {_said(exc)}. Mend it or take it out."
                     ) from exc
-                log.error("a plugin cannot start and is left out", plugin=plugin.name, error=mask(_said(exc)))
+                log.error("a plugin cannot start and is left out", plugin=plugin.name, error=_said(exc))
+                if any(plugin is each for each in stores):
+                    self._asleep.add(plugin.name)
             else:
                 ready.append(plugin)
         self.plugins = ready
         self._link()
+        if self._asleep:
+            self._chains["secret"] = [
+                each for each in stores if each.name in {*self._asleep, *(one.name for one in ready)}
+            ]
+
+    async def _wake(self, plugin: Plugin) -> None:
+        """Start a store late. Whoever asks meanwhile is told to come again."""
+        if plugin.name in self._waking:
+            raise RuntimeError("it is being started")
+        self._waking.add(plugin.name)
+        try:
+            await self._run(plugin, "start", plugin.start)
+            self._asleep.discard(plugin.name)
+            self._woken.append(plugin)
+        finally:
+            self._waking.discard(plugin.name)
 
     async def stop(self) -> None:
         """Have all let go of what they opened, the last first."""
-        for plugin in reversed(self.plugins):
+        for plugin in reversed([*self.plugins, *self._woken]):
             try:
                 await self._run(plugin, "stop", plugin.stop)
             except Exception as exc:  # noqa: BLE001  # it ends either way
-                log.warning("a plugin did not stop in order", plugin=plugin.name, error=mask(_said(exc)))
+                log.warning("a plugin did not stop in order", plugin=plugin.name, error=_said(exc))
 
     # ------------------------------------------------------------------------------------ hooks
 
@@ -188,14 +213,15 @@ class Host:
             try:
                 own = value if isinstance(value, str) else await asyncio.to_thread(copy.deepcopy, value)
                 return check(value, await self._run(plugin, hook, function, at, own, until=until))
-            except Refused as exc:
-                why = mask(str(exc))
-                notes.append(Note(plugin.name, hook, "refused", why))
-                raise Refused(f"{plugin.name} refused this {_WHAT[hook]}: {why}") from exc
             except Exception as exc:
+                refusal = _refusal(exc)
+                if refusal is not None:
+                    why = _plain(str(refusal))
+                    notes.append(Note(plugin.name, hook, "refused", why))
+                    raise Refused(f"{plugin.name} refused this {_WHAT[hook]}: {why}") from exc
                 if isinstance(exc, ToolNotStarted) and self._runner is not None and not self._runner.running:
                     raise  # this worker stops: another one shall ask the plugin
-                problem = mask(_said(exc))
+                problem = _said(exc)
                 log.warning(
                     "a plugin failed", plugin=plugin.name, hook=hook, run_id=at.run_id, error=problem, number=number
                 )
@@ -237,7 +263,20 @@ _WHAT = {
 
 
 def _said(exc: BaseException) -> str:
-    return f"{type(exc).__name__}: {exc}"[:1000] if str(exc) else type(exc).__name__
+    return _plain(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
+
+
+def _plain(text: str) -> str:
+    """Return a plugin's words as they can be stored and sent: a NUL in them would hold up what they are about."""
+    return mask(storable(text))[:_SAID]
+
+
+def _refusal(exc: BaseException) -> Refused | None:
+    """Return the refusal that an exception is, also where a task group of the hook has wrapped it."""
+    if isinstance(exc, Refused):
+        return exc
+    within = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
+    return next((found for each in within if (found := _refusal(each)) is not None), None)
 
 
 def _words(_: Any, given: Any) -> str | None:
@@ -268,6 +307,10 @@ def _same_model(call: ModelCall, given: Any) -> ModelCall | None:
         raise TypeError("it added a tool that the agent does not have")
     if not given.messages or not all(isinstance(each, dict) and "role" in each for each in given.messages):
         raise TypeError("its messages are no list of messages")
+    try:
+        canonical_json(given.messages)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise TypeError(f"its messages are no JSON: {exc}") from None
     return given
 
 
@@ -276,6 +319,8 @@ def _same_calls(reply: Reply, given: Any) -> Reply | None:
         return None
     if not isinstance(given, Reply) or not isinstance(given.text, str | None):
         raise TypeError(f"it returned a {type(given).__name__}; a Reply, or None for no change, is wanted")
+    if not all(isinstance(call, AskedCall) and isinstance(call.arguments, str) for call in given.calls):
+        raise TypeError("its calls are no AskedCall, or their arguments no text of JSON")
     names = {call.id: call.name for call in reply.calls}
     ids = [call.id for call in given.calls]
     if len(set(ids)) < len(ids) or any(names.get(call.id) != call.name for call in given.calls):

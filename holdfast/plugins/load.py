@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -119,7 +120,7 @@ def _load(point: EntryPoint, source: str, *, must: bool) -> Found:
         made = point.load()
         plugin = made if isinstance(made, Plugin) else made()
         _check(plugin, f"the plugin {point.name} of {source}")
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         said = f"{type(exc).__name__}: {exc}"
         if must:
             raise ConfigurationError(
@@ -142,7 +143,8 @@ def _check(plugin: object, what: str) -> None:
     if not isinstance(plugin, Plugin):
         raise ConfigurationError(f"{what} is no plugin: derive its class from holdfast.plugins.Plugin.")
     timeout = plugin.timeout
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and math.isfinite(timeout) and timeout > 0):
         raise ConfigurationError(f"{what}: timeout is {timeout!r}; use seconds over 0, or None.")
     if not isinstance(plugin.order, int) or not isinstance(plugin.required, bool):
         raise ConfigurationError(f"{what}: order must be a whole number and required True or False.")

@@ -1,16 +1,22 @@
 -- name: listen
-insert into listeners (plugin) values ($1) on conflict (plugin) do nothing
+with made as (insert into listeners (plugin) values ($1) on conflict (plugin) do nothing returning since)
+select since from made union all select since from listeners where plugin = $1 limit 1
 
 -- name: behind
--- Runs with events that a plugin has not heard: open ones, and those that ended lately; older news a kill cannot have cost.
-select r.run_id
-from listeners l
-join runs r on r.state in ('queued', 'running', 'waiting') or r.created_at > clock_timestamp() - interval '7 days'
-join heads h on h.run_id = r.run_id
-left join heard k on k.plugin = l.plugin and k.run_id = r.run_id
-where l.plugin = $1 and h.seq > coalesce(k.seq, 0) and coalesce(r.ended_at, 'infinity') > l.since
-  and coalesce(k.lease_until, '-infinity') < clock_timestamp()
-order by r.created_at limit 100
+-- $2 is a parameter and not read here: the planner must see that few events are so young. Who was tried last comes last.
+select e.run_id
+from (select run_id, max(seq) as seq from events where at > $2 group by run_id) e
+left join heard k on k.plugin = $1 and k.run_id = e.run_id
+where e.seq > coalesce(k.seq, 0) and coalesce(k.lease_until, '-infinity') < clock_timestamp()
+order by k.lease_until nulls first, e.run_id limit 100
+
+-- name: caught_up
+-- An event is seen by others some time after the time it bears, its commit: hence the minutes.
+update listeners set since = now() - interval '5 minutes'
+where plugin = $1 and since < now() - interval '10 minutes' and not exists (
+    select from events e left join heard k on k.plugin = $1 and k.run_id = e.run_id
+    where e.at > $2 and e.at <= now() - interval '5 minutes' and e.seq > coalesce(k.seq, 0)
+)
 
 -- name: take
 -- Nobody else may tell this plugin of this run until the lease is over; no row if somebody else does.

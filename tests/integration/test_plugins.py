@@ -303,6 +303,7 @@ async def test_calls_are_left_out_changed_and_asked_about_before_people_see_them
     assert (await run.result(timeout=PATIENCE)).output == "it says paid 10 to <mail>"
     left = await ask(world, 'call pay {"amount": 5000}', "leaves-out")
     assert await results(left) == []
+    assert (await left.result()).output == "(plugins left nothing of this reply)", "no message without a word"
 
 
 async def test_a_refused_call_is_told_to_the_model_and_not_made(world: World) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from holdfast import MCPServer
-from holdfast.errors import ServerLost, ToolError, ToolNotStarted
+from holdfast import MCPServer, secret
+from holdfast.errors import ConfigurationError, ServerLost, ToolError, ToolNotStarted
 from holdfast.mcp.link import CannotConnect, Link
 from holdfast.tools.outcomes import classify
 from holdfast.tools.results import ErrorResult
@@ -291,6 +291,29 @@ async def test_no_log_line_has_a_secret(
     told = caplog.text + str(caught.value) + repr(server) + repr(server.endpoint)
     assert "tok-987654" not in told
     assert "${TOKEN}" not in told
+
+
+async def test_a_secret_is_used_as_it_is_and_may_come_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks like a variable in it stays; a server that writes it in two halves has it in no log."""
+    monkeypatch.setenv("ODD_KEY", "half${HOME}half")
+    async with linked(stdio_server(tmp_path, env={"GIVEN": secret("ODD_KEY")}), tmp_path) as link:
+        assert json.loads(await link.call("environment", {}))["GIVEN"] == "half${HOME}half"
+    says = "import os, sys, time; key = os.environ['GIVEN']; w = sys.stderr.write\n"
+    says += "for part in ('key ', key[:7], key[7:], '!', chr(10), 'end'): w(part); sys.stderr.flush(); time.sleep(0.05)"
+    with pytest.raises(CannotConnect, match=r"key \*\*\*! \| end"):
+        async with linked(
+            MCPServer("bad", command=[sys.executable, "-c", says], env={"GIVEN": secret("ODD_KEY")}), tmp_path
+        ):
+            pass
+    assert (tmp_path / "home/logs/mcp-bad.log").read_text() == "key ***!\nend"
+
+
+def test_a_secret_among_the_arguments_is_refused() -> None:
+    """Everybody on the machine could read it there."""
+    with pytest.raises(ConfigurationError, match="Give it by env="):
+        MCPServer("test", command=["server", f"--key={secret('K')}"])
 
 
 @asynccontextmanager

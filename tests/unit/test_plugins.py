@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from holdfast import Agent, Plugin
+from holdfast import secrets as secrets_module
 from holdfast.contracts import AgentDefinition
 from holdfast.errors import AgentsFileError, ConfigurationError
 from holdfast.plugins.contract import At
@@ -94,6 +96,7 @@ def test_the_setting_chooses_among_installed_ones(install: Install) -> None:
     [
         ("import nothing_of_that_name\n", "ModuleNotFoundError"),
         ("raise SystemError('broken')\n", "SystemError: broken"),
+        ("raise SystemExit('no licence')\n", "SystemExit: no licence"),
         ("Made = 7\n", "TypeError"),
         ("class Made: ...\n", "derive its class from holdfast.plugins.Plugin"),
         ("from holdfast import Plugin\nclass Made(Plugin):\n    timeout = -1\n", "use seconds over 0"),
@@ -197,6 +200,42 @@ async def test_every_form_of_a_value_is_masked(monkeypatch: pytest.MonkeyPatch) 
     assert leaks(outer)
     assert leaks(ExceptionGroup("several", [ValueError("a"), ExceptionGroup("more", [inner])]))
     assert not leaks(ExceptionGroup("several", [ValueError("a")]))
+
+
+def test_a_long_chain_of_errors_that_tells_nothing_does_not_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each link names the one before it twice; to take that for a leak would cost a history its causes."""
+    monkeypatch.setenv("CHAINED", "chained-value")
+    asyncio.run(Secrets().value("CHAINED"))
+
+    def chained(first: Exception) -> Exception:
+        last = first
+        for number in range(100):
+            try:
+                raise RuntimeError(f"link {number}") from last
+            except RuntimeError as exc:
+                exc.__context__ = last
+                last = exc
+        return last
+
+    assert not leaks(chained(ValueError("harmless")))
+    assert leaks(chained(ValueError("it was chained-value")))
+
+
+async def test_a_store_that_gives_a_new_value_each_time_fills_nothing() -> None:
+    """The last hundred are masked; what was kept for ever would be looked for in every line of the log."""
+    number = 0
+
+    async def fresh(name: str) -> str:
+        nonlocal number
+        number += 1
+        return f"token-{number:06}"
+
+    before = len(secrets_module._longest_first)
+    box = Secrets([("sts", fresh)])
+    for _ in range(1000):
+        await box.value("STS_TOKEN")
+    assert mask("used token-001000 and token-000901") == "used *** and ***"
+    assert len(secrets_module._longest_first) - before <= 100 * 8
 
 
 def test_a_secret_in_instructions_is_refused() -> None:

@@ -1,0 +1,204 @@
+"""Hooks that return, raise and say what nobody expected: a plugin's fault stays its own, whatever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from holdfast import Plugin
+from holdfast.activities.hooks import _difference
+from holdfast.errors import ConfigurationError, Refused, SecretUnavailable
+from holdfast.plugins.contract import AskedCall, At, ModelCall, Reply
+from holdfast.plugins.host import Host, Note
+from holdfast.plugins.load import find_plugins
+from holdfast.settings import Settings
+from holdfast.tools.runner import ToolRunner
+
+AT = At(tenant="t", thread="c", run_id="r", agent="a")
+REPLY = Reply(text=None, calls=[AskedCall(id="1", name="pay", arguments='{"amount": 5}')])
+CALL = ModelCall(model="m", messages=[{"role": "user", "content": "hello"}], tools=["pay"])
+
+
+class Odd(Plugin):
+    """Does in each hook what it was made with."""
+
+    name = "odd"
+
+    def __init__(self, does: Callable[[Any], Any]) -> None:
+        self.does = does
+
+    def message(self, at: At, text: str) -> Any:
+        """Do it."""
+        return self.does(text)
+
+    async def before_model(self, at: At, call: ModelCall) -> Any:
+        """Do it."""
+        return self.does(call)
+
+    async def after_model(self, at: At, reply: Reply) -> Any:
+        """Do it."""
+        return self.does(reply)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda reply: replace(reply, calls=[replace(reply.calls[0], arguments={"amount": 1})]),
+        lambda reply: replace(reply, calls=[replace(reply.calls[0], arguments=None)]),
+        lambda reply: replace(reply, calls=[{"id": "1", "name": "pay", "arguments": "{}"}]),
+        lambda reply: replace(reply, calls=None),
+    ],
+)
+async def test_wrong_calls_are_the_plugins_failure(wrong: Callable[[Any], Any]) -> None:
+    """Found past the hook, they would end the step, and its next try would buy the reply again, without end."""
+    async with ToolRunner() as runner:
+        notes: list[Note] = []
+        assert await Host([Odd(wrong)], Settings(), runner).after_model(AT, REPLY, notes) is REPLY
+        assert [(note.hook, note.did) for note in notes] == [("after_model", "failed")]
+
+
+@pytest.mark.parametrize("content", [b"bytes", {1, 2}, float("nan"), Ellipsis])
+async def test_messages_that_are_no_json_are_the_plugins_failure(content: Any) -> None:
+    """Found past the hook, they would have the step tried for ever."""
+    async with ToolRunner() as runner:
+        notes: list[Note] = []
+        host = Host([Odd(lambda call: replace(call, messages=[{"role": "user", "content": content}]))], None, runner)
+        assert await host.before_model(AT, CALL, notes) is CALL
+        assert [(note.hook, note.did) for note in notes] == [("before_model", "failed")]
+
+
+async def test_a_refusal_within_a_task_group_is_one() -> None:
+    """A guardrail that asks several at once refuses by an exception group; that is no failure to let pass."""
+
+    def refuse(_: Any) -> None:
+        raise ExceptionGroup("checks", [ValueError("a"), ExceptionGroup("more", [Refused("not this")])])
+
+    async with ToolRunner() as runner:
+        with pytest.raises(Refused, match="odd refused this message: not this"):
+            await Host([Odd(refuse)], Settings(), runner).message(AT, "hello", [])
+
+
+async def test_what_a_plugin_says_can_be_stored() -> None:
+    """Its words go into the run's row, an event and a history: no NUL, no half of a character, no megabytes."""
+
+    def refuse(_: Any) -> None:
+        raise Refused("no\x00t \ud800this" + "!" * 1_000_000)
+
+    async with ToolRunner() as runner:
+        notes: list[Note] = []
+        with pytest.raises(Refused) as caught:
+            await Host([Odd(refuse)], Settings(), runner).message(AT, "hello", notes)
+        for said in (str(caught.value), notes[0].why or ""):
+            assert "not \N{REPLACEMENT CHARACTER}this!" in said
+            assert len(said) < 1200
+
+
+def talk(rounds: int) -> list[dict[str, Any]]:
+    """Return a long conversation that repeats itself, as one with a schedule does."""
+    two = [{"role": "user", "content": "check"}, {"role": "assistant", "content": "ok"}]
+    return [{"role": "system", "content": "s"}, *(two * rounds)]
+
+
+def undone(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Return what is rebuilt from the difference, and of how many pieces."""
+    change, parts = _difference(before, after)
+    made: list[dict[str, Any]] = []
+    for op in change["messages"]:
+        made += before[op[0] : op[1]] if isinstance(op, list) else [json.loads(parts[op])]
+    return made, len(change["messages"])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_change_of_a_request_is_rebuilt(seed: int) -> None:
+    """Put in, left out, changed, in another order: what was sent comes back."""
+    chance = random.Random(seed)
+    before = talk(150)
+    after = [
+        {"role": "user", "content": str(chance.randrange(3))} if chance.random() < 0.1 else each for each in before
+    ]
+    after = [each for each in after if chance.random() > 0.1]
+    if seed % 4 == 0:
+        chance.shuffle(after)
+    assert undone(before, after)[0] == after
+
+
+def test_the_difference_of_a_long_talk_is_found_at_once_and_is_small() -> None:
+    """Two thousand messages that repeat themselves took difflib 18 seconds; a worker's beat has two."""
+    before = talk(1000)
+    hint = [before[0], {"role": "system", "content": "today"}, *before[1:]]
+    masked = [{"role": "user", "content": f"{n}"} if n % 10 == 0 else each for n, each in enumerate(before)]
+    began = time.process_time()
+    assert undone(before, hint) == (hint, 3)
+    assert undone(before, masked) == (masked, 2 * len(before[::10]) - 1)
+    varied = [{"role": "user", "content": str(number)} for number in range(2000)]
+    last = [varied[0], *varied[-20:]]
+    assert undone(varied, last) == (last, 2), "one that sends the last twenty alone"
+    assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize("raised", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()])
+async def test_what_would_end_a_process_ends_none(raised: BaseException) -> None:
+    """It is a failure like any other."""
+
+    def end(_: Any) -> None:
+        raise raised
+
+    async with ToolRunner() as runner:
+        notes: list[Note] = []
+        host = Host([Odd(end)], Settings(), runner)
+        assert await host.message(AT, "hello", notes) == "hello"
+        assert await host.before_model(AT, CALL, notes) is CALL
+        assert [note.did for note in notes] == ["failed", "failed"]
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), float("nan"), 0, -1.0, True, "5"])
+def test_a_time_that_no_step_can_wait_for_is_refused(timeout: Any) -> None:
+    """An endless one would go into the limits of each run, whose workflow tasks fail for ever by it."""
+    plugin = Odd(lambda _: None)
+    plugin.timeout = timeout
+    with pytest.raises(ConfigurationError, match="timeout is"):
+        find_plugins(Settings(), [plugin])
+
+
+async def test_a_store_that_cannot_start_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its values are not taken from elsewhere meanwhile, and it needs no new worker once it is back."""
+    monkeypatch.setenv("KEY_IN_BOTH", "from the environment")
+
+    class Vault(Plugin):
+        name = "vault"
+        away = True
+        told: list[str]
+
+        async def start(self) -> None:
+            if self.away:
+                raise OSError("no network")
+            self.told = ["started"]
+
+        async def secret(self, name: str) -> str | None:
+            return "from the vault"
+
+        def message(self, at: At, text: str) -> str | None:
+            return "changed"
+
+        async def stop(self) -> None:
+            self.told.append("stopped")
+
+    vault = Vault()
+    async with ToolRunner() as runner:
+        host = Host([vault], Settings(), runner)
+        await host.start()
+        for _ in range(2):
+            with pytest.raises(SecretUnavailable, match="vault did not answer for KEY_IN_BOTH: OSError: no network"):
+                await host.secrets.value("KEY_IN_BOTH")
+        vault.away = False
+        assert await host.secrets.value("KEY_IN_BOTH") == "from the vault"
+        assert await host.message(AT, "hello", []) == "hello", "its other hooks are left out"
+        await host.stop()
+        assert vault.told == ["started", "stopped"]
