@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from holdfast.errors import ConfigurationError, MissingSecret
 
-__all__ = ["Secrets", "has_secret", "leaks", "mask", "reveal", "secret", "secret_names", "use"]
+__all__ = ["Mask", "Secrets", "has_secret", "leaks", "mask", "reveal", "secret", "secret_names", "use"]
 
 T = TypeVar("T")
 LookUp = Callable[[str], Awaitable[str | None]]
@@ -159,24 +160,49 @@ async def reveal(value: T) -> T:
 
 # ---------------------------------------------------------------------------------------------------------- masking
 
-_known: set[str] = set()  # every text by which a value that this process has used could show
-_longest_first: list[str] = []
+
+class Mask:
+    """Replaces values by `***`, in whatever form they show: as they are, within JSON or a URL, in Base64."""
+
+    def __init__(self, values: Iterable[str] = (), *, shortest: int = _SHORTEST) -> None:
+        """Know these values; those of fewer than *shortest* characters would be found in the middle of words."""
+        self._shortest = shortest
+        self._known: set[str] = set()
+        self._longest_first: list[str] = []  # one may begin with another
+        for value in values:
+            self.add(value)
+
+    def __bool__(self) -> bool:
+        return bool(self._known)
+
+    def add(self, value: str) -> None:
+        """Know one more value."""
+        if value in self._known or len(value) < self._shortest:
+            return
+        forms = {value, value.strip(), json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+        forms |= {quote(value, safe=""), quote_plus(value), repr(value)[1:-1]}
+        forms.add(base64.b64encode(value.encode()).decode())
+        self._known.update(form for form in forms if len(form) >= self._shortest)
+        self._longest_first = sorted(self._known, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """Return *text* with `***` for each."""
+        for form in self._longest_first:
+            if form in text:
+                text = text.replace(form, _MASK)
+        return text
+
+
+_used = Mask()  # the values that this process has used
 
 
 def _remember(value: str) -> None:
-    if value in _known or len(value) < _SHORTEST:
-        return
-    forms = {value, value.strip(), json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    forms |= {quote(value, safe=""), quote_plus(value), repr(value)[1:-1]}
-    forms.add(base64.b64encode(value.encode()).decode())
+    _used.add(value)
     if "://" in value:  # the address of a database: its password alone is the secret, and shows alone in errors
-        try:
-            password = urlsplit(value).password
-        except ValueError:
-            password = None
-        forms |= {password, unquote(password)} if password else set()
-    _known.update(form for form in forms if len(form) >= _SHORTEST)
-    _longest_first[:] = sorted(_known, key=len, reverse=True)
+        with suppress(ValueError):
+            password = urlsplit(value).password or ""
+            _used.add(password)
+            _used.add(unquote(password))
 
 
 def mask(text: str) -> str:
@@ -184,15 +210,12 @@ def mask(text: str) -> str:
 
     Values under 6 characters are left; so are those that no longer stand as they are, such as a part of one.
     """
-    for form in _longest_first:
-        if form in text:
-            text = text.replace(form, _MASK)
-    return text
+    return _used(text)
 
 
 def leaks(exc: BaseException) -> bool:
     """Whether an exception, or one that it came from, shows the value of a secret."""
-    if not _longest_first:
+    if not _used:
         return False
     waiting: list[BaseException | None] = [exc]
     for _ in range(50):

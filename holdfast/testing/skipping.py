@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Final
 
 from holdfast.errors import StackError
 from holdfast.server.binary import cache_folder
-from holdfast.server.ports import HOST, choose_ports
+from holdfast.server.ports import HOST, choose_ports, listens
 from holdfast.tools.builtin.processes import GUARD
 
 __all__ = ["MAVEN", "NoTestServer", "SkippingServer", "find_test_server"]
@@ -131,7 +130,7 @@ class SkippingServer:
             )
         self.address = f"{HOST}:{port}"
         deadline = time.monotonic() + _STARTING
-        while not _listens(port):
+        while not listens(port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.close()
                 raise StackError(f"the test server did not start: {log.read_text(errors='replace')[-1000:]}")
@@ -170,9 +169,3 @@ class SkippingServer:
             except subprocess.TimeoutExpired:  # a process that a test has forked holds our end open as well
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
-        return True
-    return False

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import pkgutil
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import holdfast.testing
+from holdfast.server.ports import listens
 from holdfast.settings import load_settings
 from holdfast.testing.skipping import NoTestServer, SkippingServer, find_test_server
 from tests.kit import until
@@ -137,28 +136,23 @@ def test_an_empty_variable_takes_an_address_back(tmp_path: Path, monkeypatch: py
     assert settings.ui_port is None
 
 
-def answers(address: str) -> bool:
-    """Say whether something listens there."""
-    host, _, port = address.rpartition(":")
-    with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
-        return True
-    return False
-
-
 LISTENS = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1"]  # takes a port as the test server does
 
 
-def test_a_test_server_ends_also_when_others_hold_its_input(tmp_path: Path) -> None:
+async def test_a_test_server_ends_also_when_others_hold_its_input(tmp_path: Path) -> None:
     """A test that forks hands the open end on, and waiting for it to close would take for ever."""
     server = SkippingServer(LISTENS, tmp_path)
-    address = server.start()
+    port = int(server.start().rpartition(":")[2])
     assert server._process is not None
     assert server._process.stdin is not None
     held = server._process.stdin.fileno()
-    with subprocess.Popen(["sleep", "1000"], pass_fds=[held]) as other:
+    other = await asyncio.create_subprocess_exec("sleep", "1000", pass_fds=[held])
+    try:
         server.close()
-        assert not answers(address)
+        await until(lambda: not listens(port), "the server has ended")
+    finally:
         other.kill()
+        await other.wait()
 
 
 async def test_a_test_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
@@ -171,4 +165,5 @@ async def test_a_test_server_ends_with_whoever_started_it(tmp_path: Path) -> Non
     done = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=subprocess.PIPE)
     said, _ = await done.communicate()
     assert done.returncode == -signal.SIGKILL
-    await until(lambda: not answers(said.decode().strip()), "the server has ended")
+    port = int(said.decode().rpartition(":")[2])
+    await until(lambda: not listens(port), "the server has ended")
