@@ -208,7 +208,7 @@ HELD = """
     print("held by", held.pid, flush=True)
 """
 KILLED = "os.kill(os.getpid(), 9)"
-INTERRUPTED = f"""{HELD}    signal.signal(2, signal.default_int_handler)  # a shell may have it ignored in the background
+INTERRUPTED = f"""{HELD}    signal.signal(2, signal.default_int_handler)  # shells have it ignored in the background
     threading.Timer(1, os.kill, (os.getpid(), 2)).start()
     asked.wait()"""
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from holdfast import MCPServer
-from holdfast.errors import ServerLost
+from holdfast.errors import ToolNotStarted
 from holdfast.mcp.desk import ServerDesk
 from holdfast.mcp.link import CannotConnect
 from holdfast.memory.database import Pool
@@ -59,7 +59,7 @@ async def test_who_only_babbles_keeps_nobody_waiting(tmp_path: Path) -> None:
         beating = asyncio.create_task(beat())
         await until(link.over.is_set, "it is given up")
         beating.cancel()
-        with pytest.raises(ServerLost):
+        with pytest.raises(ToolNotStarted):
             await link.call("t", {})
     assert longest < 1.0, "what the watchdog calls blocked"
 
