@@ -204,7 +204,8 @@ def test_it(stack, run_agent):
     ENDING
 """
 HELD = """
-    held = subprocess.Popen(["sleep", "1000"], pass_fds=[stack._guard.stdin.fileno()], stdout=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    held = subprocess.Popen(["sleep", "1000"], pass_fds=[stack._guard.stdin.fileno()], **quiet)
     print("held by", held.pid, flush=True)
 """
 KILLED = "os.kill(os.getpid(), 9)"
