@@ -6,6 +6,7 @@ So it imports nothing, adds no hook but those that declare options, and does not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def _holdfast_stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
+def _holdfast_stacks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Stack]]:
     """Give the function that starts a stack, or returns the one that was started for the same settings."""
     started: dict[Any, Stack | Exception] = {}
 
@@ -51,18 +54,31 @@ def _holdfast_stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
             folder = tmp_path_factory.mktemp("holdfast")  # each xdist worker has folders of its own
             try:
                 clock = SkippingServer(command, folder) if command is not None else None
-                found = Stack.start(folder, clock=clock, **given)
+                found = Stack.start(folder, clock=clock, hear=_teller(request.config), **given)
+                ends.callback(found.close)
             except Exception as exc:  # noqa: BLE001  # told to every test that needs it, not tried again for each
                 found = exc
             started[key] = found
         if isinstance(found, Exception):
-            raise found
+            raise found.with_traceback(None)  # or it would grow with each test
         return found
 
-    yield get
-    for each in started.values():
-        if not isinstance(each, Exception):
-            each.close()
+    with ExitStack() as ends:
+        yield get
+
+
+def _teller(config: pytest.Config) -> Callable[[str], None]:
+    """Return what shows a line in the terminal, past pytest's capture; a worker of xdist has no terminal."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+
+    def tell(line: str) -> None:
+        if reporter is not None:
+            with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+                reporter.ensure_newline()
+                reporter.write_line(f"holdfast: {line}")
+
+    return tell
 
 
 @pytest.fixture
@@ -103,7 +119,7 @@ def _test_server(config: pytest.Config) -> list[str]:
     from holdfast.testing.skipping import NoTestServer, find_test_server
 
     try:
-        return find_test_server(config.getini("holdfast_test_server") or None)
+        return find_test_server(config.getini("holdfast_test_server") or None, _teller(config))
     except NoTestServer as exc:
         pytest.skip(f"time cannot be skipped here: {exc}")
 

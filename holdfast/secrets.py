@@ -14,13 +14,14 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from holdfast.errors import ConfigurationError, MissingSecret
 
-__all__ = ["Secrets", "has_secret", "leaks", "mask", "reveal", "secret", "secret_names", "use"]
+__all__ = ["Mask", "Secrets", "has_secret", "leaks", "mask", "reveal", "secret", "secret_names", "use"]
 
 T = TypeVar("T")
 LookUp = Callable[[str], Awaitable[str | None]]
@@ -162,27 +163,28 @@ async def reveal(value: T) -> T:
 
 _KEPT = 100  # values of one secret: some stores give another each time, and each is looked for in each line
 
-_lock = threading.Lock()  # tools ask on a loop of their own
-_used: dict[str, dict[str, frozenset[str]]] = {}  # by name, by value that this process has used: how it could show
-_longest_first: tuple[str, ...] = ()
+
+class Mask:
+    """Replaces values by `***`, in whatever form they show: as they are, within JSON or a URL, in Base64."""
+
+    def __init__(self, values: Iterable[str] = (), *, shortest: int = _SHORTEST) -> None:
+        """Know these values; those of fewer than *shortest* characters would be found in the middle of words."""
+        known = {form for value in values if len(value) >= shortest for form in _forms(value) if len(form) >= shortest}
+        self._longest_first = tuple(sorted(known, key=len, reverse=True))  # one may begin with another
+
+    def __len__(self) -> int:
+        """Return how many texts are looked for."""
+        return len(self._longest_first)
+
+    def __call__(self, text: str) -> str:
+        """Return *text* with `***` for each."""
+        for form in self._longest_first:
+            if form in text:
+                text = text.replace(form, _MASK)
+        return text
 
 
-def _remember(name: str, value: str) -> None:
-    global _longest_first  # replaced as a whole: other threads mask meanwhile
-    if len(value) < _SHORTEST:
-        return
-    with _lock:
-        values = _used.setdefault(name, {})
-        known = values.pop(value, None)
-        values[value] = _forms(value) if known is None else known  # what was used last stands last
-        if known is not None:
-            return
-        if len(values) > _KEPT:
-            del values[next(iter(values))]
-        found = {form for each in _used.values() for forms in each.values() for form in forms}
-        _longest_first = tuple(sorted(found, key=len, reverse=True))
-
-
+@lru_cache(maxsize=1000)
 def _forms(value: str) -> frozenset[str]:
     forms = {value, value.strip(), json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     forms |= {quote(value, safe=""), quote_plus(value), repr(value)[1:-1]}
@@ -193,7 +195,26 @@ def _forms(value: str) -> frozenset[str]:
         except ValueError:
             password = None
         forms |= {password, unquote(password)} if password else set()
-    return frozenset(form for form in forms if len(form) >= _SHORTEST)
+    return frozenset(forms)
+
+
+_lock = threading.Lock()  # tools ask on a loop of their own
+_used: dict[str, dict[str, None]] = {}  # by name, the values that this process has used; the last one last
+_known = Mask()  # of them all; replaced as a whole: other threads mask meanwhile
+
+
+def _remember(name: str, value: str) -> None:
+    global _known
+    with _lock:
+        values = _used.setdefault(name, {})
+        old = value in values
+        values.pop(value, None)
+        values[value] = None
+        if old:
+            return
+        if len(values) > _KEPT:
+            del values[next(iter(values))]
+        _known = Mask(each for kept in _used.values() for each in kept)
 
 
 def mask(text: str) -> str:
@@ -201,15 +222,12 @@ def mask(text: str) -> str:
 
     Values under 6 characters are left; so are those that no longer stand as they are, such as a part of one.
     """
-    for form in _longest_first:
-        if form in text:
-            text = text.replace(form, _MASK)
-    return text
+    return _known(text)
 
 
 def leaks(exc: BaseException) -> bool:
     """Whether an exception, or one that it came from, shows the value of a secret."""
-    if not _longest_first:
+    if not _known:
         return False
     waiting: list[BaseException | None] = [exc]
     seen: set[int] = set()  # `raise … from …` names one exception twice

@@ -171,10 +171,14 @@ class Settings(BaseSettings):
         default="info", description="Least level that is logged."
     )
 
-    @field_validator("temporal_address", "temporal_ui", "database_url", "qdrant_url", "api_base", mode="before")
+    @field_validator(
+        *("temporal_address", "temporal_ui", "database_url", "qdrant_url", "api_base"),
+        *("temporal_port", "ui_port", "postgres_port"),
+        mode="before",
+    )
     @classmethod
     def _unset(cls, value: object) -> object:
-        """Take an empty text for no address: so a variable can take back what `.env` or `holdfast.toml` says."""
+        """Take an empty text for no address or port: a variable can take back what `.env` or `holdfast.toml` says."""
         return None if value == "" else value
 
     @field_validator("database_url")

@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from holdfast.memory.database import Pool, connect, migrate, open_pool
 from holdfast.server import read_stack
+from holdfast.testing import ModelServer
 from tests.kit import World
 from tests.skips import pytest_configure  # noqa: F401  # a skipped test fails the run unless it is listed
 
@@ -77,6 +78,21 @@ async def make_shared_world(
     """Return a function that makes a world for all tests of a module; they mark themselves loop_scope="module"."""
     async with _worlds(servers, tmp_path_factory.mktemp("shared")) as make:
         yield make
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(request: pytest.FixtureRequest, make_shared_world: MakeWorld) -> AsyncIterator[World]:
+    """Return one world with a worker for all tests of a module, as its mark `world(agents, script, **settings)` says.
+
+    The script is that of the model server, or the function that replies; `world.models` is the server.
+    """
+    marker = request.node.get_closest_marker("world")
+    agents, script = marker.args
+    async with ModelServer(script) if isinstance(script, str) else ModelServer(reply=script) as models:
+        world = await make_shared_world(agents, api_base=models.base_url, **marker.kwargs)
+        world.models = models
+        await world.worker()
+        yield world
 
 
 @pytest.fixture

@@ -14,13 +14,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from aiohttp import web
+
 from holdfast import Client
 from holdfast.memory.database import Connection, connect, migrate
 from holdfast.runtime import connect_temporal
 from holdfast.settings import Settings, load_settings
 from scripts.reference.kinds import check
 
-__all__ = ["PATIENCE", "Process", "World", "kept", "until"]
+__all__ = ["PATIENCE", "Process", "World", "kept", "serving", "until"]
 
 PATIENCE = 60.0 * float(os.environ.get("HOLDFAST_TIME_SCALE", "1"))  # seconds a test waits for what should be soon
 
@@ -38,6 +40,21 @@ async def until(
             return found
         assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}"
         await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def serving(app: web.Application, *hosts: str) -> AsyncIterator[int]:
+    """Serve *app* on a free port, the same on each of these hosts (127.0.0.1), and give the port."""
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        port = 0
+        for host in hosts or ("127.0.0.1",):
+            await web.TCPSite(runner, host, port).start()
+            port = runner.addresses[0][1]
+        yield port
+    finally:
+        await runner.cleanup()
 
 
 class Process:

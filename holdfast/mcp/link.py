@@ -31,7 +31,7 @@ from holdfast.mcp.offers import list_offers
 from holdfast.mcp.server import Endpoint, revealed
 from holdfast.mcp.stdio import Child
 from holdfast.memory.pins import Offer
-from holdfast.secrets import mask
+from holdfast.secrets import Mask, mask
 from holdfast.settings import Settings
 from holdfast.tools.results import ErrorResult
 
@@ -174,15 +174,16 @@ class Link:
     async def _ask(self, tool: str, args: dict[str, Any], mark: Mark) -> CallToolResult | InputRequiredResult:
         """Send the call. Not by the library's `call_tool`: that raises on results that do not fit their own schema."""
         state: str | None = None
-        for _ in range(_MORE_ROUNDS):
+        rounds = 0
+        while True:
             mark.taken = False
             params = CallToolRequestParams(name=tool, arguments=args, request_state=state)
             answer = await self._client.session.send_request(CallToolRequest(params=params), _ANSWER)
-            if not isinstance(answer, InputRequiredResult) or answer.input_requests:
+            rounds += 1
+            if not isinstance(answer, InputRequiredResult) or answer.input_requests or rounds == _MORE_ROUNDS:
                 return answer
             state = answer.request_state
             await asyncio.sleep(_ROUND_PAUSE)
-        return answer
 
 
 @contextlib.asynccontextmanager
@@ -267,14 +268,8 @@ def _hider(endpoint: Endpoint) -> Callable[[str], str]:
     secrets = set()
     for _, value in (*endpoint.env, *endpoint.headers):
         secrets |= {value, value.partition(" ")[2]}
-    known = sorted((secret for secret in secrets if len(secret) >= 6), key=len, reverse=True)
-
-    def hide(text: str) -> str:
-        for secret in known:
-            text = text.replace(secret, "***")
-        return mask(text)
-
-    return hide
+    own = Mask(secrets)
+    return lambda text: mask(own(text))
 
 
 def _plain(exc: BaseException) -> str:

@@ -283,9 +283,11 @@ class MCPServer(ToolSource):
     def _approval(self, given: Mapping[str, ApprovalPolicy] | Iterable[str] | None) -> dict[str, ApprovalPolicy]:
         if given is None:
             return {}
-        policies: dict[str, ApprovalPolicy] = (
-            dict(given) if isinstance(given, Mapping) else dict.fromkeys(self._names(given, "approval"), "always")
-        )
+        policies: dict[str, ApprovalPolicy] = {}
+        if isinstance(given, Mapping):
+            policies.update(given)
+        else:
+            policies.update((name, "always") for name in self._names(given, "approval"))
         for tool, policy in policies.items():
             if policy not in get_args(ApprovalPolicy):
                 raise ConfigurationError(

@@ -1,7 +1,8 @@
-"""Finds free loopback ports for the embedded servers and remembers them. Only the supervisor calls it."""
+"""Finds free loopback ports for the embedded servers and remembers them. The supervisor and `testing` call it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import socket
@@ -13,7 +14,7 @@ import psutil
 from holdfast.errors import StackError
 from holdfast.settings import Settings
 
-__all__ = ["HOST", "choose_ports", "is_free", "wanted_ports"]
+__all__ = ["HOST", "choose_ports", "is_free", "listens", "wanted_ports"]
 
 HOST: Final = "127.0.0.1"
 
@@ -33,6 +34,13 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def listens(port: int) -> bool:
+    """Say whether something takes connections on this loopback port now."""
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+        return True
+    return False
 
 
 def _owner(port: int) -> str:

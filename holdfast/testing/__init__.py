@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from holdfast.testing.model_server import ModelServer
     from holdfast.testing.models import ScriptedModels
     from holdfast.testing.recording import Recording, record
-    from holdfast.testing.replay import Replayed, replay
+    from holdfast.testing.replaying import Replayed, replay
     from holdfast.testing.running import RunAgent, Running
     from holdfast.testing.script import Script
     from holdfast.testing.stack import Stack
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 # Loaded on use: so `python -m holdfast.testing.model_server` finds the module not yet imported, and naming a type costs
-# a test nothing.
+# a test nothing. No module may have a public name: its import would put it in the place of what has that name.
 _HOMES = {
     "FinishedRun": "calls",
     "ModelServer": "model_server",
     "Recording": "recording",
-    "Replayed": "replay",
+    "Replayed": "replaying",
     "RunAgent": "running",
     "Running": "running",
     "Script": "script",
@@ -50,7 +50,7 @@ _HOMES = {
     "assert_called": "asserts",
     "effects": "asserts",
     "record": "recording",
-    "replay": "replay",
+    "replay": "replaying",
     "steps": "asserts",
 }
 
@@ -60,5 +60,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'holdfast.testing' has no attribute {name!r}")
     value = getattr(import_module(f"holdfast.testing.{_HOMES[name]}"), name)
-    globals()[name] = value  # also in place of a module of the same name, which its import has put here
+    globals()[name] = value
     return value

@@ -61,10 +61,10 @@ def cut(text: str) -> str:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that has ended, read whole from the stack.
+    """A run, read whole from the stack: one that has ended, or as `Running.look` finds it.
 
     `cost` is in US dollars. `steps` are rows of the effect ledger, model calls among them; `calls` the tool calls in
-    the order in which the model asked. `waits` says what a run that has not ended waits for.
+    the order in which the model asked.
     """
 
     run_id: str

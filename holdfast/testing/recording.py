@@ -19,6 +19,7 @@ from holdfast import __version__
 from holdfast.contracts import AgentDefinition
 from holdfast.errors import ConfigurationError, InvalidInput
 from holdfast.handles import RunHandle
+from holdfast.secrets import Mask
 from holdfast.testing.calls import look
 
 __all__ = ["RecordedCall", "RecordedReply", "RecordedRun", "Recording", "clean_history", "record"]
@@ -28,7 +29,7 @@ Json = dict[str, Any]
 FORMAT = 1
 _IDENTITY = "recorder"
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|DATABASE_URL|DSN", re.IGNORECASE)
-_SHORTEST = 8  # characters: a shorter value would be found in the middle of words
+_SHORTEST = 8  # characters: what is named like a secret may be an ordinary word
 
 
 class _Part(BaseModel):
@@ -242,15 +243,13 @@ class Hider:
     """Replaces known secrets in texts, wherever in a value they are, payloads of histories included."""
 
     def __init__(self, secrets: list[str]) -> None:
-        """Know the secrets, the longest first: one may begin with another."""
-        self._secrets = sorted({each for each in secrets if len(each) >= _SHORTEST}, key=len, reverse=True)
+        """Know the secrets."""
+        self._mask = Mask(secrets, shortest=_SHORTEST)
 
     def __call__(self, value: Any) -> Any:  # Any: JSON, and what comes out has its shape
         """Return *value* with `***` for each secret."""
         if isinstance(value, str):
-            for secret in self._secrets:
-                value = value.replace(secret, "***").replace(json.dumps(secret)[1:-1], "***")
-            return value
+            return self._mask(value)
         if isinstance(value, list):
             return [self(part) for part in value]
         if not isinstance(value, dict):

@@ -290,13 +290,13 @@ class RunAgent:
 
     def close(self) -> None:
         """Stop what still runs, so that the next test is alone."""
-        for running in self._started:
-            if not self._stack.call(lambda _, one=running: one.handle.status()).ended:  # type: ignore[misc]
-                self._stack.call(lambda _, one=running: _stop(one.handle))  # type: ignore[misc]
-        self._started.clear()
+        started, self._started = self._started, []
+        for running in started:
+            self._stack.call(lambda _, one=running: _stop(one.handle))  # type: ignore[misc]
 
 
 async def _stop(handle: RunHandle) -> None:
     with suppress(HoldfastError, TimeoutError):  # it has ended meanwhile, or its stack is gone
-        await handle.stop("the test is over")
-        await handle.result(_STOPPING)
+        if not (await handle.status()).ended:
+            await handle.stop("the test is over")
+            await handle.result(_STOPPING)

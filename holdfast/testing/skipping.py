@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from holdfast.errors import StackError
 from holdfast.server.binary import cache_folder
-from holdfast.server.ports import HOST, choose_ports
+from holdfast.server.ports import HOST, choose_ports, listens
+from holdfast.tools.builtin.processes import GUARD
 
 __all__ = ["MAVEN", "NoTestServer", "SkippingServer", "find_test_server"]
 
@@ -23,6 +26,7 @@ _MAIN: Final = "io.temporal.testserver.TestServer"
 _NAMES: Final = ("temporal-test-server",)  # as Temporal's releases name the program
 _GETTING: Final = 600.0  # seconds: Maven downloads about 40 files the first time
 _STARTING: Final = 60.0
+_ENDING: Final = 1.0
 _POM: Final = """<project xmlns="http://maven.apache.org/POM/4.0.0">
 <modelVersion>4.0.0</modelVersion><groupId>holdfast</groupId><artifactId>test-server</artifactId><version>1</version>
 <dependencies><dependency><groupId>{0}</groupId><artifactId>{1}</artifactId><version>{2}</version></dependency>
@@ -34,10 +38,10 @@ class NoTestServer(StackError):
     """No time-skipping test server is here, and none could be had."""
 
 
-def find_test_server(named: str | None = None) -> list[str]:
+def find_test_server(named: str | None = None, hear: Callable[[str], None] = lambda _: None) -> list[str]:
     """Return the command that starts a test server when a port is appended: the program *named*, one on PATH, or Java.
 
-    With Java and no copy in our cache yet, Maven gets one, once.
+    With Java and no copy in our cache yet, Maven gets one, once; *hear* is told.
 
     Raises:
         NoTestServer: there is none; the message says what was looked for and what would help.
@@ -59,17 +63,18 @@ def find_test_server(named: str | None = None) -> list[str]:
         )
     jars = cache_folder().parent / "test-server" / MAVEN.rpartition(":")[2]
     if not jars.is_dir():
-        _get(jars)
+        _get(jars, hear)
     return [java, "-cp", f"{jars}/*", _MAIN]
 
 
-def _get(jars: Path) -> None:
+def _get(jars: Path, hear: Callable[[str], None]) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise NoTestServer(
             f"no {_NAMES[0]} on PATH; java is here, but no mvn to get {MAVEN}: put its jars into {jars}, or "
             "install Maven"
         )
+    hear(f"getting {MAVEN} with Maven (once)")
     fresh = jars.with_name(f"{jars.name}.{os.getpid()}")
     fresh.mkdir(parents=True)
     try:
@@ -113,21 +118,19 @@ class SkippingServer:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         port = choose_ports(self._folder, {"test_server_port": None})["test_server_port"]
-        guard = Path(__file__).parents[1] / "tools" / "guard.py"  # ends it when our end of its standard input closes
         log = self._folder / "test-server.log"
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(guard), "serve", "1", *self._command, str(port)],
+                # it ends when our end of its standard input closes
+                [sys.executable, "-I", "-S", GUARD, "serve", str(_ENDING), *self._command, str(port)],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
         self.address = f"{HOST}:{port}"
-        from holdfast.server.ports import is_free
-
         deadline = time.monotonic() + _STARTING
-        while is_free(port):
+        while not listens(port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.close()
                 raise StackError(f"the test server did not start: {log.read_text(errors='replace')[-1000:]}")
@@ -161,4 +164,8 @@ class SkippingServer:
         if process is not None:
             assert process.stdin is not None
             process.stdin.close()
-            process.wait()
+            try:
+                process.wait(3 * _ENDING)
+            except subprocess.TimeoutExpired:  # a process that a test has forked holds our end open as well
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()

@@ -32,18 +32,23 @@ _IDLE = 3600.0  # seconds; the end of pytest is what ends a stack, whatever happ
 _POLL = 0.05
 
 # Waits for the end of whoever holds its standard input, also by kill -9, and stops the stack: one with a run that has
-# not ended would never be idle.
+# not ended would never be idle. One that was only beginning to start holds no lock yet: it is looked for again.
 _GUARD = """
-import sys
+import sys, time
 from pathlib import Path
 sys.stdin.read()
 from holdfast.server import stop_stack
-stop_stack(Path(sys.argv[1]))
+for _ in range(100):
+    if stop_stack(Path(sys.argv[1])):
+        break
+    time.sleep(0.1)
 """
 _OURS = {"workers": 1, "reload": False, "idle_exit": _IDLE}
 
 # Nothing of what a person's shell, .env or holdfast.toml says of servers may reach a test: they may be production.
-_NOWHERE = ("temporal_address", "temporal_ui", "database_url", "qdrant_url", "qdrant_api_key")
+# Ports that are fixed there are those of the person's own stack.
+_PORTS = ("temporal_port", "ui_port", "postgres_port")
+_NOWHERE = ("temporal_address", "temporal_ui", "database_url", "qdrant_url", "qdrant_api_key", *_PORTS)
 
 
 class Stack:
@@ -67,6 +72,7 @@ class Stack:
         agents: Path,
         scripted: bool = True,
         clock: SkippingServer | None = None,
+        hear: Callable[[str], None] = lambda _: None,
         **settings: object,
     ) -> Stack:
         """Start a stack in *folder*, whatever the shell, `.env` and holdfast.toml say of servers. Takes seconds.
@@ -76,26 +82,27 @@ class Stack:
             agents: the agents file.
             scripted: have every model played by `models`; else agents use the models they name.
             clock: a time-skipping test server to use in place of Temporal; closed with the stack.
+            hear: is told what takes long: the first start of all may download a Temporal server.
             settings: of `Settings`; unset, one worker and no reload.
 
         Raises:
             StackError, ConfigurationError, StorageError: what kept it from starting.
 
         """
-        portal = Portal()
         wrong = set(settings) & {*_NOWHERE, "home", "agents"}
         if wrong:
             raise ConfigurationError(f"a test's stack is its own: {', '.join(sorted(wrong))} cannot be set.")
-        stack = cls(folder, load_settings(home=folder / "home", agents=agents, **{**_OURS, **settings}), portal)
+        read = load_settings(home=folder / "home", agents=agents, **{**_OURS, **settings})
+        stack = cls(folder, read, Portal())
         stack.clock = clock
         try:
-            stack._open(scripted=scripted)
+            stack._open(scripted=scripted, hear=hear)
         except BaseException:
             stack.close()
             raise
         return stack
 
-    def _open(self, *, scripted: bool) -> None:
+    def _open(self, *, scripted: bool, hear: Callable[[str], None]) -> None:
         given: dict[str, Any] = dict.fromkeys(_NOWHERE)
         given |= {"temporal_namespace": "default", "tenant": "default"}
         if self.settings.offline is None:
@@ -111,7 +118,7 @@ class Stack:
             [sys.executable, "-c", _GUARD, str(settings.home.absolute())], stdin=subprocess.PIPE, start_new_session=True
         )
         blank = {f"HOLDFAST_{name.upper()}": "" for name in _NOWHERE}
-        info = start_detached(settings, environment=blank)
+        info = start_detached(settings, hear=hear, environment=blank)
         self.settings = settings_for(settings, info)
 
         async def connect() -> Client:
@@ -218,18 +225,26 @@ class Stack:
 
     def close(self) -> None:
         """Stop everything, and remove all but the logs."""
-        client, self._client = self._client, None
-        if client is not None:
-            self._portal.call(client.close)
+        with contextlib.ExitStack() as last_first:  # each part is ended, whatever the others raise
+            last_first.callback(self._remove)
+            last_first.callback(self._portal.close)
+            if self.clock is not None:
+                last_first.callback(self.clock.close)
+            if self.models is not None:
+                last_first.callback(self._portal.call, self.models.stop)
+            last_first.callback(self._stop)
+            client, self._client = self._client, None
+            if client is not None:
+                self._portal.call(client.close)
+
+    def _stop(self) -> None:
         stop_stack(self.settings.home, grace=self.settings.stop_grace)
         if self._guard is not None and self._guard.stdin is not None:
-            self._guard.stdin.close()
+            self._guard.kill()  # nothing is left to do; and its input is open elsewhere, too, if a test has forked
             self._guard.wait()
-        if self.models is not None:
-            self._portal.call(self.models.stop)
-        if self.clock is not None:
-            self.clock.close()
-        self._portal.close()
+            self._guard.stdin.close()
+
+    def _remove(self) -> None:
         for entry in self.settings.home.iterdir() if self.settings.home.is_dir() else ():
             if entry.is_dir() and entry.name != "logs":
                 shutil.rmtree(entry, ignore_errors=True)

@@ -120,11 +120,13 @@ def _plugins(path: Path, given: object) -> tuple[Plugin, ...]:
     kinds = [isinstance(each, Plugin) or (isinstance(each, type) and issubclass(each, Plugin)) for each in given]
     if not any(kinds):
         return ()
+    found: list[Plugin] = []
     for each in given:
         if not isinstance(each, Plugin):
             hint = f"make it: {each.__name__}()" if isinstance(each, type) else "derive its class from Plugin"
             raise AgentsFileError(f"{path}: `plugins` has {each!r}, which is no plugin: {hint}.")
-    return tuple(given)
+        found.append(each)
+    return tuple(found)
 
 
 def _told(path: Path, full: Path, exc: BaseException) -> str:

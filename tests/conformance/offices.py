@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from holdfast.server.ports import listens
 from tests.kit import until
 
 __all__ = ["TOOL", "Office", "Offices"]
@@ -112,22 +113,14 @@ class Offices:
         return str(self.listing) in process.cmdline()
 
     async def _start(self) -> None:
-        await until(self._free, "the port of the HTTP server is free")
+        await until(lambda: not listens(self._port), "the port of the HTTP server is free")
         self._desk = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(PROGRAM), "desk", self._recorder, str(self.listing)),
             *("http", str(self._port)),
             stderr=asyncio.subprocess.DEVNULL,  # a caller that was killed is no news here
             start_new_session=True,
         )
-        await until(self._listens, "the HTTP server listens")
-
-    def _listens(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
-            return True
-        return False
-
-    def _free(self) -> bool:
-        return not self._listens()
+        await until(lambda: listens(self._port), "the HTTP server listens")
 
 
 def _is_guard(process: psutil.Process) -> bool:

@@ -132,10 +132,6 @@ class Kind:
         )
 
 
-def _unguarded(tool: str) -> bool:
-    return tool.startswith(HAND_OFF) or tool.rpartition("__")[2].startswith("pure")
-
-
 @dataclass(frozen=True)
 class Message:
     """One message; its id is its name, and its text begins with it."""

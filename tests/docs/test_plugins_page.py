@@ -46,11 +46,13 @@ async def the_first_agent_and_the_commands(make_world: MakeWorld, source: str, c
         assert answer.output == "I read: write to [mail]"
         assert "ann@" not in json.dumps([entry["body"] for entry in models.journal])
         terminal = Terminal(world, client)
+        told = ""
         for line in lines(console):
             out = await terminal(*shlex.split(line)[1:])
             assert out.code == 0, out.err
             assert "Mails" in out.out
-        [listed] = json.loads(out.out)["plugins"]
+            told = out.out
+        [listed] = json.loads(told)["plugins"]
         assert listed["hooks"] == ["message", "before_tool", "after_tool"]
         assert (listed["required"], listed["source"]) == (True, "agents file")
 

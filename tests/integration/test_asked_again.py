@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from temporalio.client import Client as Temporal
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
-from holdfast.testing import ModelServer
 from tests import histories
-from tests.conftest import MakeWorld
 from tests.kit import World, until
 
 AGENTS = '''
@@ -58,25 +53,12 @@ conversations:
       - say: "{{last_tool}}"
 """
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
-    """Return one world with a worker for all tests of this file."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        yield world
-
-
-async def _temporal(world: World) -> Temporal:
-    return await Temporal.connect(world.settings.temporal_address or "")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS, SCRIPT)]
 
 
 async def _reset(world: World, thread: str) -> WorkflowHandle[Any, Any]:
     """Take a thread's workflow back to its first task."""
-    temporal = await _temporal(world)
+    temporal = await histories.connect(world.settings)
     handle = temporal.get_workflow_handle(f"{world.settings.tenant}:{thread}")
     await histories.reset(temporal, handle.id)
     return handle
@@ -123,7 +105,7 @@ async def test_a_rejection_stands_when_a_reset_comes_later(world: World) -> None
 
 async def test_another_workflow_asks_about_a_call_of_its_own(world: World) -> None:
     """The workflow of a run times out while it waits; the next one asks anew, though the step has the same number."""
-    temporal = await _temporal(world)
+    temporal = await histories.connect(world.settings)
     handle = await temporal.start_workflow(
         "AgentWorkflow",
         id=f"{world.settings.tenant}:lost",

@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from holdfast import Client
-from holdfast.testing import ModelServer
-from tests.conftest import MakeWorld
-from tests.kit import PATIENCE, World, until
+from tests.kit import PATIENCE, until
 from tests.terminal import AGENTS, SCRIPT, Terminal, asked, on_a_terminal
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS, SCRIPT)]
 
 READY = "/help tells"
 BACK = "come back with: holdfast chat support --thread c1"
 DONE = "tokens · $0\x1b"  # the line behind an answer
 CTRL_C = b"\x0b\x03"  # as keys, to a terminal that is raw; the helper sends a signal for Ctrl-C alone
 ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>])")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
-    """Return one world with a worker and a scripted model for all tests of this file."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        yield world
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def terminal(world: World) -> AsyncIterator[Terminal]:
-    """Return a terminal of a tenant of its own: no other test's runs are seen."""
-    settings = world.settings.model_copy(update={"tenant": f"t{uuid.uuid4().hex[:12]}"})
-    async with await Client.connect(settings) as client:
-        yield Terminal(world, client)
 
 
 async def chat(

@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import uuid
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
-from holdfast import Client
 from holdfast.errors import DecisionRefused, InvalidInput, ThreadOwned, UnknownAgent, UnknownRun
-from holdfast.testing import ModelServer
-from tests.conftest import MakeWorld
-from tests.kit import PATIENCE, World, until
+from tests.kit import PATIENCE, until
 from tests.terminal import AGENTS, SCRIPT, Terminal
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
-    """Return one world with a worker and a scripted model for all tests of this file."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        yield world
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def terminal(world: World) -> AsyncIterator[Terminal]:
-    """Return a terminal of a tenant of its own: no other test's runs are seen."""
-    settings = world.settings.model_copy(update={"tenant": f"t{uuid.uuid4().hex[:12]}"})
-    async with await Client.connect(settings) as client:
-        yield Terminal(world, client)
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS, SCRIPT)]
 
 
 async def test_events_have_no_gap_over_lost_connections(terminal: Terminal) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from temporalio.client import Client as Temporal
 from temporalio.client import (
     WithStartWorkflowOperation,
@@ -90,16 +88,7 @@ conversations:
 """
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
-    """Return one world with a worker for all tests of this file."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        yield world
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS, SCRIPT)]
 
 
 async def _temporal(world: World) -> Temporal:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from holdfast.contracts import ASK_WORKFLOW, Ask, AskResult
 from holdfast.errors import RunEnded, ThreadOwned
@@ -73,17 +71,7 @@ conversations:
       - say: "billing: {{user}}"
 """
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
-    """Return one world with a worker for all tests of this file."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url, linger=30.0)
-        world.models = models
-        await world.worker()
-        yield world
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS, SCRIPT, linger=30.0)]
 
 
 async def _owner(world: World, thread: str) -> list[dict[str, Any]]:

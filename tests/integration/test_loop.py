@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from holdfast.activities.requests import rebuild_request
 from holdfast.memory.database import connect
-from holdfast.testing import ModelServer
-from tests.conftest import MakeWorld
 from tests.kit import World
 
 AGENTS = '''
@@ -42,17 +37,7 @@ conversations:
 """
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
-    """Return one world with a worker for all tests of this file."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url)
-        world.models = models
-        await world.worker()
-        yield world
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS, SCRIPT)]
 
 
 async def test_a_question_is_answered_by_way_of_a_tool(world: World) -> None:

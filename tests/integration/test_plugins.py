@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from holdfast import RunHandle
 from holdfast.activities.requests import rebuild_request
 from holdfast.errors import InvalidInput, RunEnded
 from holdfast.memory.database import connect
-from holdfast.testing import ModelServer
-from tests.conftest import MakeWorld
 from tests.kit import PATIENCE, World, kept, until
-
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AGENTS = '''
 import asyncio, dataclasses, json, pathlib, re, time
@@ -173,14 +167,7 @@ def reply(request: dict[str, Any]) -> dict[str, Any]:
     return {"say": text}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
-    """Return one world with a worker for all tests of this file."""
-    async with ModelServer(reply=reply) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url, hook_timeout=1.0)
-        world.models = models
-        await world.worker()
-        yield world
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS, reply, hook_timeout=1.0)]
 
 
 async def ask(world: World, text: str, thread: str, agent: str = "desk") -> RunHandle:

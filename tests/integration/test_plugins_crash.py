@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 
 from holdfast import RunHandle
 from holdfast.runtime import connect_temporal
-from holdfast.testing import ModelServer
-from tests.conftest import MakeWorld
 from tests.kit import PATIENCE, World, until
-
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AGENTS = '''
 import asyncio, json, pathlib
@@ -97,14 +91,7 @@ def reply(request: dict[str, Any]) -> dict[str, Any]:
     return {"say": results[0]} if results else {"call": [{said[last]["content"].split()[0]: {}}]}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
-    """Return one world with a worker that tests may kill."""
-    async with ModelServer(reply=reply) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url, hook_timeout=60.0)
-        world.models = models
-        await world.worker()
-        yield world
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS, reply, hook_timeout=60.0)]
 
 
 def lines(world: World, name: str) -> list[dict[str, Any]]:

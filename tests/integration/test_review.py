@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from temporalio.client import Client as Temporal
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 
 from holdfast.activities.deps import Deps, Here
@@ -19,9 +16,7 @@ from holdfast.contracts import ToolStep
 from holdfast.ids import run_id_for, storable
 from holdfast.memory import threads
 from holdfast.memory.database import open_pool
-from holdfast.testing import ModelServer
 from tests import histories
-from tests.conftest import MakeWorld
 from tests.kit import World, until
 
 AGENTS = '''
@@ -98,20 +93,14 @@ conversations:
       - say: "you said {{user}}"
 """.replace("NESTED", "[" * 5000)
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
-    """Return one world with a worker for all tests of this file."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url, roll_after_events=200, linger=5.0)
-        await world.worker()
-        yield world
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.world(AGENTS, SCRIPT, roll_after_events=200, linger=5.0),
+]
 
 
 async def _thread(world: World, thread: str) -> WorkflowHandle[Any, Any]:
-    temporal = await Temporal.connect(world.settings.temporal_address or "")
+    temporal = await histories.connect(world.settings)
     return temporal.get_workflow_handle(f"{world.settings.tenant}:{thread}")
 
 
@@ -289,7 +278,7 @@ async def test_a_recorded_outcome_fills_the_slot_of_a_new_reply(world: World) ->
             slot = await threads.append(
                 conn, thread, run_id=run.run_id, step_no=99, role="tool", call_id="new", body=None
             )
-        temporal = await Temporal.connect(world.settings.temporal_address or "")
+        temporal = await histories.connect(world.settings)
         deps = Deps(world.settings, pool, Notifier(pool), temporal)
         step = ToolStep(
             writer=writer,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from temporalio.client import Client as Temporal
 from temporalio.worker import Replayer
 
 from holdfast.convert import data_converter
 from holdfast.runtime import WORKFLOWS, workflow_runner
 from holdfast.testing import ModelServer
+from tests import histories
 from tests.conftest import MakeWorld
 from tests.kit import until
 
@@ -48,7 +48,7 @@ async def test_a_decision_after_a_roll_over_meets_a_new_worker_and_the_history_r
         client = await world.client()
         run = await client.start("one", "hello", thread="rolls")
         await until(run.approvals, "the approval is pending")
-        temporal = await Temporal.connect(world.settings.temporal_address or "", data_converter=data_converter)
+        temporal = await histories.connect(world.settings)
         handle = temporal.get_workflow_handle(run.workflow_id)
 
         async def length() -> int:

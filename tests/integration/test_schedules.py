@@ -27,12 +27,6 @@ async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
         yield world
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def desk(world: World) -> ScheduleDesk:
-    """Return the schedules of the world's tenant."""
-    return (await world.client()).schedules
-
-
 async def texts(world: World, thread: str) -> list[str]:
     """Return what was said on a thread by whoever asked."""
     rows = await world.rows(

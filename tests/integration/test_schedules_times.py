@@ -34,12 +34,6 @@ async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
         yield world
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def desk(world: World) -> ScheduleDesk:
-    """Return the schedules of the world's tenant."""
-    return (await world.client()).schedules
-
-
 CHANGES = {  # cron line, from, to, and the local times that a backfill asks about
     "into summer": ("0 7 * * *", "2026-03-28", "2026-03-31", ["28T07:00 +0100", "29T07:00 +0200", "30T07:00 +0200"]),
     "out of summer": ("0 7 * * *", "2025-10-25", "2025-10-28", ["25T07:00 +0200", "26T07:00 +0100", "27T07:00 +0100"]),

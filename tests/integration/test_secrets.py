@@ -19,7 +19,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.memory.database import connect
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
-from tests.kit import PATIENCE, World, kept, until
+from tests.kit import PATIENCE, World, kept, serving, until
 from tests.mcp.kit import SERVER
 from tests.terminal import Terminal
 
@@ -106,13 +106,8 @@ async def site() -> AsyncIterator[tuple[Site, int]]:
     app = web.Application()
     app.router.add_post("/v1/{rest:.*}", made.model)
     app.router.add_route("*", "/{rest:.*}", made.echo)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield made, runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
+    async with serving(app) as port:
+        yield made, port
 
 
 def reply(request: dict[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from holdfast.errors import RunEnded
 from holdfast.testing import ModelServer
@@ -16,16 +14,7 @@ from tests.conftest import MakeWorld
 from tests.integration._family import AGENTS, SCRIPT, family, notes
 from tests.kit import World, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
-    """Return one world with a worker for all tests of this file."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        yield world
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS, SCRIPT)]
 
 
 async def test_twenty_children_at_once(world: World) -> None:

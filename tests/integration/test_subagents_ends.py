@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 from temporalio.client import WorkflowFailureError
 
 from holdfast.errors import RunEnded
 from holdfast.ids import child_thread, effect_key
-from holdfast.testing import ModelServer
 from tests import histories
-from tests.conftest import MakeWorld
 from tests.integration._family import AGENTS, SCRIPT, family
 from tests.kit import World, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(make_shared_world: MakeWorld) -> AsyncIterator[World]:
-    """Return one world with a worker for all tests of this file."""
-    async with ModelServer(SCRIPT) as models:
-        world = await make_shared_world(AGENTS, api_base=models.base_url)
-        await world.worker()
-        yield world
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS, SCRIPT)]
 
 
 async def test_a_stop_reaches_the_leaves_at_once(world: World) -> None:

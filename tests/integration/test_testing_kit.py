@@ -196,13 +196,22 @@ def test_own(run_agent):
 """
 
 ALONE = """
-import os
+import os, signal, subprocess, threading
 
 def test_it(stack, run_agent):
-    run_agent.start("payer", "Hello", replies=[{"fault": {"status": 503, "times": "always"}, "say": "never"}])
+    asked = run_agent.start("payer", "Hello", replies=[{"fault": {"status": 503, "times": "always"}, "say": "never"}])
     print(stack.settings.home, flush=True)
-    os.kill(os.getpid(), 9)
+    ENDING
 """
+HELD = """
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    held = subprocess.Popen(["sleep", "1000"], pass_fds=[stack._guard.stdin.fileno()], **quiet)
+    print("held by", held.pid, flush=True)
+"""
+KILLED = "os.kill(os.getpid(), 9)"
+INTERRUPTED = f"""{HELD}    signal.signal(2, signal.default_int_handler)  # shells have it ignored in the background
+    threading.Timer(1, os.kill, (os.getpid(), 2)).start()
+    asked.wait()"""
 
 
 def start_pytest(folder: Path, test: str, *options: str) -> subprocess.Popen[str]:
@@ -241,11 +250,14 @@ def test_parallel_workers_and_all_kinds_of_tests(tmp_path: Path) -> None:
     assert all({"logs"} >= {each.name for each in Path(home).iterdir() if each.is_dir()} for _, home, _ in used)
 
 
-async def test_a_stack_whose_pytest_was_killed_ends_itself(tmp_path: Path) -> None:
-    """Nothing is left running, though nobody could clean up and a run had not ended."""
-    process = start_pytest(tmp_path / "project", ALONE, "-q", "-s")
+@pytest.mark.parametrize(("ending", "code"), [(KILLED, -signal.SIGKILL), (INTERRUPTED, pytest.ExitCode.INTERRUPTED)])
+async def test_a_stack_whose_pytest_is_ended_amid_a_run_ends_too(tmp_path: Path, ending: str, code: int) -> None:
+    """By kill -9, when nobody can clean up, or by Ctrl-C, also when a child of the test holds the guard's pipe."""
+    process = start_pytest(tmp_path / "a project", ALONE.replace("ENDING", ending), "-q", "-s")
     said, _ = process.communicate(timeout=10 * PATIENCE)
-    assert process.returncode == -signal.SIGKILL, said
+    for held in re.findall(r"held by (\d+)", said):
+        os.kill(int(held), signal.SIGKILL)
+    assert process.returncode == code, said
     [home] = re.findall(r"\S+/home$", said, flags=re.M)
 
     def gone() -> bool:

@@ -16,7 +16,7 @@ from holdfast.activities.stored import Stored
 from holdfast.memory.database import open_pool
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
-from tests.kit import PATIENCE, World, until
+from tests.kit import PATIENCE, World, serving, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -113,17 +113,10 @@ async def stage(make_shared_world: MakeWorld) -> AsyncIterator[Stage]:
     made = Stage()
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", made.site)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.port = runner.addresses[0][1]
-    try:
-        async with ModelServer(reply=made.reply) as models:
-            made.world = await make_shared_world(AGENTS.replace("SITE", str(made.port)), api_base=models.base_url)
-            await made.world.worker(SHOP_URL=made.world.settings.database_url or "")
-            yield made
-    finally:
-        await runner.cleanup()
+    async with serving(app) as made.port, ModelServer(reply=made.reply) as models:
+        made.world = await make_shared_world(AGENTS.replace("SITE", str(made.port)), api_base=models.base_url)
+        await made.world.worker(SHOP_URL=made.world.settings.database_url or "")
+        yield made
 
 
 async def test_a_large_json_result_is_paged_searched_and_selected(stage: Stage) -> None:

@@ -17,6 +17,7 @@ from holdfast.mcp.link import Link, open_link
 from holdfast.mcp.rack import Rack
 from holdfast.memory import pins
 from holdfast.memory.database import Pool
+from holdfast.server.ports import listens
 from holdfast.settings import Settings, load_settings
 from holdfast.tools import ToolContext
 from tests.kit import until
@@ -68,12 +69,7 @@ class WebServer:
         """Start it and wait until it listens."""
         command = [sys.executable, str(SERVER), str(self.folder), "http", str(self.port), *self.flags]
         self.popen = await asyncio.to_thread(subprocess.Popen, command, stderr=subprocess.DEVNULL)
-        await until(self._listens, "the web server listens")
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-            return True
-        return False
+        await until(lambda: listens(self.port), "the web server listens")
 
     def kill(self) -> None:
         """Kill it."""

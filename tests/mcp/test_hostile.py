@@ -12,11 +12,11 @@ import pytest
 from aiohttp import web
 
 from holdfast import MCPServer
-from holdfast.errors import ServerLost
+from holdfast.errors import ToolNotStarted
 from holdfast.mcp.desk import ServerDesk
 from holdfast.mcp.link import CannotConnect
 from holdfast.memory.database import Pool
-from tests.kit import until
+from tests.kit import serving, until
 from tests.mcp.kit import OpenRack, agent_of, linked, states
 
 SERVER = Path(__file__).with_name("hostile.py")
@@ -24,7 +24,8 @@ SERVER = Path(__file__).with_name("hostile.py")
 
 def hostile(mode: str, **more: Any) -> MCPServer:
     """Declare it."""
-    return MCPServer("test", command=[sys.executable, str(SERVER), mode], **{"protocol": "2025-11-25", **more})
+    given: dict[str, Any] = {"protocol": "2025-11-25", **more}
+    return MCPServer("test", command=[sys.executable, str(SERVER), mode], **given)
 
 
 async def test_it_is_refused_what_no_agent_gives(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ async def test_who_only_babbles_keeps_nobody_waiting(tmp_path: Path) -> None:
         beating = asyncio.create_task(beat())
         await until(link.over.is_set, "it is given up")
         beating.cancel()
-        with pytest.raises(ServerLost):
+        with pytest.raises(ToolNotStarted):
             await link.call("t", {})
     assert longest < 1.0, "what the watchdog calls blocked"
 
@@ -88,17 +89,12 @@ async def test_a_stream_that_always_ends_is_not_asked_for_without_a_pause(tmp_pa
 
     app = web.Application()
     app.router.add_route("*", "/mcp", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
-    try:
+    async with serving(app) as port:
+        url = f"http://127.0.0.1:{port}/mcp"
         async with linked(MCPServer("test", url=url, protocol="2025-11-25"), tmp_path):
             began = time.monotonic()
             await until(lambda: asked >= 4, "it was asked for several times")
             assert time.monotonic() - began > 1.0
-    finally:
-        await runner.cleanup()
 
 
 async def test_what_nobody_would_see_is_not_trusted_at_first_sight(rack: OpenRack, pool: Pool, tmp_path: Path) -> None:

@@ -8,25 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli import main
 from holdfast.cli.problems import explain, report
 from holdfast.errors import ConfigurationError, HoldfastError, RunEnded, StackNotRunning, UnknownRun
+from tests.unit._command import run
 
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder without a stack, an agents file or settings."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("TEMPORAL_ADDRESS", "HOLDFAST_TEMPORAL_ADDRESS", "HOLDFAST_DATABASE_URL", "HOLDFAST_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-def run(*argv: str) -> int:
-    """Run the command line and return its exit code."""
-    with pytest.raises(SystemExit) as left:
-        main(list(argv))
-    return int(left.value.code or 0)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 @pytest.mark.parametrize(

@@ -13,28 +13,15 @@ import pytest
 import typer
 from packaging.requirements import Requirement
 
-from holdfast.cli import complete, main
+from holdfast.cli import complete
 from holdfast.cli.app import app
 from holdfast.cli.init import requirement, templates, write
 from holdfast.errors import InvalidInput
 from holdfast.settings import load_settings
 from holdfast.tools.registry import load_agents
+from tests.unit._command import run
 
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder without a stack, an agents file or settings."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("TEMPORAL_ADDRESS", "HOLDFAST_TEMPORAL_ADDRESS", "HOLDFAST_DATABASE_URL", "HOLDFAST_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-def run(*argv: str) -> int:
-    """Run the command line and return its exit code."""
-    with pytest.raises(SystemExit) as left:
-        main(list(argv))
-    return int(left.value.code or 0)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def commands(group: Any, name: str = "") -> list[tuple[str, Any]]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import pkgutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import holdfast.testing
+from holdfast.server.ports import listens
 from holdfast.settings import load_settings
-from holdfast.testing.skipping import NoTestServer, find_test_server
+from holdfast.testing.skipping import NoTestServer, SkippingServer, find_test_server
+from tests.kit import until
 
 QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:asyncio")
 
@@ -42,6 +48,12 @@ def test_it_loads_nothing_until_it_is_used(tmp_path: Path) -> None:
     assert "1 passed" in said, said
 
 
+def test_no_module_has_the_name_of_what_the_kit_exports() -> None:
+    """`from holdfast.testing import Replayed, replay` gave a module in place of the function."""
+    modules = {module.name for module in pkgutil.iter_modules(holdfast.testing.__path__)}
+    assert not modules & set(holdfast.testing.__all__)
+
+
 def test_a_fixture_of_the_same_name_goes_first(tmp_path: Path) -> None:
     """Projects that have a `stack` of their own keep it."""
     test = (
@@ -56,6 +68,7 @@ def test_a_fixture_of_the_same_name_goes_first(tmp_path: Path) -> None:
         ("'x'", "takes names, not ('x',)"),
         ("model='mine'", "holdfast model is 'mine': write 'scripted' or 'own'"),
         ("database_url='postgresql://x'", "a test's stack is its own: database_url cannot be set"),
+        ("postgres_port=5432", "a test's stack is its own: postgres_port cannot be set"),
         ("workers='many'", "HOLDFAST_WORKERS='many'"),
     ],
 )
@@ -63,6 +76,18 @@ def test_what_is_wrong_is_told(tmp_path: Path, mark: str, said: str) -> None:
     """Nothing is started for a marker that cannot be meant."""
     test = f"import pytest\n\n@pytest.mark.holdfast({mark})\ndef test_it(run_agent):\n    pass\n"
     assert said in run(tmp_path, test)
+
+
+def test_a_stack_that_does_not_start_fails_each_test_alike(tmp_path: Path) -> None:
+    """It is tried once, and the traceback of the tenth test is as short as that of the first."""
+    test = (
+        "import pytest\n\n@pytest.mark.holdfast(workers=0)\n@pytest.mark.parametrize('n', range(10))\n"
+        "def test_it(run_agent, n):\n    pass\n"
+    )
+    said = run(tmp_path, test)
+    assert "10 errors" in said
+    told = [part.partition("\n___")[0] for part in said.split("ERROR at setup of ")[1:]]
+    assert len(told[1].splitlines()) == len(told[8].splitlines()), said
 
 
 def test_settings_in_the_configuration_are_lines(tmp_path: Path) -> None:
@@ -103,8 +128,42 @@ def test_an_empty_variable_takes_an_address_back(tmp_path: Path, monkeypatch: py
     """So a test's stack is not led to the servers that `.env` or `holdfast.toml` names."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("TEMPORAL_ADDRESS=prod:7233\nHOLDFAST_DATABASE_URL=postgresql://prod/db\n")
-    (tmp_path / "holdfast.toml").write_text('qdrant_url = "http://prod"\napi_base = "http://prod"\n')
-    for name in ("TEMPORAL_ADDRESS", "DATABASE_URL", "QDRANT_URL", "API_BASE"):
+    (tmp_path / "holdfast.toml").write_text('qdrant_url = "http://prod"\napi_base = "http://prod"\nui_port = 8233\n')
+    for name in ("TEMPORAL_ADDRESS", "DATABASE_URL", "QDRANT_URL", "API_BASE", "UI_PORT"):
         monkeypatch.setenv(f"HOLDFAST_{name}", "")
     settings = load_settings()
     assert {settings.temporal_address, settings.database_url, settings.qdrant_url, settings.api_base} == {None}
+    assert settings.ui_port is None
+
+
+LISTENS = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1"]  # takes a port as the test server does
+
+
+async def test_a_test_server_ends_also_when_others_hold_its_input(tmp_path: Path) -> None:
+    """A test that forks hands the open end on, and waiting for it to close would take for ever."""
+    server = SkippingServer(LISTENS, tmp_path)
+    port = int(server.start().rpartition(":")[2])
+    assert server._process is not None
+    assert server._process.stdin is not None
+    held = server._process.stdin.fileno()
+    other = await asyncio.create_subprocess_exec("sleep", "1000", pass_fds=[held])
+    try:
+        server.close()
+        await until(lambda: not listens(port), "the server has ended")
+    finally:
+        other.kill()
+        await other.wait()
+
+
+async def test_a_test_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    """Also after kill -9."""
+    code = (
+        "import os, sys, pathlib\nfrom holdfast.testing.skipping import SkippingServer\n"
+        f"server = SkippingServer({LISTENS!r}, pathlib.Path({str(tmp_path)!r}))\n"
+        "print(server.start(), flush=True)\nos.kill(os.getpid(), 9)\n"
+    )
+    done = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=subprocess.PIPE)
+    said, _ = await done.communicate()
+    assert done.returncode == -signal.SIGKILL
+    port = int(said.decode().rpartition(":")[2])
+    await until(lambda: not listens(port), "the server has ended")

@@ -21,6 +21,7 @@ from holdfast.tools.builtin.urls import UrlGuard
 from holdfast.tools.outcomes import classify
 from holdfast.tools.tool import AnyTool
 from holdfast.tools.toolset import Toolset
+from tests.kit import serving
 
 PAGE = """<!DOCTYPE html><html><head><title> Leases &amp; fences </title><style>p {color: red}</style>
 <script>alert("no")</script></head><body><nav><a href="/home">Home</a></nav>
@@ -95,14 +96,9 @@ async def site() -> AsyncIterator[Site]:
     made = Site()
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", made.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    server = web.TCPSite(runner, "127.0.0.1", 0)
-    await server.start()
-    made.port = runner.addresses[0][1]
-    yield made
-    made.release.set()
-    await runner.cleanup()
+    async with serving(app) as made.port:
+        yield made
+        made.release.set()
 
 
 def _tools(site: Site, **given: Any) -> Toolset:

@@ -15,6 +15,7 @@ from holdfast.tools import http_request, web_page
 from holdfast.tools.builtin.fetching import Fetcher
 from holdfast.tools.builtin.urls import UrlGuard
 from holdfast.tools.tool import AnyTool
+from tests.kit import serving
 
 PUBLIC = "93.184.216.34"
 
@@ -171,15 +172,8 @@ async def sites() -> AsyncIterator[Sites]:
     made = Sites()
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", made.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        made.port = probe.getsockname()[1]
-    for address in ("127.0.0.1", "127.0.0.2"):
-        await web.TCPSite(runner, address, made.port).start()
-    yield made
-    await runner.cleanup()
+    async with serving(app, "127.0.0.1", "127.0.0.2") as made.port:
+        yield made
 
 
 async def test_localhost_on_purpose(sites: Sites) -> None:

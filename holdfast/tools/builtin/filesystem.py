@@ -7,7 +7,7 @@ import heapq
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -90,9 +90,8 @@ def files(
         """Read lines of a text file; the first line of the answer says which."""
         return _read(folder, path, start, lines)
 
-    reading: list[AnyTool] = [
-        Tool(each, effect="pure", name=prefix + each.__name__) for each in (list_files, search_files, read_file)
-    ]
+    functions: list[Callable[..., str]] = [list_files, search_files, read_file]
+    reading: list[AnyTool] = [Tool(each, effect="pure", name=prefix + each.__name__) for each in functions]
     if not write:
         return reading
     from holdfast.tools.builtin.writing import writing_tools

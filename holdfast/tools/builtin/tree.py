@@ -8,6 +8,7 @@ have changed the file since, or changed it back.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -20,11 +21,6 @@ from pathlib import Path, PurePosixPath
 
 from holdfast.errors import EffectError, ToolError, ToolNotStarted
 from holdfast.tools.builtin.folder import OPEN_FOLDER, never_shown, parent_of
-
-try:
-    import fcntl
-except ImportError:  # no such locks on this system: two writers at once are told apart by their journals alone
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Change", "Tree"]
 
@@ -192,8 +188,7 @@ class Tree:
                 inner = os.open(part, OPEN_FOLDER, dir_fd=folder)
                 os.close(folder)
                 folder = inner
-            if fcntl is not None:
-                self._lock(folder, min(deadline, time.monotonic() + _PATIENCE))
+            self._lock(folder, min(deadline, time.monotonic() + _PATIENCE))
             with suppress(FileExistsError):  # nothing of this belongs into anybody's repository
                 ignore = os.open(
                     ".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -65,11 +66,12 @@ def writing_tools(root: Path, *, approval: ApprovalPolicy, most: int, prefix: st
         done = tree.change(path, ctx.idempotency_key, ctx.deadline, make)
         return f"deleted {done.path}"
 
+    functions: list[Callable[..., str]] = [write_file, patch_file, delete_file]
     return [
         Tool(
             each, effect="keyed", approval=approval, name=prefix + each.__name__, timeout=_TIMEOUT, local={"most": most}
         )
-        for each in (write_file, patch_file, delete_file)
+        for each in functions
     ]
 
 
