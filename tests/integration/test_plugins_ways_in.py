@@ -96,7 +96,7 @@ async def test_every_hook_of_a_sub_agents_run_is_told_who_asked(world: World) ->
     assert (await run.result(timeout=PATIENCE)).output == "booked x"
     seen = [line.split() for line in (world.folder / "family").read_text().splitlines()]
     mine = {(hook, parent) for hook, _, run_id, parent in seen if run_id == run.run_id}
-    theirs = {hook for hook, agent, _, parent in seen if parent == run.run_id}
+    theirs = {hook for hook, _, _, parent in seen if parent == run.run_id}
     assert {parent for _, parent in mine} == {"None"}
     assert theirs == {"message", "before_model", "answer", "before_tool", "after_tool"}
 
