@@ -10,6 +10,7 @@ import typer
 
 from holdfast.cli import complete, mcp, schedule
 from holdfast.cli.reach import with_client
+from holdfast.cli.say import say
 
 if TYPE_CHECKING:
     from holdfast.cli.decide import Done
@@ -75,10 +76,6 @@ def _settings(**overrides: Any) -> Settings:
     return load_settings(**overrides)
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-
-
 def _tell(done: Done, *, as_json: bool) -> None:
     """Say what a command did: to a person on standard error, to a script on standard output."""
     if as_json:
@@ -86,7 +83,7 @@ def _tell(done: Done, *, as_json: bool) -> None:
 
         print_json(done.data)
     else:
-        _say(done.line)
+        say(done.line)
 
 
 @app.command()
@@ -187,7 +184,7 @@ def runs(
         console = Console(highlight=False)
         console.print(render_runs(found, console.width))
     else:
-        _say("no runs" if state or thread else 'no runs yet. Start one with: holdfast run AGENT "your question"')
+        say("no runs" if state or thread else 'no runs yet. Start one with: holdfast run AGENT "your question"')
 
 
 @app.command()

@@ -227,12 +227,12 @@ def ensure_stack(settings: Settings, given: Path | None, console: Console) -> Se
         raise
     line = f"started a stack in the background ({duration(time.monotonic() - began)}); it ends after "
     line += f"{settings.idle_exit / 60:.0f} idle minutes, or by `holdfast down`. Web UI: {info.temporal_ui}"
-    console.print(Text(line, style="dim"), soft_wrap=True)
+    console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
     stand_ins = [agent for agent in agents if agent.stand_in]
     if stand_ins:
         keys = f"; set {stand_ins[0].keys[0]} for the real one" if stand_ins[0].keys else ""
         line = f"no key for {stand_ins[0].wanted}: offline/extractive stands in, which is not a language model{keys}"
-        console.print(Text(line, style="yellow"), soft_wrap=True)
+        console.print(Text(line, style="yellow"), soft_wrap=not console.is_terminal)
     return settings_for(settings, info)
 
 
@@ -257,7 +257,7 @@ def _until_loaded(settings: Settings, info: StackInfo, console: Console) -> None
     if found.agents_refused == wanted:
         line = f"{info.agents.name} as it is now cannot be used; the workers go on with what they loaded before:\n"
         line += clean(found.agents_error or "")
-    console.print(Text(line, style="yellow"), soft_wrap=True)
+    console.print(Text(line, style="yellow"), soft_wrap=not console.is_terminal)
 
 
 def down(settings: Settings, *, as_json: bool = False) -> None:
