@@ -10,6 +10,7 @@ import typer
 
 from holdfast.cli import complete, mcp, schedule
 from holdfast.cli.reach import with_client
+from holdfast.cli.say import console as new_console
 from holdfast.cli.say import say
 
 if TYPE_CHECKING:
@@ -171,8 +172,6 @@ def runs(
     json: Json = False,
 ) -> None:
     """List runs, newest first."""
-    from rich.console import Console
-
     from holdfast.cli.follow import print_json
     from holdfast.cli.show import render_runs
 
@@ -181,7 +180,7 @@ def runs(
         for summary in found:
             print_json(summary.model_dump(mode="json"))
     elif found:
-        console = Console(highlight=False)
+        console = new_console()
         console.print(render_runs(found, console.width))
     else:
         say("no runs" if state or thread else 'no runs yet. Start one with: holdfast run AGENT "your question"')
@@ -201,7 +200,6 @@ def show(
         raise typer.Exit(ask.watch(_settings(), run, as_json=json))
 
     async def body(client: Client) -> None:
-        from rich.console import Console
 
         from holdfast.cli.show import read_detail, render_detail
 
@@ -209,7 +207,7 @@ def show(
         if json:
             print_json(detail.as_json())
         else:
-            render_detail(detail, Console(highlight=False))
+            render_detail(detail, new_console())
 
     with_client(body)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli.reach import with_client
+from holdfast.cli.say import console as new_console
 from holdfast.cli.say import say
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ def list_(json: Json = False) -> None:
                 }
             )
         return
-    from rich.console import Console
 
     from holdfast.cli.text import one_line
 
@@ -66,7 +66,7 @@ def list_(json: Json = False) -> None:
     if not servers and not away:
         say("no worker has met an MCP server yet: name one in an agent's tools, and start a worker")
         return
-    console = Console(highlight=False)
+    console = new_console()
     for server in servers:
         _print_server(server, console)
 
@@ -125,9 +125,7 @@ def diff(server: Server, tool: Tool = None, json: Json = False) -> None:
     elif not waiting:
         say(f"nothing is suspended: {len(views)} tools are as accepted, or gone")
     else:
-        from rich.console import Console
-
-        console = Console(highlight=False)
+        console = new_console()
         for view in waiting:
             _print_diff(view, console)
     raise typer.Exit(1 if waiting else 0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.cli.say import console as new_console
 from holdfast.cli.say import say
 from holdfast.cli.text import clean
 
@@ -45,7 +45,7 @@ def show(settings: Settings, *, as_json: bool) -> None:
     if not found and not secrets:
         say("no plugins: none is installed, and the agents file has no list `plugins`")
         return
-    console = Console(highlight=False)
+    console = new_console()
     table = Table.grid(padding=(0, 2))
     for each in found:
         table.add_row(*_row(each))

@@ -1,4 +1,4 @@
-"""Says a line to a person, on standard error. A terminal breaks it between words, a file or pipe gets it as it is."""
+"""Where the command line says things to a person: lines on standard error, broken between words, and rich's console."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ import os
 import re
 import sys
 import textwrap
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["say", "wrapped"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["console", "say", "wrapped"]
 
 _COMMAND = re.compile(r"`[^`\n]+`")
 _KEEP = "\x00"  # stands for a blank that is not to be broken at; `clean` leaves none in what is said
+
+
+def console(**options: Any) -> Console:
+    """Return a console that shows text as it is: rich would take `[mail]` for a style and `:key:` for a picture."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False, **options)
 
 
 def wrapped(text: str, width: int | None) -> str:

@@ -8,6 +8,7 @@ import typer
 
 from holdfast.cli import complete
 from holdfast.cli.reach import with_client
+from holdfast.cli.say import console as new_console
 from holdfast.cli.say import say
 
 if TYPE_CHECKING:
@@ -268,9 +269,8 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 def _console() -> Console:
-    from rich.console import Console
 
-    return Console(highlight=False)
+    return new_console()
 
 
 def _local(moment: Any, view: ScheduleView) -> str:

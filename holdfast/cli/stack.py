@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.cli.follow import print_json
+from holdfast.cli.say import console as new_console
 from holdfast.cli.text import clean, duration, one_line
 from holdfast.cli.waiting import Waiting
 from holdfast.errors import AgentsFileError, ConfigurationError, MissingModelKey
@@ -135,7 +136,7 @@ def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: f
 
 def progress(*, as_json: bool = False) -> Console:
     """Return the console for what a person may want to see: standard error; for scripts only if it is a terminal."""
-    return Console(stderr=True, highlight=False, quiet=as_json and not sys.stderr.isatty())
+    return new_console(stderr=True, quiet=as_json and not sys.stderr.isatty())
 
 
 def dev(settings: Settings, *, as_json: bool = False) -> None:
@@ -278,7 +279,7 @@ def doctor(settings: Settings, *, as_json: bool = False) -> int:
     """Show what is there and what is missing; return the exit code: 1 if something required is missing."""
     from holdfast.server import doctor as look
 
-    console = Console(highlight=False)
+    console = new_console()
     with Waiting(progress(as_json=as_json), "looking"):
         checks = look(settings)
     good = all(check.ok for check in checks)
