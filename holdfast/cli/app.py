@@ -10,6 +10,8 @@ import typer
 
 from holdfast.cli import complete, mcp, schedule
 from holdfast.cli.reach import with_client
+from holdfast.cli.say import console as new_console
+from holdfast.cli.say import say
 
 if TYPE_CHECKING:
     from holdfast.cli.decide import Done
@@ -75,10 +77,6 @@ def _settings(**overrides: Any) -> Settings:
     return load_settings(**overrides)
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-
-
 def _tell(done: Done, *, as_json: bool) -> None:
     """Say what a command did: to a person on standard error, to a script on standard output."""
     if as_json:
@@ -86,7 +84,7 @@ def _tell(done: Done, *, as_json: bool) -> None:
 
         print_json(done.data)
     else:
-        _say(done.line)
+        say(done.line)
 
 
 @app.command()
@@ -174,8 +172,6 @@ def runs(
     json: Json = False,
 ) -> None:
     """List runs, newest first."""
-    from rich.console import Console
-
     from holdfast.cli.follow import print_json
     from holdfast.cli.show import render_runs
 
@@ -184,10 +180,10 @@ def runs(
         for summary in found:
             print_json(summary.model_dump(mode="json"))
     elif found:
-        console = Console(highlight=False)
+        console = new_console()
         console.print(render_runs(found, console.width))
     else:
-        _say("no runs" if state or thread else 'no runs yet. Start one with: holdfast run AGENT "your question"')
+        say("no runs" if state or thread else 'no runs yet. Start one with: holdfast run AGENT "your question"')
 
 
 @app.command()
@@ -204,7 +200,6 @@ def show(
         raise typer.Exit(ask.watch(_settings(), run, as_json=json))
 
     async def body(client: Client) -> None:
-        from rich.console import Console
 
         from holdfast.cli.show import read_detail, render_detail
 
@@ -212,7 +207,7 @@ def show(
         if json:
             print_json(detail.as_json())
         else:
-            render_detail(detail, Console(highlight=False))
+            render_detail(detail, new_console())
 
     with_client(body)
 

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Coroutine, Sequence
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from holdfast.cli.edit import approve_edited
 from holdfast.cli.follow import ARGS_SHOWN, Quiet, joined_at
 from holdfast.cli.keyboard import Keyboard, Paper, Typed
 from holdfast.cli.prompt import me
+from holdfast.cli.say import console as new_console
 from holdfast.cli.talk import TalkScreen, show_history, show_said
 from holdfast.cli.text import call_text, cost, output_text, short
 from holdfast.client import Client, RunHandle
@@ -53,7 +53,7 @@ class Chat:
         self._client, self._wanted, self.thread = client, agent, thread
         self._agent = agent  # who answers on this thread: another once it has been handed over
         self._paper = Paper()
-        self._console = Console(file=self._paper, force_terminal=True, highlight=False)  # type: ignore[arg-type]  # as much of a file as rich needs
+        self._console = new_console(file=self._paper, force_terminal=True)  # as much of a file as rich needs
         self._screen = TalkScreen(self._console)
         self._runs: asyncio.Queue[tuple[RunHandle, int]] = asyncio.Queue()
         self._followed: set[str] = set()
@@ -318,7 +318,7 @@ class Chat:
         if approval is None:
             return
         with self._paper.held():
-            plain = Console(highlight=False)  # the line is not there now, so nothing can be torn
+            plain = new_console()  # the line is not there now, so nothing can be torn
             done = await approve_edited(run, approval, plain, self._keyboard.ask, lend=self._keyboard.lent)
         if done is not None:
             self._asked.pop((run.run_id, step), None)

@@ -32,7 +32,7 @@ async def export(client: Client, run: str, out: Path | None) -> Done | None:
         "bytes": size,
         "histories": histories,
     }
-    line = f"wrote run {short(handle.run_id)} to {out}: {size:,} bytes, {histories} workflow histories"
+    line = f"wrote run {short(handle.run_id)} to {out}: {size:,} bytes, workflow histories: {histories}"
     if not histories:
         line += " (Temporal has forgotten them: only the agents can be checked against it)"
     line += "\nIt has the message, what the model said and the arguments of its calls. Read it before you commit it."

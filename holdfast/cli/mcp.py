@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from holdfast.cli.reach import with_client
+from holdfast.cli.say import console as new_console
+from holdfast.cli.say import say
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -57,16 +58,15 @@ def list_(json: Json = False) -> None:
                 }
             )
         return
-    from rich.console import Console
 
     from holdfast.cli.text import one_line
 
     for name in sorted(away):
-        sys.stderr.write(f"{name} is away: {one_line(away[name], 500)}\n")
+        say(f"{name} is away: {one_line(away[name], 500)}")
     if not servers and not away:
-        sys.stderr.write("no worker has met an MCP server yet: name one in an agent's tools, and start a worker\n")
+        say("no worker has met an MCP server yet: name one in an agent's tools, and start a worker")
         return
-    console = Console(highlight=False)
+    console = new_console()
     for server in servers:
         _print_server(server, console)
 
@@ -123,11 +123,9 @@ def diff(server: Server, tool: Tool = None, json: Json = False) -> None:
         for view in waiting:
             print_json({**view.as_json(), "diff": view.diff()})
     elif not waiting:
-        sys.stderr.write(f"nothing is suspended: {len(views)} tools are as accepted, or gone\n")
+        say(f"nothing is suspended: {len(views)} tools are as accepted, or gone")
     else:
-        from rich.console import Console
-
-        console = Console(highlight=False)
+        console = new_console()
         for view in waiting:
             _print_diff(view, console)
     raise typer.Exit(1 if waiting else 0)
@@ -175,9 +173,9 @@ def accept(
         print_json({"accepted": done})
         return
     if not done:
-        sys.stderr.write("nothing was suspended\n")
+        say("nothing was suspended")
     for name in done:
-        sys.stderr.write(f"accepted {name}\n")
+        say(f"accepted {name}")
     left = sum(view.suspended for view in views) - len(done)
     if left:
         raise InvalidInput(f"{left} changed while you looked and are still suspended: holdfast mcp diff {server}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.cli.say import console as new_console
+from holdfast.cli.say import say
 from holdfast.cli.text import clean
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def show(settings: Settings, *, as_json: bool) -> None:
         print_json({"plugins": [_as_json(each) for each in found], "secrets": secrets})
         return
     if not found and not secrets:
-        sys.stderr.write("no plugins: none is installed, and the agents file has no list `plugins`\n")
+        say("no plugins: none is installed, and the agents file has no list `plugins`")
         return
-    console = Console(highlight=False)
+    console = new_console()
     table = Table.grid(padding=(0, 2))
     for each in found:
         table.add_row(*_row(each))

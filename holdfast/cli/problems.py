@@ -51,8 +51,8 @@ def report(exc: BaseException, *, as_json: bool = False) -> int:
         tell_json(kind, text, code)
         return code
     mark = "stopped" if isinstance(exc, RunEnded) and exc.state == "stopped" else "error"
-    red, plain = ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else ("", "")
+    from holdfast.cli.say import say
     from holdfast.cli.text import clean
 
-    sys.stderr.write(f"{red}{mark}:{plain} {clean(text)}\n")
+    say(clean(text), mark=mark)
     return code

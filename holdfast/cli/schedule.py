@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from holdfast.cli import complete
 from holdfast.cli.reach import with_client
+from holdfast.cli.say import console as new_console
+from holdfast.cli.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,15 +42,11 @@ def _with_desk(work: Callable[[ScheduleDesk], Awaitable[Any]]) -> Any:
     return with_client(lambda client: work(client.schedules), temporal=True)
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-
-
 def _tell(line: str, name: str, did: str, *, as_json: bool) -> None:
     if as_json:
         _print_json({"schedule": name, "did": did})
     else:
-        _say(line)
+        say(line)
 
 
 def _calendar(line: str) -> dict[str, str]:
@@ -141,11 +138,11 @@ def add(
         _print_json(view.as_json())
         return
     if view.paused:
-        _say(f"schedule {view.name} is there, paused: holdfast schedule resume {view.name}")
+        say(f"schedule {view.name} is there, paused: holdfast schedule resume {view.name}")
     elif view.next:
-        _say(f"schedule {view.name} fires next at {_local(view.next[0], view)}")
+        say(f"schedule {view.name} fires next at {_local(view.next[0], view)}")
     else:
-        _say(f"schedule {view.name} is there, but these times never come: {view.when}")
+        say(f"schedule {view.name} is there, but these times never come: {view.when}")
 
 
 @app.command("list")
@@ -157,7 +154,7 @@ def list_(json: Json = False) -> None:
             _print_json(view.as_json())
         return
     if not views:
-        _say('no schedules yet. Add one with: holdfast schedule add NAME AGENT "your question" --cron "0 7 * * *"')
+        say('no schedules yet. Add one with: holdfast schedule add NAME AGENT "your question" --cron "0 7 * * *"')
         return
     from rich.table import Table
     from rich.text import Text
@@ -194,8 +191,8 @@ def show(name: Name, json: Json = False) -> None:
     console = _console()
     head = Text(view.name, "bold")
     head.append(f"  asks {view.agent}, {view.when}, {view.time_zone}", "not bold")
-    console.print(head, soft_wrap=True)
-    console.print(Text(f"  {clean(view.text)}", "italic"), soft_wrap=True)
+    console.print(head, soft_wrap=not console.is_terminal)
+    console.print(Text(f"  {clean(view.text)}", "italic"), soft_wrap=not console.is_terminal)
     counts = {"skipped": view.skipped, "missed": view.missed, "dropped": view.dropped, "waiting": view.waiting}
     facts = [
         f"thread {view.thread}" if view.thread is not None else "a thread for each",
@@ -204,7 +201,7 @@ def show(name: Name, json: Json = False) -> None:
         *(f"{word} {count}" for word, count in counts.items() if count),
         *([f"{view.remaining} to come"] if view.remaining is not None else []),
     ]
-    console.print(Text(f"  {', '.join(facts)}", "dim"), soft_wrap=True)
+    console.print(Text(f"  {', '.join(facts)}", "dim"), soft_wrap=not console.is_terminal)
     if view.paused or view.note:
         said = f": {clean(view.note)}" if view.note else ""
         state = f"  paused{said}" if view.paused else f"  note{said}"
@@ -214,7 +211,7 @@ def show(name: Name, json: Json = False) -> None:
         line.append(_local(occurrence.scheduled_at, view), "")
         line.append("  ").append_text(_outcome(occurrence))
         line.append(f"  {_cost(occurrence)}  {(occurrence.run_id or '')[:8]}", "dim")
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)
     for moment in view.next[:_SHOWN]:
         console.print(Text(f"  {_local(moment, view)}  to come", "dim"))
 
@@ -255,7 +252,7 @@ def backfill(
     if json:
         _print_json({"schedule": name, "did": "backfilled", "times": [moment.isoformat() for moment in due]})
         return
-    _say(f"{len(due)} fell due then: holdfast schedule show {name}" if due else "nothing fell due then")
+    say(f"{len(due)} fell due then: holdfast schedule show {name}" if due else "nothing fell due then")
 
 
 @app.command()
@@ -272,9 +269,8 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 def _console() -> Console:
-    from rich.console import Console
 
-    return Console(highlight=False)
+    return new_console()
 
 
 def _local(moment: Any, view: ScheduleView) -> str:

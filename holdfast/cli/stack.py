@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.cli.follow import print_json
+from holdfast.cli.say import console as new_console
 from holdfast.cli.text import clean, duration, one_line
 from holdfast.cli.waiting import Waiting
 from holdfast.errors import AgentsFileError, ConfigurationError, MissingModelKey
@@ -135,7 +136,7 @@ def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: f
 
 def progress(*, as_json: bool = False) -> Console:
     """Return the console for what a person may want to see: standard error; for scripts only if it is a terminal."""
-    return Console(stderr=True, highlight=False, quiet=as_json and not sys.stderr.isatty())
+    return new_console(stderr=True, quiet=as_json and not sys.stderr.isatty())
 
 
 def dev(settings: Settings, *, as_json: bool = False) -> None:
@@ -227,12 +228,12 @@ def ensure_stack(settings: Settings, given: Path | None, console: Console) -> Se
         raise
     line = f"started a stack in the background ({duration(time.monotonic() - began)}); it ends after "
     line += f"{settings.idle_exit / 60:.0f} idle minutes, or by `holdfast down`. Web UI: {info.temporal_ui}"
-    console.print(Text(line, style="dim"), soft_wrap=True)
+    console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
     stand_ins = [agent for agent in agents if agent.stand_in]
     if stand_ins:
         keys = f"; set {stand_ins[0].keys[0]} for the real one" if stand_ins[0].keys else ""
         line = f"no key for {stand_ins[0].wanted}: offline/extractive stands in, which is not a language model{keys}"
-        console.print(Text(line, style="yellow"), soft_wrap=True)
+        console.print(Text(line, style="yellow"), soft_wrap=not console.is_terminal)
     return settings_for(settings, info)
 
 
@@ -257,7 +258,7 @@ def _until_loaded(settings: Settings, info: StackInfo, console: Console) -> None
     if found.agents_refused == wanted:
         line = f"{info.agents.name} as it is now cannot be used; the workers go on with what they loaded before:\n"
         line += clean(found.agents_error or "")
-    console.print(Text(line, style="yellow"), soft_wrap=True)
+    console.print(Text(line, style="yellow"), soft_wrap=not console.is_terminal)
 
 
 def down(settings: Settings, *, as_json: bool = False) -> None:
@@ -278,7 +279,7 @@ def doctor(settings: Settings, *, as_json: bool = False) -> int:
     """Show what is there and what is missing; return the exit code: 1 if something required is missing."""
     from holdfast.server import doctor as look
 
-    console = Console(highlight=False)
+    console = new_console()
     with Waiting(progress(as_json=as_json), "looking"):
         checks = look(settings)
     good = all(check.ok for check in checks)

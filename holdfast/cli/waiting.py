@@ -54,7 +54,9 @@ class Waiting:
         """Say what it is that takes long."""
         self._said = clean(line)
         if not self._live.is_started:
-            self._console.print(Text(f"{self._what}: {self._said}", style="dim"), soft_wrap=True)
+            self._console.print(
+                Text(f"{self._what}: {self._said}", style="dim"), soft_wrap=not self._console.is_terminal
+            )
 
     def _render(self) -> RenderableType:
         label = Text(f" {self._what}" + (f": {self._said}" if self._said else ""), style="cyan")

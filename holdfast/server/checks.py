@@ -123,7 +123,9 @@ def _agents(settings: Settings) -> Check:
     path = settings.agents.absolute()
     if not path.is_file():
         hint = "`holdfast init` writes a project with one; or name it with --agents or HOLDFAST_AGENTS"
-        return Check("agents file", ok=False, detail=f"{path} is not there", hint=hint)
+        if "agents" in settings.model_fields_set:  # somebody counts on it; else this may be no project at all
+            return Check("agents file", ok=False, detail=f"{path} is not there", hint=hint)
+        return Check("agents file", ok=True, detail=f"none in this folder: there is no {path.name}", hint=hint)
     try:
         compile(path.read_bytes(), str(path), "exec")
     except (SyntaxError, ValueError) as exc:

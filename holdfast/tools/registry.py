@@ -68,8 +68,8 @@ def load_agents(path: Path) -> Agents:
 def _read(path: Path) -> str:
     if not path.exists():
         raise AgentsFileError(
-            f"there is no agents file {path}. Create it, or name another with --agents FILE or `agents = …` in "
-            "holdfast.toml."
+            f"there is no agents file {path}. `holdfast init my-agents` writes a project to start from; or name "
+            "another: FILE of `holdfast dev`, --agents FILE elsewhere, `agents = …` in holdfast.toml."
         )
     if not path.is_file():
         raise AgentsFileError(f"{path} is not a file. Name the Python file that defines your agents.")

@@ -243,7 +243,7 @@ async def test_an_approval_is_edited_from_another_terminal(terminal: Terminal, t
     assert (code, "nothing was sent" in seen) == (1, True)
     code, seen = await on_a_terminal(terminal, ["approve", run.run_id[:8], "--edit"], [("send this?", b"y\n")])
     assert (code, "amount=12" in seen) == (0, True)
-    assert (await run.result(timeout=PATIENCE)).output == "The tool said: refunded 12.0 for 17"
+    assert (await run.result(timeout=PATIENCE)).output.endswith("\nrefunded 12.0 for 17")
 
 
 async def test_the_agents_below_are_heard_and_answered(terminal: Terminal, tmp_path: Path) -> None:

@@ -187,14 +187,15 @@ async def test_update_with_start_queries_and_signals_from_a_plain_client(world: 
 
 
 async def test_arguments_are_edited_by_a_person(world: World) -> None:
-    """Edited arguments are validated, used, audited; the wrong ones are refused and the approval stays pending."""
+    """Edited arguments are validated, used, audited, and told to the model; wrong ones are refused."""
     client = await world.client()
     run = await client.start("one", "pay", thread="edit")
     await until(run.approvals, "the approval is pending")
     with pytest.raises(DecisionRefused, match="amount"):
         await run.approve(args={"amount": "a lot"})
     await run.approve(args={"amount": 3})
-    assert (await run.result(timeout=60)).output == "result: paid 3.0"
+    told = 'result: [a person changed the arguments of this call: {"amount":3}]\npaid 3.0'
+    assert (await run.result(timeout=60)).output == told
     audit = await world.rows("select action, accepted from audit where run_id = $1 order by id", run.run_id)
     assert audit == [{"action": "approve", "accepted": False}, {"action": "approve", "accepted": True}]
 

@@ -83,8 +83,13 @@ def test_down_without_a_stack_is_no_error(capsys: pytest.CaptureFixture[str]) ->
 def test_doctor_fails_when_something_required_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without an agents file the table says so, and the exit code is 1."""
+    """Outside of a project no agents file is fine, with a hint; one that is named is missed: the exit code is 1."""
     monkeypatch.setenv("COLUMNS", "300")
+    assert run("doctor") == 0
+    said = capsys.readouterr().out
+    assert "✗" not in said
+    assert "`holdfast init`" in said
+    monkeypatch.setenv("HOLDFAST_AGENTS", "agents.py")
     assert run("doctor") == 1
     assert "agents.py is not there" in capsys.readouterr().out
 

@@ -64,8 +64,9 @@ def test_an_error_is_one_line_of_json(
     assert error["message"]
 
 
-def test_a_folder_without_a_stack_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_stack_in_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`down` and `doctor` say as data what they say in words."""
+    monkeypatch.setenv("HOLDFAST_AGENTS", "agents.py")
     assert run("down", "--json") == 0
     assert json.loads(capsys.readouterr().out)["stopped"] is False
     assert run("doctor", "--json") == 1

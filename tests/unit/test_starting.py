@@ -61,4 +61,4 @@ def test_a_command_without_standard_output_ends_in_order(tmp_path: Path) -> None
     line = f"cd {tmp_path}; {sys.executable} -c 'from holdfast.cli import main; main()' doctor"
     for closed in (">&-", ">&- 2>&-"):
         done = subprocess.run(["sh", "-c", f"{line} {closed}"], capture_output=True, text=True, check=False, timeout=60)
-        assert (done.returncode, done.stdout, done.stderr) == (1, "", ""), closed
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), closed
