@@ -113,7 +113,7 @@ class SkippingServer:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         port = choose_ports(self._folder, {"test_server_port": None})["test_server_port"]
-        guard = Path(__file__).parents[1] / "mcp" / "guard.py"  # ends it when our end of its standard input closes
+        guard = Path(__file__).parents[1] / "tools" / "guard.py"  # ends it when our end of its standard input closes
         log = self._folder / "test-server.log"
         with log.open("wb") as out:
             self._process = subprocess.Popen(
