@@ -187,6 +187,7 @@ SHAPES: dict[str, list[Shape]] = {
             {
                 "server": "string",
                 "said": "object: name, version, protocol",
+                "away": "string or null",
                 "first_seen": "time",
                 "last_seen": "time",
                 "tools": f"list of {{{', '.join(_TOOL)}}}",
