@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import takewhile
 
 from tests.conformance.books import GUARDED, Books, Row, Slot, class_of
@@ -25,6 +26,7 @@ __all__ = [
 INTERRUPTED = "interrupted:"
 REJECTED = "rejected:"
 ERROR = "error:"
+CHANGED = "[a person changed the arguments of this call: "
 
 _LARGE = 300_000  # bytes of what a `_large` tool returns: the recorder's answer and dots
 
@@ -150,8 +152,16 @@ def results_reach_the_thread(books: Books) -> Iterator[str]:
         rows[row["run"], row["step_no"], row["tool"]].append(row)
     rejected = {(row["run"], row["step_no"]) for row in books["approvals"] if row["state"] == "rejected"}
     blobs = {blob["id"]: blob for blob in books["blobs"]}
-    for slot in books.slots:
-        said, about = slot.said or "", f"{slot.thread} seq {slot.seq}, the result of {slot.tool}"
+    edited = {
+        (word["run"], word["step_no"]): json.loads(word["args"]) for word in books["words"] if word["args"] is not None
+    }
+    for told in books.slots:
+        slot, said, about = told, told.said or "", f"{told.thread} seq {told.seq}, the result of {told.tool}"
+        if said.startswith(CHANGED):
+            head, _, said = said.removeprefix(CHANGED).partition("]\n")
+            slot = replace(told, said=said)
+            if edited.get((told.run, told.step_no)) != json.loads(head):
+                yield f"{about} reads that a person changed it to {head[:80]}, and nobody did"
         found = rows[slot.run, slot.step_no, slot.tool]
         if slot.tool.endswith("_refused") and any(row["state"] == "done" for row in found):
             yield f"{about}: it was refused outside and is done in the ledger"
