@@ -121,7 +121,7 @@ class Books:
         self.results: dict[str, str] = {}
         self.pids: dict[str, set[int]] = defaultdict(set)  # of those that sent a key
         for entry in self.arrivals:
-            entry["key"] = keys.get(entry["key"], entry["key"])
+            entry["key"] = keys.get(str(entry["key"])) or entry["key"]
             self.results.setdefault(entry["key"], entry["result"])
             self.pids[entry["key"]].add(int(entry["pid"] or 0))
             if entry["kind"] == "effect":

@@ -123,13 +123,8 @@ class Kind:
         if self.ends[0] in ("failed", "refused"):
             return 0
         rounds = self.rounds[:1] if self.meanwhile or self.agent in ("poor", "miser") else self.rounds
-        return sum(
-            each.guarded
-            if isinstance(each, Kind)
-            else not each.startswith(("pure_", HAND_OFF)) and "__pure" not in each
-            for asked in rounds
-            for each in asked
-        )
+        calls = [each for asked in rounds for each in asked]
+        return sum(each.guarded if isinstance(each, Kind) else not _unguarded(each) for each in calls)
 
 
 def _unguarded(tool: str) -> bool:
