@@ -16,6 +16,7 @@ _HARMLESS = ("SIGTERM", "memory process")
 # Seconds after a fault in which its harm may show: a frozen worker wakes, and sends what it was about to send, though
 # another has been given the same call.
 _AFTER = timedelta(seconds=2)
+_COMMIT = timedelta(seconds=0.5)  # at most, from writing a row to its commit
 
 
 def repeats(books: Books) -> tuple[int, int]:
@@ -76,7 +77,9 @@ def recorded_calls_are_not_bought_again(books: Books) -> Iterator[str]:
             hit = ", ".join(str(fault.get("kind", "a stop")) for fault in struck) or "none"
             yield f"{about} was bought {len(bought)} times, {lost} of them for nothing, and the faults then were: {hit}"
         for at in bought:
-            if reply is not None and at > reply["created_at"] and not _frozen_before(books, reply["created_at"], at):
+            if reply is None or at <= reply["created_at"] or _frozen_committing(books, reply, at):
+                continue
+            if not _frozen_before(books, reply["created_at"], at):
                 yield f"{about} was bought again at {at} after it had been recorded at {reply['created_at']}"
     for where in books.spoken.keys() - _bought(books).keys():
         yield f"round {where[1]} of {where[0]} has a reply that no model gave"
@@ -94,6 +97,22 @@ def _frozen_before(books: Books, recorded: datetime, bought: datetime) -> bool:
     """Whether a process was frozen when it was recorded and woke before it was bought: it had looked before."""
     return any(
         "SIGSTOP" in fault["kind"] and fault["at"] <= recorded <= fault["until"] <= bought for fault in books["faults"]
+    )
+
+
+def _frozen_committing(books: Books, reply: Row, bought: datetime) -> bool:
+    """Whether the worker that wrote the record was frozen before it could commit it, and it was bought meanwhile."""
+    pids = {
+        int(row["owner"].partition(".")[0])
+        for row in books["effects"]
+        if (row["run"], row["step_no"], row["tool"]) == (reply["run"], reply["step_no"], "model")
+    }
+    return any(
+        "SIGSTOP" in fault["kind"]
+        and pids & set(fault["pids"])
+        and reply["created_at"] <= fault["at"] <= reply["created_at"] + _COMMIT
+        and bought <= fault["until"]
+        for fault in books["faults"]
     )
 
 
