@@ -260,7 +260,8 @@ async def test_the_agents_below_are_heard_and_answered(terminal: Terminal, tmp_p
         (READY, b"another: a trip\r"),
         (question, b"e\r"),
         ("send this?", b"y\r"),
-        ("Booker said: booked LH2", b"/quit\r"),
+        ("Booker said: [a person changed the arguments of this call: ", b""),
+        ("booked LH2", b"/quit\r"),
         agent="desk",
         editor=script(tmp_path, 'sed -i s/LH1/LH2/ "$1"'),
     )

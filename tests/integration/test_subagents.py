@@ -126,7 +126,8 @@ async def test_an_approval_may_be_asked_for_the_child_or_within_it(world: World)
     await until(run.approvals, "the call of the child is to be approved")
     assert await run.children() == []
     await run.approve(args={"message": "another line"})
-    assert (await run.result(timeout=60)).output == "boss: leaf: noted another line"
+    told = '[a person changed the arguments of this call: {"message":"another line"}]\nleaf: noted another line'
+    assert (await run.result(timeout=60)).output == f"boss: {told}"
     other = await client.start("boss", "pay", thread="pay")
 
     async def waiting() -> Any:
