@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 import structlog
 
@@ -14,6 +15,8 @@ from holdfast.memory.database import UNAVAILABLE, OwnConnection, connect
 from holdfast.settings import Settings
 
 __all__ = ["Leases"]
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -31,25 +34,13 @@ class Leases:
         self._models: dict[str, str] = {}
         self._conn: OwnConnection | None = None
 
-    @contextmanager
-    def hold(self, key: str, fence: int) -> Iterator[None]:
+    def hold(self, key: str, fence: int) -> AbstractContextManager[None]:
         """Keep the lease of this claim for as long as the block runs."""
-        self._held[key] = fence
-        try:
-            yield
-        finally:
-            if self._held.get(key) == fence:  # else another attempt of this worker has taken it over
-                del self._held[key]
+        return _kept(self._held, key, fence)
 
-    @contextmanager
-    def hold_model(self, key: str, owner: str) -> Iterator[None]:
+    def hold_model(self, key: str, owner: str) -> AbstractContextManager[None]:
         """Keep the lease of this model call for as long as the block runs."""
-        self._models[key] = owner
-        try:
-            yield
-        finally:
-            if self._models.get(key) == owner:
-                del self._models[key]
+        return _kept(self._models, key, owner)
 
     async def serve(self, settings: Settings, name: str) -> None:
         """Renew with each beat until cancelled. A claim that is no longer ours is renewed in vain, and nothing else."""
@@ -81,3 +72,13 @@ class Leases:
         if self._conn is not None:
             self._conn.terminate()
             self._conn = None
+
+
+@contextmanager
+def _kept(held: dict[str, T], key: str, claim: T) -> Iterator[None]:
+    held[key] = claim
+    try:
+        yield
+    finally:
+        if held.get(key) == claim:  # else another attempt of this worker has taken it over
+            del held[key]
