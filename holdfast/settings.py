@@ -75,10 +75,10 @@ class Settings(BaseSettings):
         default=8.0, gt=0, description="A worker told to stop lets calls in flight finish so long."
     )
     plugins: str = Field(
-        default="all",
+        default="none",
         pattern=r"^[^\s,]+(\s*,\s*[^\s,]+)*$",
-        description="Installed plugins to use: `all`, `none`, names with commas (which must load), or names to leave "
-        "out with a `-` before each. Those of the agents file are always used.",
+        description="Names of the installed plugins to use, with commas, or `none`. An installed plugin that neither "
+        "this nor the list `plugins` of the agents file names is never imported.",
     )
     reload: bool = Field(
         default=True, description="The embedded stack replaces its workers when the agents file changes."

@@ -139,8 +139,8 @@ def _plugins(settings: Settings) -> Check:
     from holdfast.plugins.load import installed
 
     names = sorted({point.name for point in installed()})
-    wanted = {name.strip() for name in settings.plugins.split(",")} - {"all", "none"}
-    missing = sorted(name for name in wanted if not name.startswith("-") and name not in names)
+    wanted = {name.strip() for name in settings.plugins.split(",")} - {"none"}
+    missing = sorted(name for name in wanted if name not in names)
     detail = f"installed: {', '.join(names) or 'none'}; in use: {settings.plugins}" if names else "none is installed"
     if missing:
         hint = f"install {', '.join(missing)}, or take it out of HOLDFAST_PLUGINS"
