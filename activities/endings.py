@@ -55,6 +55,7 @@ async def stop_begun(conn: Connection, thread_id: int, why: str) -> list[tuple[s
                     answer_seq=None,
                     tokens=run.tokens,
                     cost_usd=run.cost_usd,
+                    **({"unpriced": run.unpriced} if run.unpriced else {}),
                     rounds=run.rounds,
                     steps=run.steps,
                 )

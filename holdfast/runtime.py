@@ -202,7 +202,12 @@ def _worker(deps: Deps, queue: str, workflows: list[type], activities: list[Any]
 
 
 async def _publish(deps: Deps) -> None:
-    """Tell clients which agents there are; new runs get these definitions. A model without its key fails here."""
+    """Tell clients which agents there are; new runs get these definitions.
+
+    A model without its key fails here, and a budget in USD where a price is not known.
+    """
+    definitions = {agent.name: agent.definition for agent in deps.agents.values()}
+    await asyncio.to_thread(llm.require_prices, definitions, deps.settings)
     for agent in deps.agents.values():
         model = model_of(agent.definition, deps.settings)
         await deps.warm(model)  # seconds of CPU: before polling

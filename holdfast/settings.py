@@ -160,6 +160,11 @@ class Settings(BaseSettings):
 
     # Models
     model: str | None = Field(default=None, description="Overrides the model of every agent (`provider/model`).")
+    model_price: str | None = Field(
+        default=None,
+        pattern=r"^\d+(\.\d+)?/\d+(\.\d+)?$",
+        description="Price of that model: USD per million input and output tokens, such as `0.25/2.00`.",
+    )
     api_base: str | None = Field(default=None, description="Base URL of an OpenAI-compatible server for every model.")
     offline: bool | None = Field(default=None, description="True: offline/extractive stands in when a key is missing.")
 

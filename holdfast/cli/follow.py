@@ -218,7 +218,7 @@ async def ending(run: RunHandle) -> tuple[dict[str, Any], RunEnded | None]:
         answer = await run.result()
     except RunEnded as exc:
         status = await run.status()
-        spent = {"cost_usd", "steps", "rounds", "tokens_below", "cost_usd_below"}
+        spent = {"cost_usd", "steps", "rounds", "tokens_below", "cost_usd_below", "unpriced", "unpriced_below"}
         return (
             {
                 "kind": "answer",

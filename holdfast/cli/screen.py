@@ -192,7 +192,8 @@ class Screen:
         self._rounds += 1
         calls = data.get("calls") or []
         usage = f"{data.get('tokens_in', 0):,} + {data.get('tokens_out', 0):,} tokens"
-        told = [str(data.get("model", "")), usage, cost(data.get("cost_usd", 0.0)), duration(data.get("seconds"))]
+        price = cost(data.get("cost_usd", 0.0), data.get("unpriced", 0))
+        told = [str(data.get("model", "")), usage, price, duration(data.get("seconds"))]
         more = " · ".join(part for part in told if part)
         text = one_line(str(data.get("text") or ""), self._width(len(more)))
         if calls:

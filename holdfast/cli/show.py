@@ -58,7 +58,7 @@ def render_runs(found: list[RunSummary], width: int = 80) -> Table:
                 _waiting_for(run),
                 one_line(run.agent, 24),
                 one_line(f"↳ {short(run.parent_run_id)}" if run.parent_run_id else run.thread, 24),
-                cost(run.cost_usd),
+                cost(run.cost_usd, run.unpriced),
                 duration(took),
                 ago(run.created_at),
                 f"{run.tokens:,}",
@@ -174,10 +174,11 @@ def render_detail(detail: Detail, console: Console) -> None:
     rounds = f"{status.rounds} round{'s' if status.rounds != 1 else ''}"
     head.add_row(
         "spent",
-        f"{cost(status.cost_usd)}, {usage.input_tokens:,} + {usage.output_tokens:,} tokens in {rounds}",
+        f"{cost(status.cost_usd, status.unpriced)}, "
+        f"{usage.input_tokens:,} + {usage.output_tokens:,} tokens in {rounds}",
     )
     if status.tokens_below:
-        below = f"{cost(status.cost_usd_below)}, {status.tokens_below:,} tokens"
+        below = f"{cost(status.cost_usd_below, status.unpriced_below)}, {status.tokens_below:,} tokens"
         head.add_row("", f"{below} by the agents it asked")
     if detail.ui:
         head.add_row("Web UI", Text(detail.ui, style="cyan"))
@@ -256,7 +257,7 @@ def _steps(detail: Detail, width: int) -> Table:
         if data.get("status") == "error":
             state.append(" error", style="red")
         tokens = f"{data['tokens_in']:,} + {data['tokens_out']:,}" if "tokens_in" in data else ""
-        spent = cost(data["cost_usd"]) if "cost_usd" in data else ""
+        spent = cost(data["cost_usd"], data.get("unpriced", 0)) if "cost_usd" in data else ""
         cells = (what, step.effect, state, str(step.fence), tokens, spent, duration(data.get("seconds")))
         rows.append((step.step_no, cells))
     for number, call in calls.items():  # asked for by the model, not in the ledger: waiting, rejected or not begun

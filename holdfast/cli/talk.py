@@ -27,6 +27,7 @@ class TalkScreen(Screen):
         super().__init__(console, live=False)
         self.tokens = 0
         self.cost_usd = 0.0
+        self.unpriced = 0
 
     def head(self, *, busy: bool) -> list[tuple[str, str]]:
         """Return what moves above the line that is typed on, as (style, text)."""
@@ -71,6 +72,7 @@ class TalkScreen(Screen):
     def _ended(self, event: Event, data: dict[str, Any]) -> None:
         self.tokens += int(data.get("tokens") or 0) + int(data.get("tokens_below") or 0)
         self.cost_usd += float(data.get("cost_usd") or 0.0) + float(data.get("cost_usd_below") or 0.0)
+        self.unpriced += int(data.get("unpriced") or 0) + int(data.get("unpriced_below") or 0)
         if data.get("state") != "done":
             super()._ended(event, data)
             return

@@ -85,9 +85,7 @@ def test_the_setting_chooses_among_installed_ones(install: Install) -> None:
     assert names("none", Plain()) == [("Plain", True), ("one", False), ("two", False)]
     assert names("two") == [("two", True), ("one", False)]
     assert names("none", "one", Plain()) == [("one", True), ("Plain", True), ("two", False)]
-    with pytest.raises(
-        ConfigurationError, match=r"names three, and no such plugin is installed\. Installed: one"
-    ):
+    with pytest.raises(ConfigurationError, match=r"names three, and no such plugin is installed\. Installed: one"):
         names("one,three")
     with pytest.raises(ConfigurationError, match="the agents file names three, and no such plugin"):
         names("one", "three")
