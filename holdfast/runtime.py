@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -46,6 +45,7 @@ from holdfast.memory.database import UNAVAILABLE, open_pool
 from holdfast.memory.longterm import LongTermMemory
 from holdfast.plugins.equip import check_secrets, equip
 from holdfast.plugins.opened import open_plugins
+from holdfast.process import stay_ready, stop_on_signals
 from holdfast.search_attributes import ensure_search_attributes
 from holdfast.secrets import use
 from holdfast.settings import Settings, load_settings
@@ -277,10 +277,7 @@ async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | No
 
     """
     stop = stop or asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: the caller sets `stop`
-            loop.add_signal_handler(number, stop.set)
+    stop_on_signals(stop)
     if settings.ready_file is not None:
         settings.ready_file.unlink(missing_ok=True)  # a killed worker's, where a container was started again
     name = f"{role}-{os.getpid()}"
@@ -341,30 +338,19 @@ async def _serve_beside(stack: contextlib.AsyncExitStack, work: Any) -> None:  #
 async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None:
     running = [asyncio.create_task(worker.run()) for worker in workers]
     stopping = asyncio.create_task(stop.wait())
-    ready = asyncio.create_task(_stay_ready(deps.settings))
+    ready = asyncio.create_task(stay_ready(deps.settings))
     log.info("worker is ready", agents=sorted(deps.agents), queues=[worker.task_queue for worker in workers])
     done, _ = await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
     deps.draining.set()
     ready.cancel()
     end = time.monotonic() + deps.settings.shutdown_grace
-    log.info("worker drains", grace=deps.settings.shutdown_grace)
+    log.info("worker takes no more work, and ends when its calls have ended", at_most=deps.settings.shutdown_grace)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     stopping.cancel()
     await asyncio.gather(*running)
     if deps.background:  # also calls and replies that go on although Temporal gave their attempts up
         await asyncio.wait(deps.background, timeout=max(1.0, end - time.monotonic()))
     del done
-
-
-async def _stay_ready(settings: Settings) -> None:
-    """Keep the file by which others know that this process polls: its time tells a check that the loop still turns."""
-    while settings.ready_file is not None:
-        try:
-            settings.ready_file.touch()
-            await asyncio.sleep(settings.scaled(settings.sweep_every))
-        except asyncio.CancelledError:
-            settings.ready_file.unlink(missing_ok=True)
-            raise
 
 
 def main(argv: list[str] | None = None) -> int:

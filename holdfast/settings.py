@@ -70,9 +70,16 @@ class Settings(BaseSettings):
     idle_exit: float = Field(
         default=600.0, gt=0, description="A stack started by `run` ends after so long without work."
     )
-    stop_grace: float = Field(default=10.0, gt=0, description="Ctrl-C stops the whole stack within this time.")
+    stop_grace: float = Field(
+        default=10.0,
+        gt=0,
+        description="Ctrl-C stops the whole stack within this time, and cuts off calls that take longer.",
+    )
     shutdown_grace: float = Field(
-        default=8.0, gt=0, description="A worker told to stop lets calls in flight finish so long."
+        default=600.0,
+        gt=0,
+        description="A worker told to stop (SIGTERM, a reload) takes no more work and ends when its calls in flight "
+        "have ended; after this time it cuts them off.",
     )
     plugins: str = Field(
         default="none",

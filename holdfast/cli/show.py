@@ -12,7 +12,7 @@ from rich.text import Text
 from holdfast.cli.columns import Column, fitted
 from holdfast.cli.screen import STATE_STYLE
 from holdfast.cli.text import ago, call_text, clean, clock, cost, duration, one_line, output_text, resolve_lines, short
-from holdfast.errors import RunEnded
+from holdfast.errors import HoldfastError, RunEnded
 from holdfast.views import Answer, ApprovalView, RunStatus, RunSummary, StepView
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class Detail:
         answer: Answer | None,
         ui: str | None,
         children: list[RunSummary] | None = None,
+        trouble: list[str] | None = None,
     ) -> None:
         self.status = status
         self.steps = steps
@@ -98,6 +99,7 @@ class Detail:
         self.answer = answer
         self.ui = ui
         self.children = children or []
+        self.trouble = trouble or []
 
     def waiting_steps(self) -> list[tuple[int, str, str, bool]]:
         """Return (step, tool, why, conflict) of what waits for `holdfast resolve`."""
@@ -127,6 +129,7 @@ class Detail:
             "steps_taken": [step.model_dump(mode="json") for step in self.steps],
             "approvals_asked": [approval.model_dump(mode="json") for approval in self.approvals],
             "children": [child.model_dump(mode="json") for child in self.children],
+            "trouble": self.trouble,
         }
 
 
@@ -142,7 +145,26 @@ async def read_detail(run: RunHandle) -> Detail:
             answer = await run.result(timeout=10.0)
         except (RunEnded, TimeoutError):
             answer = None
-    return Detail(status, await run.steps(), await run.approvals(), events, answer, run.ui_url(), await run.children())
+    return Detail(
+        status,
+        await run.steps(),
+        await run.approvals(),
+        events,
+        answer,
+        run.ui_url(),
+        await run.children(),
+        await _trouble(run, status),
+    )
+
+
+async def _trouble(run: RunHandle, status: RunStatus) -> list[str]:
+    """Return what holds a run up now; PostgreSQL has the rest of it also while Temporal is away."""
+    if status.ended or status.state == "queued":
+        return []
+    try:
+        return await run.trouble()
+    except HoldfastError as exc:
+        return [str(exc)]
 
 
 def render_detail(detail: Detail, console: Console) -> None:
@@ -166,6 +188,8 @@ def render_detail(detail: Detail, console: Console) -> None:
         head.add_row("joined", f"run {status.merged_into}")
     if status.error:
         head.add_row("error", Text(clean(status.error), style="red"))
+    for held_up in detail.trouble:
+        head.add_row("held up", Text(clean(held_up), style="yellow"))
     times = f"accepted {clock(status.created_at)}"
     if status.created_at and status.ended_at:
         times += f", took {duration((status.ended_at - status.created_at).total_seconds())}"

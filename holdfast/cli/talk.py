@@ -40,10 +40,6 @@ class TalkScreen(Screen):
         told = one_line(f"{sign} {what} {duration(seconds)}" + (f"  {trouble}" if trouble else ""), max(width - 3, 10))
         return [*lines, ("fg:ansiyellow" if trouble else "fg:ansicyan", f"  {told}\n")]
 
-    def trouble(self, what: str) -> None:
-        """Say what holds the run up, beside what is going on."""
-        self._trouble = what
-
     def _unicode(self) -> bool:
         return (self.console.encoding or "").lower().startswith("utf")
 

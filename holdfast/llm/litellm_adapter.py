@@ -283,7 +283,7 @@ def _mapped(litellm: Any, exc: Exception, request: ModelRequest) -> ModelError |
     import openai
 
     if isinstance(exc, (httpx.HTTPError, aiohttp.ClientError, OSError)):
-        return model_error(None, _words(exc), model=request.model, api_base=request.api_base)
+        return model_error(None, _cause(exc), model=request.model, api_base=request.api_base)
     if not isinstance(exc, openai.OpenAIError):
         return None
     cause = getattr(exc, "original_exception", None)  # a failure amid a stream is wrapped once more
@@ -302,7 +302,7 @@ def _mapped(litellm: Any, exc: Exception, request: ModelRequest) -> ModelError |
         status = None  # nobody answered; LiteLLM calls that a 500
     return model_error(
         status if isinstance(status, int) else None,
-        _words(exc),
+        _cause(exc) if status is None else _words(exc),
         model=request.model,
         api_base=request.api_base,
         headers=_headers(exc),
@@ -330,6 +330,14 @@ def _chain(exc: BaseException) -> list[BaseException]:
         chain.append(link)
         link = link.__cause__ or link.__context__
     return chain
+
+
+def _cause(exc: Exception) -> str:
+    """Return the words of an error and those of its innermost cause: "Connection error." alone helps nobody."""
+    words = _words(exc)
+    told = (str(link).strip().rstrip(".") for link in reversed(_chain(exc)))
+    inner = next((text for text in told if text), "")
+    return words if not inner or inner in words else f"{words} Cause: {inner}."
 
 
 def _words(exc: Exception) -> str:
