@@ -66,6 +66,7 @@ __all__ = [
     "memory_worker",
     "open_deps",
     "run_worker",
+    "serve",
     "serve_agents",
     "workflow_runner",
 ]
@@ -356,9 +357,16 @@ async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None
 def main(argv: list[str] | None = None) -> int:
     """Run `python -m holdfast.runtime agents|memory`; exit code 3 says that starting again will not help."""
     args = sys.argv[1:] if argv is None else argv
-    role: Role = "memory" if args[:1] == ["memory"] else "agents"
     try:
-        settings = load_settings()
+        return serve(load_settings(), "memory" if args[:1] == ["memory"] else "agents")
+    except ConfigurationError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return _MISCONFIGURED
+
+
+def serve(settings: Settings, role: Role) -> int:
+    """Serve as a worker until this process is told to stop, and return its exit code: 0, 1, or 3 as `main` says."""
+    try:
         configure_logging(settings, process=f"{role}-{os.getpid()}")
         asyncio.new_event_loop().run_until_complete(run_worker(settings, role))
     except ConfigurationError as exc:

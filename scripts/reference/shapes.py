@@ -119,6 +119,7 @@ SHAPES: dict[str, list[Shape]] = {
         Shape("each thing to know", {"kind": '"notice"', "text": "string"}),
         Shape("at the end", {"kind": '"stopped"'}),
     ],
+    "worker": [Shape("each line of its log", {"event": "string", "level": "string", "timestamp": "string"})],
     "run": [
         _EVENT,
         _ANSWER,
