@@ -48,41 +48,57 @@ class Roll:
         old = [child for child in supervisor.workers if child not in self._draining]
         wanted = max(len(old), supervisor.settings.workers)
         supervisor.notify(f"rolling restart: {wanted} new workers start; the old ones take work until then")
-        fresh = [supervisor.add_worker(old[0].spec) for _ in range(wanted)]
         timeout = supervisor.settings.scaled(supervisor.settings.start_timeout)
-        waits = [asyncio.create_task(child.wait_ready(timeout=timeout)) for child in fresh]
-        replaced = 0
+        fresh = [supervisor.add_worker(old[0].spec) for _ in range(wanted)]
+        coming = {asyncio.create_task(child.wait_ready(timeout=timeout)): child for child in fresh}
         try:
-            for coming in asyncio.as_completed(waits):
-                try:
-                    await coming
-                except HoldfastError as exc:
-                    stay = f"{' and '.join(child.spec.name for child in old)} keep running" if old else "fewer run"
-                    supervisor.notify(f"rolling restart ended, {stay}: {str(exc).splitlines()[0]}")
-                    return "refused" if isinstance(exc, ConfigurationError) else "late"
-                if not may_go_on():
-                    supervisor.notify("rolling restart ended: the agents file has changed since")
-                    return "changed"
-                replaced += 1
-                for child in [old.pop(0) for _ in range(len(old) if first is not None else min(1, len(old)))]:
-                    self._leave(child)
-                if first is not None and replaced == 1:
-                    first()
-                    supervisor.notify("the first new worker takes runs; the old ones finish their calls and end")
+            return await self._replace(old, coming, may_go_on, first)
         finally:
-            await self._clear(fresh, waits, replaced)
-        supervisor.notify("rolling restart done")
+            await self._clear(coming)
+
+    async def _replace(
+        self,
+        old: list[ChildProcess],
+        coming: dict[asyncio.Task[None], ChildProcess],
+        may_go_on: Callable[[], bool],
+        first: Callable[[], None] | None,
+    ) -> Rolled:
+        """Let old workers go as new ones are ready, which leave *coming*; what is left there at the end is not used."""
+        notify = self._supervisor.notify
+        while coming:
+            done, _ = await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                failure = task.exception()
+                if failure is not None:
+                    if not isinstance(failure, HoldfastError):
+                        raise failure
+                    stay = f"{' and '.join(child.spec.name for child in old)} keep running" if old else "fewer run now"
+                    notify(f"rolling restart ended, {stay}: {str(failure).splitlines()[0]}")
+                    return "refused" if isinstance(failure, ConfigurationError) else "late"
+                if not may_go_on():
+                    notify("rolling restart ended: the agents file has changed since")
+                    return "changed"
+                del coming[task]
+                leaving, old[:] = (old[:], []) if first is not None else (old[:1], old[1:])
+                for child in leaving:
+                    self._leave(child)
+                if first is not None and leaving:
+                    first()
+                    notify("the first new worker takes runs; the old ones finish their calls and end")
+        notify("rolling restart done")
         return "done"
 
-    async def _clear(self, fresh: list[ChildProcess], waits: list[asyncio.Task[None]], replaced: int) -> None:
+    async def _clear(self, coming: dict[asyncio.Task[None], ChildProcess]) -> None:
         """Take away new workers that replace nobody, where a roll ends early."""
-        for task in waits:
+        for task in coming:
             task.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-        ready = [child for child in fresh if child.state == "ready"]
-        for child in ready[replaced:]:
-            self._leave(child)  # it may have a call in flight already
-        late = [child for child in fresh if child.state != "ready" and child not in self._draining]
+        await asyncio.gather(*coming, return_exceptions=True)
+        late = []
+        for child in coming.values():
+            if child.state == "ready":
+                self._leave(child)  # it may have a call in flight already
+            else:
+                late.append(child)
         await asyncio.gather(*(self._supervisor.drop(child, timeout=1.0) for child in late))
 
     def _leave(self, child: ChildProcess) -> None:
