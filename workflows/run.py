@@ -244,10 +244,9 @@ class RunLoop:
             f"end: {end.state}",
         )
         run.calls = []
-        found = [STATE.value_set(ended.state.value), NEEDS_APPROVAL.value_set(False)]
-        if not run.unpriced:  # else the attribute would say less than was spent
-            found.append(COST.value_set(run.cost_usd))
-        workflow.upsert_search_attributes(found)
+        # Where a price is not known, the sum of the others would say less than was spent.
+        cost = COST.value_unset() if run.unpriced else COST.value_set(run.cost_usd)
+        workflow.upsert_search_attributes([STATE.value_set(ended.state.value), NEEDS_APPROVAL.value_set(False), cost])
         if ended.outbox:
             self._keep(asyncio.create_task(self._remember(run)))
         self._tell(run)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from temporalio.common import SearchAttributeKey
 
 from holdfast.errors import RunEnded
+from holdfast.runtime import connect_temporal
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
 from tests.kit import PATIENCE
@@ -26,6 +28,7 @@ bare = Agent("bare", "openai/test", "Help.")
 asks = Agent("asks", "openai/test", "Help.", tools=[bare], price=Price(input=1000, output=2000))
 bound = Agent("bound", "openai/test", "Help.", tools=[look], price=Price(input=1000, output=2000), budget=Budget(usd=5))
 """
+COST = SearchAttributeKey.for_float("HoldfastCostUsd")
 SCRIPT = """
 conversations:
   - when: ask below
@@ -65,8 +68,14 @@ async def test_each_agent_has_its_own_price_and_an_unknown_one_is_told(make_worl
         assert "$?, 1,500 tokens by the agents it asked" in below
         told = await terminal("run", "bare", "hello")
         assert "$?" in told.err
-        history = await (await client.get((await client.runs(limit=1))[0].run_id)).histories()
-        assert "HoldfastCostUsd" not in str(history[-1].to_json())
+        temporal = await connect_temporal(world.settings, identity="test")
+        found = [
+            (
+                await temporal.get_workflow_handle(f"{world.settings.tenant}:t{number}").describe()
+            ).typed_search_attributes
+            for number in (0, 1)
+        ]
+        assert [each.get(COST) for each in found] == [pytest.approx(2.0), None]
 
 
 async def test_a_budget_in_dollars_binds_by_the_agents_price(make_world: MakeWorld) -> None:
