@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument(
         "--load", type=int, nargs="+", default=[0], help="resume: busy processes beside it, one turn each"
     )
+    parser.add_argument("--only", default="", help="resume: only places whose name has this text; nobody unharmed")
     parser.add_argument("--out", type=Path, default=None, help="file for all figures, as JSON")
     options = parser.parse_args()
     out: Path = options.out or Path(tempfile.gettempdir()) / f"holdfast-bench-{options.what}.json"
@@ -28,7 +29,7 @@ def main() -> int:
     else:
         from scripts.bench_kit import resume
 
-        asyncio.run(resume.measure(options.rounds or 2, options.load, out))
+        asyncio.run(resume.measure(options.rounds or 2, options.load, out, options.only))
     return 0
 
 
