@@ -17,6 +17,7 @@ __all__ = [
     "canonical_json",
     "check_part",
     "child_thread",
+    "control_queue",
     "effect_key",
     "effect_scope",
     "occurrence_thread",
@@ -82,6 +83,14 @@ def run_ids_from(prefix: str) -> tuple[uuid.UUID, uuid.UUID] | None:
         return uuid.UUID(prefix + rest), uuid.UUID(prefix + rest.replace("0", "f"))
     except ValueError:
         return None
+
+
+def control_queue(task_queue: str) -> str:
+    """Return the task queue of short activities beside that of an agent's workflows and long calls.
+
+    A name made of the other: a workflow knows it before its first admission has told it anything.
+    """
+    return f"{task_queue}-control"
 
 
 def schedule_id_for(tenant: str, name: str) -> str:

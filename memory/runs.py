@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import asyncpg
 
@@ -15,6 +16,7 @@ from holdfast.memory.queries import queries
 from holdfast.memory.threads import tokens_of
 
 __all__ = [
+    "OpenThread",
     "add_usage",
     "agent",
     "agent_names",
@@ -41,6 +43,15 @@ __all__ = [
 ]
 
 _Q = queries("runs")
+
+
+class OpenThread(NamedTuple):
+    """A thread with work."""
+
+    id: int
+    tenant: str
+    thread: str
+    writer: str | None
 
 
 async def _runs(conn: Connection, rows: Sequence[asyncpg.Record]) -> list[Run]:
@@ -243,6 +254,6 @@ async def publish_agent(conn: Connection, body: AgentDefinition, digest: str) ->
     await conn.execute(_Q["publish_agent"], body.name, digest)
 
 
-async def open_threads(conn: Connection, after: int, limit: int) -> list[asyncpg.Record]:
-    """Return id, tenant, thread and writer of the next threads, by id, with a run that has not ended."""
-    return await conn.fetch(_Q["open_threads"], after, limit)
+async def open_threads(conn: Connection, after: int, limit: int) -> list[OpenThread]:
+    """Return the next threads, by id, with a run that has not ended."""
+    return [OpenThread(**row) for row in await conn.fetch(_Q["open_threads"], after, limit)]

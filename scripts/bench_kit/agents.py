@@ -99,4 +99,5 @@ worker = Agent(
     model="openai/test",
     tools=[pure, keyed, verifiable, once, local_tx, asked],
     budget=Budget(rounds=None),  # a long history has more rounds than the default allows
+    window=1_000_000,  # and is not compacted: the script counts its messages
 )
