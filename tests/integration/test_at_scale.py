@@ -14,7 +14,7 @@ from holdfast.memory.database import Connection, Pool
 from holdfast.memory.queries import queries
 from scripts.bench_kit.rows import LOOKUPS, fill
 
-MOST_ROWS = 1_000  # that one look-up may touch
+MOST_ROWS = 5_000  # that one look-up may touch, all threads with work included
 
 
 async def _touched(conn: Connection, room: str, name: str, args: tuple[Any, ...]) -> float:
@@ -41,7 +41,7 @@ async def test_no_look_up_reads_a_whole_table(pool: Pool) -> None:
 async def test_a_thousand_queued_runs_parse_their_definition_once(pool: Pool) -> None:
     """With a definition of 79 KB, to read the queue took 1.9 CPU-seconds of the loop on which leases are renewed."""
     schema = {"type": "object", "properties": {f"field{n}": {"type": "string"} for n in range(20)}}
-    tools = [ToolDefinition(name=f"tool{n}", description="x" * 80, parameters=schema) for n in range(80)]
+    tools = [ToolDefinition(name=f"tool{n}", description="x" * 80, parameters=schema) for n in range(96)]
     body = AgentDefinition(name="one", model="openai/test", tools=tools)
     assert len(body.model_dump_json()) > 75_000
     definitions._parsed.clear()
