@@ -152,7 +152,7 @@ class RunHandle(RunReader):
                 if status.ended and name != "resolve":
                     raise self._too_late(name, status) from exc
                 settling = (
-                    status.state in ("accepted", "queued") or isinstance(exc, NotRunning) or await self._in_doubt(word)
+                    status.state in ("accepted", "queued") or isinstance(exc, NotRunning) or await self._open(word)
                 )
                 if not settling or loop.time() > deadline:
                     if isinstance(exc, NotRunning) and name != "resolve":
@@ -164,8 +164,12 @@ class RunHandle(RunReader):
                     raise
             await asyncio.sleep(0.2)
 
-    async def _in_doubt(self, word: Decision | Resolution | StopRequest) -> bool:
-        """Say whether the ledger has this step in doubt: its workflow hears of it a moment later."""
+    async def _open(self, word: Decision | Resolution | StopRequest) -> bool:
+        """Say whether PostgreSQL has this step in doubt, or an approval pending: the workflow hears a moment later."""
+        if isinstance(word, Decision):
+            asked = await self._link.read(lambda conn: decisions.of_run(conn, self.run_id))
+            meant = [each for each in asked if word.call_id in (None, each["call_id"], str(each["step_no"]))]
+            return any(each["state"] == "pending" for each in meant)
         if not isinstance(word, Resolution):
             return False
         row = await self._link.read(lambda conn: ledger.find(conn, self.run_id, word.step_no))

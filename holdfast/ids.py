@@ -17,10 +17,12 @@ __all__ = [
     "canonical_json",
     "check_part",
     "child_thread",
+    "control_queue",
     "effect_key",
     "effect_scope",
     "occurrence_thread",
     "run_id_for",
+    "run_ids_from",
     "schedule_id_for",
     "split_workflow_id",
     "storable",
@@ -69,6 +71,26 @@ def split_workflow_id(workflow_id: str) -> tuple[str, str]:
 def run_id_for(tenant: str, thread: str, message_id: str) -> str:
     """Return the run id of a message: the same message always names the same run."""
     return str(uuid.uuid5(RUN_NAMESPACE, hashlib.sha256(_framed(tenant, thread, message_id)).hexdigest()))
+
+
+def run_ids_from(prefix: str) -> tuple[uuid.UUID, uuid.UUID] | None:
+    """Return the first and the last run id that begin so, or None if none can: an index finds what is between them."""
+    zeros = str(uuid.UUID(int=0))
+    rest = zeros[len(prefix) :]
+    if len(prefix) > len(zeros) or any((char == "-") != (at == "-") for char, at in zip(prefix, zeros, strict=False)):
+        return None
+    try:
+        return uuid.UUID(prefix + rest), uuid.UUID(prefix + rest.replace("0", "f"))
+    except ValueError:
+        return None
+
+
+def control_queue(task_queue: str) -> str:
+    """Return the task queue of short activities beside that of an agent's workflows and long calls.
+
+    A name made of the other: a workflow knows it before its first admission has told it anything.
+    """
+    return f"{task_queue}-control"
 
 
 def schedule_id_for(tenant: str, name: str) -> str:

@@ -291,9 +291,9 @@ async def find(conn: Connection, run_id: str, step_no: int) -> asyncpg.Record | 
     return await conn.fetchrow(_Q["find"], run_id, step_no)
 
 
-async def last_step(conn: Connection, thread_id: int, scope: str) -> int:
-    """Return the highest step number that the ledger has of a thread under this scope; 0 if none."""
-    found: int = await conn.fetchval(_Q["last_step"], thread_id, scope)
+async def last_step(conn: Connection, scope: str) -> int:
+    """Return the highest step number that the ledger has under this scope, which is one thread's; 0 if none."""
+    found: int = await conn.fetchval(_Q["last_step"], scope)
     return found
 
 

@@ -102,8 +102,8 @@ select key, scope, tool, state, class, args_hash from effects
 where run_id = $1 and step_no = $2 order by created_at desc limit 1
 
 -- name: last_step
-select coalesce(max(e.step_no), 0) from runs r join effects e on e.run_id = r.run_id
-where r.thread_id = $1 and e.scope = $2
+-- A scope is one thread's alone: it begins with the thread's workflow id.
+select coalesce(max(step_no), 0) from effects where scope = $1
 
 -- name: left_behind
 select e.key, e.run_id, e.step_no, e.tool, e.sent_at is not null as sent, e.fence

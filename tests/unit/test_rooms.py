@@ -38,6 +38,7 @@ RANKS = {
     "search_attributes": 0,
     "sweeper": 3,
     "teller": 3,
+    "long_term": 3,
     "runtime": 3,
     "plugin": 4,
     "link": 4,
