@@ -8,6 +8,7 @@ it are quoted, so a word without quotes is a keyword, a type or a function, and 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 # Functions that only compute: immutable or stable ones of PostgreSQL 14 to 18, and those that give times, random
@@ -38,7 +39,7 @@ jsonb_object_keys jsonb_path_exists jsonb_path_exists_tz jsonb_path_match jsonb_
 jsonb_path_query_array jsonb_path_query_array_tz jsonb_path_query_first jsonb_path_query_first_tz
 jsonb_path_query_tz jsonb_populate_record jsonb_populate_recordset jsonb_pretty jsonb_set jsonb_set_lax
 jsonb_strip_nulls jsonb_to_record jsonb_to_recordset jsonb_typeof justify_days justify_hours justify_interval lag
-last_value lcm lead length lgamma line ln localtime localtimestamp log log10 lower lower_inc lower_inf lpad lseg
+last_value lcm lead left length lgamma line ln localtime localtimestamp log log10 lower lower_inc lower_inf lpad lseg
 ltrim macaddr8_set7bit make_date make_interval make_time make_timestamp make_timestamptz masklen max md5 min
 min_scale mod mode multirange netmask network normalize now nth_value ntile num_nonnulls num_nulls nummultirange
 numnode numrange obj_description octet_length parse_ident path percent_rank percentile_cont percentile_disc
@@ -49,7 +50,7 @@ pg_table_size pg_total_relation_size pg_typeof phraseto_tsquery pi plainto_tsque
 quote_ident quote_literal quote_nullable radians radius random random_normal range_agg range_intersect_agg
 range_merge rank regexp_count regexp_instr regexp_like regexp_match regexp_matches regexp_replace
 regexp_split_to_array regexp_split_to_table regexp_substr regr_avgx regr_avgy regr_count regr_intercept regr_r2
-regr_slope regr_sxx regr_sxy regr_syy repeat replace reverse round row_number row_to_json rpad rtrim scale
+regr_slope regr_sxx regr_sxy regr_syy repeat replace reverse right round row_number row_to_json rpad rtrim scale
 session_user set_bit set_byte set_masklen setweight sha224 sha256 sha384 sha512 shobj_description sign sin sind sinh
 slope split_part sqrt starts_with statement_timestamp stddev stddev_pop stddev_samp string_agg string_to_array
 string_to_table strip strpos substr sum tan tand tanh text timeofday timezone to_ascii to_bin to_char to_date to_hex
@@ -101,8 +102,8 @@ class Unsafe(ValueError):
     """The statement is refused; the message is for the model."""
 
 
-def read_statement(sql: str) -> str:
-    """Return a statement that reads, written anew.
+def read_statement(sql: str, functions: Iterable[str] = ()) -> str:
+    """Return a statement that reads, written anew; *functions* may be called beside PostgreSQL's own.
 
     Raises:
         Unsafe: it is not one SELECT, or has something in it that is not known to only read.
@@ -119,9 +120,10 @@ def read_statement(sql: str) -> str:
     if len(trees) != 1 or trees[0] is None:
         raise Unsafe("only one statement is allowed here: one SELECT")
     tree = normalize_identifiers(trees[0], dialect="postgres")
-    _check_tree(tree)
+    more = frozenset(name.lower() for name in functions)
+    _check_tree(tree, more)
     text = tree.sql(dialect="postgres", identify=True, comments=False)
-    _check_words(text)
+    _check_words(text, frozenset(name.rpartition(".")[2] for name in more))
     return text
 
 
@@ -129,7 +131,7 @@ def _first(text: str) -> str:
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())[:300]
 
 
-def _check_tree(tree: Any) -> None:
+def _check_tree(tree: Any, more: frozenset[str]) -> None:
     """Refuse what does more than select, and literals that two parsers may end in two places."""
     from sqlglot import exp
 
@@ -146,11 +148,16 @@ def _check_tree(tree: Any) -> None:
             raise Unsafe("OPERATOR(…) is not allowed: write the operator itself")
         if isinstance(node, exp.Anonymous) and not isinstance(node.this, str):
             raise Unsafe("the name of a function may not be quoted")
-        if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Func):
+        if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Func) and _called(node) not in more:
             raise Unsafe("a function of another schema is not allowed: only PostgreSQL's own, without pg_catalog")
 
 
-def _check_words(text: str) -> None:
+def _called(node: Any) -> str:
+    """Return the whole name of a function with its schema."""
+    return f"{node.this.sql(dialect='postgres')}.{node.expression.name or node.expression.key}".replace('"', "").lower()
+
+
+def _check_words(text: str, more: frozenset[str]) -> None:
     """Look up each word of the statement as it will be sent."""
     before, at = "", 0
     tokens: list[tuple[str, str]] = []
@@ -165,7 +172,9 @@ def _check_words(text: str) -> None:
         follows = tokens[number + 1][1] if number + 1 < len(tokens) else ""
         word = token.lower()
         if kind == "word":
-            known = _FUNCTIONS | _BEFORE_PARENTHESIS | _TYPES if follows == "(" else _FUNCTIONS | _KEYWORDS | _TYPES
+            known = (
+                more | _FUNCTIONS | _BEFORE_PARENTHESIS | _TYPES if follows == "(" else _FUNCTIONS | _KEYWORDS | _TYPES
+            )
             if word not in known and not (before in ("as", ".") and follows != "("):
                 raise Unsafe(
                     f"{word}() is not among the functions that may be called here: PostgreSQL's own that only compute"

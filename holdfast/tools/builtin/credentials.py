@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from holdfast.errors import ConfigurationError, ToolError
 from holdfast.secrets import Mask, has_secret, reveal, secret_names
-from holdfast.tools.builtin.addresses import is_local
-from holdfast.tools.builtin.urls import Target, UrlGuard, split_entry
+from holdfast.tools.builtin.addresses import is_local, parse
+from holdfast.tools.builtin.urls import LOCAL_NAMES, Target, UrlGuard, split_entry
 
-__all__ = ["HostHeaders", "is_credential"]
+__all__ = ["HostHeaders", "in_the_clear", "is_credential", "may_be_local"]
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _TELLING = re.compile(r"(?i)auth|cookie|token|secret|key|passw|session|credential|signature")
@@ -23,6 +24,24 @@ _EXAMPLE = 'headers={"api.example.com": {"Authorization": f"Bearer {secret(\'KEY
 def is_credential(name: str, value: str) -> bool:
     """Tell whether a header is a credential: it holds a secret, or its name says so."""
     return has_secret(value) or _TELLING.search(name) is not None
+
+
+def may_be_local(host: str) -> bool:
+    """Tell whether a host is on this machine or in a private network, as far as its name says."""
+    address = parse(host)
+    if address is not None:
+        return is_local(address)
+    parts = host.lower().rstrip(".").split(".")
+    return len(parts) == 1 or parts[-1] in LOCAL_NAMES
+
+
+def in_the_clear(url: str, headers: Mapping[str, str]) -> bool:
+    """Tell whether a credential, in a header or in the URL, would be sent without encryption."""
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        return False
+    told = bool(parts.username or parts.password or has_secret(url) or _TELLING.search(parts.query))
+    return told or any(is_credential(name, value) or "${" in value for name, value in headers.items())
 
 
 class HostHeaders:
@@ -50,8 +69,8 @@ class HostHeaders:
                     raise ConfigurationError(f"{owner}(headers=…): {name!r} or its value is no HTTP header.")
                 if host.startswith("*") and is_credential(name, value):
                     raise ConfigurationError(
-                        f"{owner}(headers=…): {name} would be sent to every host of {entry!r}, and a model chooses which. "
-                        f"Name its host: {_EXAMPLE}."
+                        f"{owner}(headers=…): {name} would be sent to every host of {entry!r}, and a model chooses "
+                        f"which. Name its host: {_EXAMPLE}."
                     )
             self._by_host.append((host, port, dict(headers)))
         self._by_host.sort(key=lambda each: (each[0] != "*", not each[0].startswith("*"), each[1] is not None))
@@ -75,8 +94,8 @@ class HostHeaders:
         hosts = guard.hosts
         if any(nested) or len(hosts) != 1 or next(iter(hosts)).startswith("*"):
             raise ConfigurationError(
-                f"{self._owner}(headers=…): more than one host is allowed, and a model chooses which. Say for each header "
-                f'which host gets it: {_EXAMPLE}; "*" for what is no secret, such as Accept-Language.'
+                f"{self._owner}(headers=…): more than one host is allowed, and a model chooses which. Say which host "
+                f'gets each header: {_EXAMPLE}; "*" stands for all of them, where it is no secret.'
             )
         return {next(iter(hosts)): {name: value for name, value in given.items() if isinstance(value, str)}}
 

@@ -68,9 +68,9 @@ class Exchange:
 class Fetcher:
     """Sends requests that its guard lets through.
 
-    *headers* are those of the host that is asked first; they go along as long as a request stays at its scheme, host and
-    port. *timeout* is for the whole exchange, redirects and body included, in seconds; *most* caps the decompressed body,
-    in bytes.
+    *headers* are those of the host that is asked first; they go along as long as a request stays at its scheme, host
+    and port. *timeout* is for the whole exchange, redirects and body included, in seconds; *most* caps the decompressed
+    body, in bytes.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from holdfast.tools.builtin.addresses import Address, parse, why_refused
 if TYPE_CHECKING:
     from yarl import URL
 
-__all__ = ["Resolve", "Target", "UrlGuard", "look_up", "split_entry"]
+__all__ = ["LOCAL_NAMES", "Resolve", "Target", "UrlGuard", "look_up", "split_entry"]
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
@@ -31,7 +31,7 @@ _PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"(?i)\A(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(?=[/?#]|\Z)")
 _NAME = re.compile(r"\A(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\Z")
 _NUMBER = re.compile(r"\A(0x[0-9a-f]*|[0-9]+)\Z")  # what inet_aton takes for part of an IPv4 address
-_LOCAL_NAMES = ("localhost", "local", "internal", "intranet", "lan", "home", "corp", "arpa", "onion")
+LOCAL_NAMES = ("localhost", "local", "internal", "intranet", "lan", "home", "corp", "arpa", "onion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,8 @@ class UrlGuard:
         self._resolve = resolve
         if not (self._any or self._allow or self._local):
             raise ConfigurationError(
-                "no host is allowed: name those that may be asked, such as ['api.example.com', '*.example.org']; '*' is "
-                "every public one, and then a person is asked before each call unless you say approval='never'."
+                "no host is allowed: name those that may be asked, such as ['api.example.com', '*.example.org']. '*' "
+                "is every public one; then a person is asked before each call, unless you say approval='never'."
             )
 
     @property
@@ -115,7 +115,7 @@ class UrlGuard:
 
     @property
     def approval(self) -> ApprovalPolicy:
-        """Whether a person is asked, unless the user says: where every host may be asked, a URL takes data anywhere."""
+        """Whether a person is asked by default: with every host allowed, a URL takes data anywhere."""
         return "always" if self._any else "never"
 
     def knows(self, host: str, port: int | None) -> bool:
@@ -205,7 +205,7 @@ class UrlGuard:
                 raise ToolError(f"{host!r} is a number in disguise: an IPv4 address is written as four plain decimals")
             if not _NAME.match(host) or len(host) > 253:
                 raise ToolError(f"{host[:100]!r} is no host name")
-            if len(parts) == 1 or parts[-1] in _LOCAL_NAMES:
+            if len(parts) == 1 or parts[-1] in LOCAL_NAMES:
                 raise ToolError(f"{host!r} is a name of a local network. Only public hosts can be asked.")
         if not self._is_allowed(host, port):
             known = ", ".join(name if at is None else f"{name}:{at}" for name, at in self._allow[:20])
