@@ -133,7 +133,7 @@ async def _instructions(run: RunHandle) -> str:
     return definition.instructions
 
 
-SLOW = SOURCE.replace(
+SLOW = "import asyncio\n" + SOURCE.replace(
     "agent = Agent",
     '''GATE = Path(__file__).with_name("gate")
 
@@ -147,7 +147,6 @@ async def slow(name: str) -> str:
 
 agent = Agent''',
 ).replace("tools=[mark, pay]", "tools=[mark, pay, slow]")
-SLOW = "import asyncio\n" + SLOW
 SLOW_SCRIPT = """
 conversations:
   - when: slow

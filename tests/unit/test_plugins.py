@@ -196,7 +196,7 @@ async def test_hooks_are_tried_within_their_time(caplog: pytest.LogCaptureFixtur
     """A plugin that cannot start is left out, unless it is required; sync and async hooks are called in order."""
 
     class Late(Plugin):
-        required = False
+        required: bool | None = False
 
         async def start(self) -> None:
             raise OSError("no network")
