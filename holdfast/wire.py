@@ -243,7 +243,9 @@ def _refusal(exc: WorkflowUpdateFailedError) -> HoldfastError:
 
 
 def _told(failure: Failure) -> str:
-    """Return a failure's message, and the innermost of its causes where the message does not have it."""
+    """Return a failure's message, and the innermost of its causes where the message does not have it; ours have it."""
     inner = causes(failure)[-1].message.strip()
     said = failure.message.strip()
+    if failure.application_failure_info.type in errors.__all__:
+        return said
     return said if not inner or inner.rstrip(".") in said else f"{said} Cause: {inner}"

@@ -83,7 +83,7 @@ def _table() -> dict[str, dict[str, Any]]:
     return {}
 
 
-def require_prices(definitions: Mapping[str, AgentDefinition], settings: Settings, only: str | None = None) -> None:
+def require_prices(definitions: Mapping[str, AgentDefinition], settings: Settings) -> None:
     """Refuse a budget in USD that could never bind: of an agent, or of one that it asks, whose price is unknown.
 
     Raises:
@@ -91,7 +91,7 @@ def require_prices(definitions: Mapping[str, AgentDefinition], settings: Setting
 
     """
     for definition in definitions.values():
-        if definition.budget.usd is None or only not in (None, definition.name):
+        if definition.budget.usd is None:
             continue
         for asked in _reached(definition, definitions):
             model = model_for(asked, settings)

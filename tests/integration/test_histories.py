@@ -19,7 +19,7 @@ async def echo(text: str) -> str:
     "Give a long result. TOOLDOC"
     return "RESULT " + 5000 * "r"
 
-agent = Agent("agent", "openai/test", "INSTRUCTIONS " + 3000 * "i", tools=[echo])
+agent = Agent("agent", "openai/test", "INSTRUCTIONS " + 3000 * "i", tools=[echo], window=100_000)
 """
 SCRIPT = """
 conversations:
