@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import tracemalloc
 import uuid
@@ -14,11 +15,16 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from holdfast.errors import ToolError
+from holdfast.errors import ConfigurationError, ToolError
 from holdfast.memory.database import connect
 from holdfast.tools import ToolContext, sql_query
+from holdfast.tools.builtin.confined_sql import read_statement
 from holdfast.tools.tool import AnyTool
-from tests.kit import until
+from tests.unit.test_tools_sql_words import READS
+
+# Those whose values change from one moment to the next, or that are chosen by chance, are not compared.
+_CHANGING = re.compile("current_|now|random|tablesample|localtimestamp|information_schema|n_live_tup")
+SAME = [sql.replace("orders", "places").replace("t.state", "state") for sql in READS if not _CHANGING.search(sql)]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -48,7 +54,7 @@ async def shop(servers: dict[str, str]) -> AsyncIterator[Shop]:
     name = f"s{uuid.uuid4().hex[:12]}"
     admin = await connect(servers["database_url"])
     await admin.execute(f"create database {name}")
-    for role in ("reader", "owner"):
+    for role in ("reader", "owner", "other"):
         await admin.execute(f"create role {name}_{role} login password 'pass-word'")
     await admin.close()
     base, _, rest = servers["database_url"].partition("?")
@@ -67,10 +73,31 @@ async def shop(servers: dict[str, str]) -> AsyncIterator[Shop]:
         grant select on orders to {name}_reader; grant usage on sequence numbers to {name}_reader;
         create procedure wipe() language sql as 'delete from orders';
         create function wiped() returns int language sql as 'delete from orders; select 1';
+        create type state as enum('open', 'shut');
+        create table items (order_id int, sku text, n int);
+        create table places (id int primary key, city text not null, total numeric(10, 2), at timestamptz, extra jsonb,
+                             tags text[], st state, x xml, "Odd Name" int, "user" text);
+        insert into places values (1, 'abc xyz', 12.34, '2026-01-02 03:04:05Z', '{{"n": 1, "a": [1, {{"b": 2}}]}}',
+                                   '{{a,b}}', 'open', '<a><b>1</b></a>', 3, 'u');
+        insert into places values (-2, 'b%', null, null, null, null, null, null, 4, 'v');
+        insert into items values (1, 'sku', 2), (1, 'other', 5);
+        create schema app; grant usage on schema app to public;
+        create function app.total(int) returns int language sql immutable as 'select $1 * 2';
         """
     )
+    await conn.execute(REVOKES)
     await conn.close()
     yield Shop(url, name)
+
+
+# As docs/howto/tools.md has it.
+REVOKES = """
+do $$ declare f regprocedure; begin
+  for f in select oid from pg_proc where pronamespace = 'pg_catalog'::regnamespace
+           and proname in ('pg_logical_emit_message', 'pg_terminate_backend', 'pg_cancel_backend')
+  loop execute format('revoke execute on function %s from public', f); end loop;
+end $$
+"""
 
 
 async def _call(tool: AnyTool, **args: Any) -> Any:
@@ -157,23 +184,24 @@ alter system set work_mem = '1GB'
 create extension dblink
 create role evil superuser
 grant all on orders to public
+select pg_logical_emit_message(false, 'a', 'b')
+select pg_switch_wal()
+select pg_create_restore_point('x')
+select pg_notify('orders', 'ship it')
+select query_to_xml('delete from orders', true, false, '')
+select * from ts_stat('select to_tsvector(pg_notify(''orders'', ''x'')::text)')
+select pg_advisory_lock(1)
 """.strip().splitlines()
 
 
-# Reading the server's files is what allow_superuser=True allows; a read-only transaction does not stop it.
-TRIES = [
-    (role, sql)
-    for role in ("reader", "owner", "superuser")
-    for sql in WRITES
-    if role != "superuser" or ("pg_read_file" not in sql and "pg_ls_dir" not in sql)
-]
+TRIES = [(role, sql) for role in ("reader", "owner", "superuser") for sql in WRITES]
 
 
 @pytest.mark.parametrize(("role", "sql"), TRIES)
 async def test_it_never_writes(shop: Shop, role: str, sql: str) -> None:
-    """Not as the tables' owner either; and as a superuser, on purpose, nothing but what only reads."""
+    """Neither as the tables' owner nor as a superuser, where that is allowed on purpose."""
     dsn = {"reader": shop.reader, "owner": shop.owner, "superuser": shop.admin}[role]
-    query, _ = sql_query(dsn, allow_superuser=role == "superuser")
+    query, _ = sql_query(dsn, allow_superuser=role != "reader")
     before = await shop.fetch(STATE)
     with pytest.raises(ToolError):
         await _call(query, sql=sql)
@@ -187,19 +215,70 @@ select (select count(*) from orders), (select sum(total) from orders), (select l
 """
 
 
-async def test_it_tells_nobody(shop: Shop) -> None:
-    """NOTIFY by its function is no write to PostgreSQL, but whoever listens acts on it: it is taken back."""
-    heard: list[str] = []
-    conn = await asyncpg.connect(shop.admin)
+async def test_it_ends_nobodys_session(shop: Shop) -> None:
+    """Signals are no writes to PostgreSQL, and no roll-back takes them back."""
+    conn = await asyncpg.connect(shop.reader)
     try:
-        await conn.add_listener("orders", lambda *args: heard.append(str(args[-1])))
-        query, _ = sql_query(shop.owner)
-        assert (await _call(query, sql="select 1, pg_notify('orders', 'ship it')"))["rows"][0][0] == 1
-        await conn.execute("select pg_notify('orders', 'the end')")
-        await until(lambda: "the end" in heard, "what was said last is heard")
+        pid = await conn.fetchval("select pg_backend_pid()")
+        for dsn in (shop.reader, shop.admin):
+            query, _ = sql_query(dsn, allow_superuser=True, allow_public_functions=True)
+            for function in ("pg_terminate_backend", "pg_cancel_backend", "pg_catalog.pg_terminate_backend"):
+                with pytest.raises(ToolError, match=r"allowed|may be called"):
+                    await _call(query, sql=f"select {function}({pid})")
+        assert await conn.fetchval("select 1") == 1
     finally:
         await conn.close()
-    assert heard == ["the end"]
+
+
+@pytest.mark.parametrize("sql", SAME)
+async def test_what_is_written_anew_reads_the_same(shop: Shop, sql: str) -> None:
+    """Each row and value of a statement is that of the model's own text, and its columns have the model's names."""
+    conn = await asyncpg.connect(shop.admin)
+    try:
+        async with conn.transaction(readonly=True):
+            plain = sql.strip().rstrip(";")
+            statement = await conn.prepare(plain)
+            names = ", ".join(f"c{at}" for at in range(len(statement.get_attributes())))
+            wrapped = "select row_to_json(q)::text from (\n{}\n) q({})"
+            first = await conn.fetch(wrapped.format(plain, names))
+            second = await conn.fetch(wrapped.format(read_statement(plain), names))
+            assert [row[0] for row in second] == [row[0] for row in first]
+    finally:
+        await conn.close()
+
+
+@pytest.mark.parametrize("sql", READS)
+async def test_what_runs_calls_only_what_computes(shop: Shop, sql: str) -> None:
+    """PostgreSQL's own reading of the statement has no function in it that could act: its tree names each one."""
+    conn = await asyncpg.connect(shop.admin)
+    transaction = conn.transaction()
+    await transaction.start()
+    try:
+        text = read_statement(sql.replace("orders", "places").replace("t.state", "state"))
+        await conn.execute(f"create temp view seen as select left(row_to_json(q)::text, 9) as row from ({text}) q")
+        tree = await conn.fetchval("select ev_action::text from pg_rewrite where ev_class = 'seen'::regclass")
+        called = {int(number) for number in re.findall(r":(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)", tree)}
+        acting = await conn.fetch(
+            "select proname from pg_proc "
+            "where oid = any($1::oid[]) and provolatile = 'v' and proname <> all($2::text[])",
+            list(called),
+            ["random", "clock_timestamp", "gen_random_uuid", "pg_relation_size", "pg_total_relation_size"],
+        )
+        assert [row[0] for row in acting] == []
+    finally:
+        await transaction.rollback()
+        await conn.close()
+
+
+async def test_functions_of_the_database_are_called_only_if_named(shop: Shop) -> None:
+    """A user's function may do anything, so a user says which."""
+    with pytest.raises(ToolError, match="another schema"):
+        await _call(sql_query(shop.reader)[0], sql="select app.total(4)")
+    query, _ = sql_query(shop.reader, functions=["app.total"])
+    assert (await _call(query, sql="select app.total(4)"))["rows"] == [[8]]
+    for wrong in (["app.Total"], ["a.b.c"], ["f(int)"], "App"):
+        with pytest.raises(ConfigurationError, match="functions"):
+            sql_query(shop.reader, functions=wrong)
 
 
 async def test_large_rows_are_not_fetched_by_the_hundred(shop: Shop) -> None:
@@ -221,14 +300,78 @@ async def test_a_superuser_is_refused(shop: Shop) -> None:
     for call in (_call(query, sql="select 1"), _call(schema)):
         with pytest.raises(ToolError, match="allow_superuser"):
             await call
-    name = urlsplit(shop.reader).username
-    await shop.fetch(f"grant pg_read_server_files to {name}")
+    assert (await _call(sql_query(shop.admin, allow_superuser=True)[0], sql="select 1"))["rows"] == [[1]]
+
+
+async def test_the_role_that_opened_the_session_counts(shop: Shop) -> None:
+    """A superuser who has taken on a reader's role can take it off again."""
+    reader = urlsplit(shop.reader).username
+    dsn = f"{shop.admin}{'&' if '?' in shop.admin else '?'}options=-c%20role%3D{reader}"
+    conn = await asyncpg.connect(dsn)
     try:
-        with pytest.raises(ToolError, match="pg_read_server_files"):
+        assert await conn.fetchval("select current_user") == reader
+    finally:
+        await conn.close()
+    with pytest.raises(ToolError, match="with the rights of"):
+        await _call(sql_query(dsn)[0], sql="select 1")
+
+
+async def test_an_owner_is_refused(shop: Shop) -> None:
+    """By name of what it owns; a member of the owning role too, who may become it."""
+    with pytest.raises(ToolError, match=r"as the owner of (table orders|sequence numbers)"):
+        await _call(sql_query(shop.owner)[0], sql="select 1")
+    reader, owner = urlsplit(shop.reader).username, urlsplit(shop.owner).username
+    await shop.fetch(f"grant {owner} to {reader}")
+    try:
+        with pytest.raises(ToolError, match="as the owner of"):
             await _call(sql_query(shop.reader)[0], sql="select 1")
     finally:
-        await shop.fetch(f"revoke pg_read_server_files from {name}")
-    assert (await _call(sql_query(shop.admin, allow_superuser=True)[0], sql="select 1"))["rows"] == [[1]]
+        await shop.fetch(f"revoke {owner} from {reader}")
+
+
+@pytest.mark.parametrize(
+    ("give", "take", "named"),
+    [
+        ("grant pg_read_server_files to {}", "revoke pg_read_server_files from {}", "pg_read_server_files"),
+        ("grant pg_signal_backend to {}", "revoke pg_signal_backend from {}", "pg_signal_backend"),
+        ("alter role {} replication", "alter role {} noreplication", "_reader"),
+        (
+            "grant execute on function pg_switch_wal() to {}",
+            "revoke execute on function pg_switch_wal() from {}",
+            "pg_switch_wal",
+        ),
+        (
+            "grant execute on function pg_terminate_backend(int, bigint) to {}",
+            "revoke execute on function pg_terminate_backend(int, bigint) from {}",
+            "pg_terminate_backend",
+        ),
+        ("create extension dblink", "drop extension dblink", "dblink"),
+    ],
+)
+async def test_a_role_that_may_act_is_refused(shop: Shop, give: str, take: str, named: str) -> None:
+    """A read-only transaction does not stop what it may call; once the right is gone, it is asked again."""
+    reader = urlsplit(shop.reader).username
+    await shop.fetch(give.format(reader))
+    try:
+        with pytest.raises(ToolError, match=named):
+            await _call(sql_query(shop.reader)[0], sql="select 1")
+    finally:
+        await shop.fetch(take.format(reader))
+    assert (await _call(sql_query(shop.reader)[0], sql="select 1"))["rows"] == [[1]]
+
+
+async def test_what_everybody_may_call_is_revoked_first(shop: Shop) -> None:
+    """Or the user says that it cannot be: then the list of functions alone keeps a model from it."""
+    await shop.fetch("grant execute on function pg_cancel_backend(int) to public")
+    try:
+        with pytest.raises(ToolError, match=r"everybody may call pg_cancel_backend\(integer\).*docs/howto/tools.md"):
+            await _call(sql_query(shop.reader)[0], sql="select 1")
+        query, _ = sql_query(shop.reader, allow_public_functions=True)
+        assert (await _call(query, sql="select 1"))["rows"] == [[1]]
+        with pytest.raises(ToolError, match="may be called"):
+            await _call(query, sql="select pg_cancel_backend(1)")
+    finally:
+        await shop.fetch("revoke execute on function pg_cancel_backend(int) from public")
 
 
 async def test_rows_and_bytes_are_capped(shop: Shop) -> None:
@@ -246,9 +389,9 @@ async def test_rows_and_bytes_are_capped(shop: Shop) -> None:
 @pytest.mark.parametrize(
     "sql",
     [
-        "select pg_sleep(600)",
         "select count(*) from generate_series(1, 100000000000)",
-        "select set_config('statement_timeout', '0', false), pg_sleep(600)",
+        "select count(*) from generate_series(1, 1000000) a, generate_series(1, 1000000) b where a % 7 = b % 11",
+        "with recursive t(n) as (values (1) union all select n + 1 from t) select count(*) from t",
     ],
 )
 async def test_time_is_capped_on_the_server(shop: Shop, sql: str) -> None:
