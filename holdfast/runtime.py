@@ -46,6 +46,7 @@ from holdfast.memory.database import UNAVAILABLE, open_pool
 from holdfast.memory.longterm import LongTermMemory
 from holdfast.plugins.equip import check_secrets, equip
 from holdfast.plugins.opened import open_plugins
+from holdfast.private import make_private
 from holdfast.search_attributes import ensure_search_attributes
 from holdfast.secrets import use
 from holdfast.settings import Settings, load_settings
@@ -117,7 +118,7 @@ def _open_memory(settings: Settings) -> LongTermMemory:
         return QdrantServerMemory(settings.qdrant_url, api_key=settings.qdrant_api_key)
     from holdfast.memory.qdrant_edge import QdrantEdgeMemory
 
-    return QdrantEdgeMemory(settings.home / "qdrant")
+    return QdrantEdgeMemory(make_private(settings.home) / "qdrant")
 
 
 @contextlib.asynccontextmanager

@@ -6,20 +6,16 @@ import contextlib
 import re
 import time
 import tracemalloc
-import uuid
 from collections.abc import AsyncIterator
-from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from holdfast.errors import ConfigurationError, ToolError
-from holdfast.memory.database import connect
-from holdfast.tools import ToolContext, sql_query
+from holdfast.tools import sql_query
 from holdfast.tools.builtin.confined_sql import read_statement
-from holdfast.tools.tool import AnyTool
+from tests.integration._shop import Shop, a_shop, call
 from tests.unit.test_tools_sql_words import READS
 
 # Those whose values change from one moment to the next, or that are chosen by chance, are not compared.
@@ -29,88 +25,17 @@ SAME = [sql.replace("orders", "places").replace("t.state", "state") for sql in R
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-class Shop:
-    """A database with a table, and two roles: one that may only read, one that owns it."""
-
-    def __init__(self, admin: str, name: str) -> None:
-        self.admin = admin
-        parts = urlsplit(admin)
-        place = f"{parts.hostname}:{parts.port}" if parts.hostname else ""
-        self.reader = f"postgresql://{name}_reader:pass-word@{place}/{name}?{parts.query}"
-        self.owner = f"postgresql://{name}_owner:pass-word@{place}/{name}?{parts.query}"
-
-    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
-        """Ask as the administrator."""
-        conn = await asyncpg.connect(self.admin)
-        try:
-            return await conn.fetch(query, *args)
-        finally:
-            await conn.close()
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop(servers: dict[str, str]) -> AsyncIterator[Shop]:
     """Make the database."""
-    name = f"s{uuid.uuid4().hex[:12]}"
-    admin = await connect(servers["database_url"])
-    await admin.execute(f"create database {name}")
-    for role in ("reader", "owner", "other"):
-        await admin.execute(f"create role {name}_{role} login password 'pass-word'")
-    await admin.close()
-    base, _, rest = servers["database_url"].partition("?")
-    url = base.rpartition("/")[0] + f"/{name}" + (f"?{rest}" if rest else "")
-    conn = await asyncpg.connect(url)
-    await conn.execute(
-        f"""
-        grant create, usage on schema public to {name}_owner;
-        create table orders (id int primary key, city text not null, total numeric(10, 2), at timestamptz, extra jsonb);
-        insert into orders select n, 'city ' || n, n * 1.5, '2026-01-01Z', jsonb_build_object('n', n)
-        from generate_series(1, 500) n;
-        comment on table orders is 'What was ordered';
-        create table hidden (secret text); insert into hidden values ('launch code');
-        create sequence numbers;
-        alter table orders owner to {name}_owner; alter sequence numbers owner to {name}_owner;
-        grant select on orders to {name}_reader; grant usage on sequence numbers to {name}_reader;
-        create procedure wipe() language sql as 'delete from orders';
-        create function wiped() returns int language sql as 'delete from orders; select 1';
-        create type state as enum('open', 'shut');
-        create table items (order_id int, sku text, n int);
-        create table places (id int primary key, city text not null, total numeric(10, 2), at timestamptz, extra jsonb,
-                             tags text[], st state, x xml, "Odd Name" int, "user" text);
-        insert into places values (1, 'abc xyz', 12.34, '2026-01-02 03:04:05Z', '{{"n": 1, "a": [1, {{"b": 2}}]}}',
-                                   '{{a,b}}', 'open', '<a><b>1</b></a>', 3, 'u');
-        insert into places values (-2, 'b%', null, null, null, null, null, null, 4, 'v');
-        insert into items values (1, 'sku', 2), (1, 'other', 5);
-        create schema app; grant usage on schema app to public;
-        create function app.total(int) returns int language sql immutable as 'select $1 * 2';
-        """
-    )
-    await conn.execute(REVOKES)
-    await conn.close()
-    yield Shop(url, name)
-
-
-# As docs/howto/tools.md has it.
-REVOKES = """
-do $$ declare f regprocedure; begin
-  for f in select oid from pg_proc where pronamespace = 'pg_catalog'::regnamespace
-           and proname in ('pg_logical_emit_message', 'pg_terminate_backend', 'pg_cancel_backend')
-  loop execute format('revoke execute on function %s from public', f); end loop;
-end $$
-"""
-
-
-async def _call(tool: AnyTool, **args: Any) -> Any:
-    ctx = ToolContext(
-        idempotency_key="k", tenant="t", thread="c", run_id="r", step_no=1, deadline=time.monotonic() + 60
-    )
-    return await tool(**tool.bind(tool.validate(args), ctx))
+    async with a_shop(servers["database_url"]) as made:
+        yield made
 
 
 async def test_it_reads(shop: Shop) -> None:
     """Rows in order with every type as JSON, two columns of one name too."""
     query, _ = sql_query(shop.reader)
-    answer = await _call(
+    answer = await call(
         query,
         sql="select id, total, extra, extra, at, null, array[1,2], 'x'::bytea from orders order by id limit 2 -- x",
     )
@@ -118,21 +43,21 @@ async def test_it_reads(shop: Shop) -> None:
     assert [row[:4] for row in answer["rows"]] == [[1, 1.5, {"n": 1}, {"n": 1}], [2, 3.0, {"n": 2}, {"n": 2}]]
     assert answer["rows"][0][4].startswith("2026-01-01T")
     assert answer["rows"][0][5:] == [None, [1, 2], "\\x78"]
-    assert (await _call(query, sql="with a as (select 1 as x) select x from a"))["rows"] == [[1]]
-    assert (await _call(query, sql="select id from orders order by id desc"))["rows"][0] == [500]
-    exact = await _call(query, sql="select 12345678901234567890.123456789::numeric")
+    assert (await call(query, sql="with a as (select 1 as x) select x from a"))["rows"] == [[1]]
+    assert (await call(query, sql="select id from orders order by id desc"))["rows"][0] == [500]
+    exact = await call(query, sql="select 12345678901234567890.123456789::numeric")
     assert exact["rows"] == [["12345678901234567890.123456789"]]
-    answer = await _call(query, sql="select 9223372036854775807, repeat('9', 6000)::numeric")
+    answer = await call(query, sql="select 9223372036854775807, repeat('9', 6000)::numeric")
     assert answer["rows"] == [[9223372036854775807, "9" * 6000]], "as text, not as an error of Python's"
 
 
 async def test_it_lists_what_may_be_read(shop: Shop) -> None:
     """Tables with columns, types and comments; none that the role may not read."""
     _, schema = sql_query(shop.reader)
-    [table] = await _call(schema)
+    [table] = await call(schema)
     assert (table["table"], table["kind"], table["comment"]) == ("orders", "table", "What was ordered")
     assert table["columns"][:3] == ["id integer not null", "city text not null", "total numeric(10,2)"]
-    assert await _call(schema, pattern="nothing%") == []
+    assert await call(schema, pattern="nothing%") == []
 
 
 WRITES = """
@@ -204,7 +129,7 @@ async def test_it_never_writes(shop: Shop, role: str, sql: str) -> None:
     query, _ = sql_query(dsn, allow_superuser=role != "reader")
     before = await shop.fetch(STATE)
     with pytest.raises(ToolError):
-        await _call(query, sql=sql)
+        await call(query, sql=sql)
     assert await shop.fetch(STATE) == before
 
 
@@ -224,7 +149,7 @@ async def test_it_ends_nobodys_session(shop: Shop) -> None:
             query, _ = sql_query(dsn, allow_superuser=True, allow_public_functions=True)
             for function in ("pg_terminate_backend", "pg_cancel_backend", "pg_catalog.pg_terminate_backend"):
                 with pytest.raises(ToolError, match=r"allowed|may be called"):
-                    await _call(query, sql=f"select {function}({pid})")
+                    await call(query, sql=f"select {function}({pid})")
         assert await conn.fetchval("select 1") == 1
     finally:
         await conn.close()
@@ -273,9 +198,9 @@ async def test_what_runs_calls_only_what_computes(shop: Shop, sql: str) -> None:
 async def test_functions_of_the_database_are_called_only_if_named(shop: Shop) -> None:
     """A user's function may do anything, so a user says which."""
     with pytest.raises(ToolError, match="another schema"):
-        await _call(sql_query(shop.reader)[0], sql="select app.total(4)")
+        await call(sql_query(shop.reader)[0], sql="select app.total(4)")
     query, _ = sql_query(shop.reader, functions=["app.total"])
-    assert (await _call(query, sql="select app.total(4)"))["rows"] == [[8]]
+    assert (await call(query, sql="select app.total(4)"))["rows"] == [[8]]
     for wrong in (["app.Total"], ["a.b.c"], ["f(int)"], "App"):
         with pytest.raises(ConfigurationError, match="functions"):
             sql_query(shop.reader, functions=wrong)
@@ -286,7 +211,7 @@ async def test_large_rows_are_not_fetched_by_the_hundred(shop: Shop) -> None:
     query, _ = sql_query(shop.reader, max_rows=200, max_bytes=2_000_000)
     tracemalloc.start()
     try:
-        answer = await _call(query, sql="select repeat('x', 1900000) from generate_series(1, 200)")
+        answer = await call(query, sql="select repeat('x', 1900000) from generate_series(1, 200)")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -294,96 +219,16 @@ async def test_large_rows_are_not_fetched_by_the_hundred(shop: Shop) -> None:
     assert peak < 120_000_000
 
 
-async def test_a_superuser_is_refused(shop: Shop) -> None:
-    """And a role that may run programs on the server: unless the user says so, nothing is asked."""
-    query, schema = sql_query(shop.admin)
-    for call in (_call(query, sql="select 1"), _call(schema)):
-        with pytest.raises(ToolError, match="allow_superuser"):
-            await call
-    assert (await _call(sql_query(shop.admin, allow_superuser=True)[0], sql="select 1"))["rows"] == [[1]]
-
-
-async def test_the_role_that_opened_the_session_counts(shop: Shop) -> None:
-    """A superuser who has taken on a reader's role can take it off again."""
-    reader = urlsplit(shop.reader).username
-    dsn = f"{shop.admin}{'&' if '?' in shop.admin else '?'}options=-c%20role%3D{reader}"
-    conn = await asyncpg.connect(dsn)
-    try:
-        assert await conn.fetchval("select current_user") == reader
-    finally:
-        await conn.close()
-    with pytest.raises(ToolError, match="with the rights of"):
-        await _call(sql_query(dsn)[0], sql="select 1")
-
-
-async def test_an_owner_is_refused(shop: Shop) -> None:
-    """By name of what it owns; a member of the owning role too, who may become it."""
-    with pytest.raises(ToolError, match=r"as the owner of (table orders|sequence numbers)"):
-        await _call(sql_query(shop.owner)[0], sql="select 1")
-    reader, owner = urlsplit(shop.reader).username, urlsplit(shop.owner).username
-    await shop.fetch(f"grant {owner} to {reader}")
-    try:
-        with pytest.raises(ToolError, match="as the owner of"):
-            await _call(sql_query(shop.reader)[0], sql="select 1")
-    finally:
-        await shop.fetch(f"revoke {owner} from {reader}")
-
-
-@pytest.mark.parametrize(
-    ("give", "take", "named"),
-    [
-        ("grant pg_read_server_files to {}", "revoke pg_read_server_files from {}", "pg_read_server_files"),
-        ("grant pg_signal_backend to {}", "revoke pg_signal_backend from {}", "pg_signal_backend"),
-        ("alter role {} replication", "alter role {} noreplication", "_reader"),
-        (
-            "grant execute on function pg_switch_wal() to {}",
-            "revoke execute on function pg_switch_wal() from {}",
-            "pg_switch_wal",
-        ),
-        (
-            "grant execute on function pg_terminate_backend(int, bigint) to {}",
-            "revoke execute on function pg_terminate_backend(int, bigint) from {}",
-            "pg_terminate_backend",
-        ),
-        ("create extension dblink", "drop extension dblink", "dblink"),
-    ],
-)
-async def test_a_role_that_may_act_is_refused(shop: Shop, give: str, take: str, named: str) -> None:
-    """A read-only transaction does not stop what it may call; once the right is gone, it is asked again."""
-    reader = urlsplit(shop.reader).username
-    await shop.fetch(give.format(reader))
-    try:
-        with pytest.raises(ToolError, match=named):
-            await _call(sql_query(shop.reader)[0], sql="select 1")
-    finally:
-        await shop.fetch(take.format(reader))
-    assert (await _call(sql_query(shop.reader)[0], sql="select 1"))["rows"] == [[1]]
-
-
-async def test_what_everybody_may_call_is_revoked_first(shop: Shop) -> None:
-    """Or the user says that it cannot be: then the list of functions alone keeps a model from it."""
-    await shop.fetch("grant execute on function pg_cancel_backend(int) to public")
-    try:
-        with pytest.raises(ToolError, match=r"everybody may call pg_cancel_backend\(integer\).*docs/howto/tools.md"):
-            await _call(sql_query(shop.reader)[0], sql="select 1")
-        query, _ = sql_query(shop.reader, allow_public_functions=True)
-        assert (await _call(query, sql="select 1"))["rows"] == [[1]]
-        with pytest.raises(ToolError, match="may be called"):
-            await _call(query, sql="select pg_cancel_backend(1)")
-    finally:
-        await shop.fetch("revoke execute on function pg_cancel_backend(int) from public")
-
-
 async def test_rows_and_bytes_are_capped(shop: Shop) -> None:
     """The model is told what is missing; a single huge row is cut on the server."""
     query, _ = sql_query(shop.reader, max_rows=10, max_bytes=2000)
-    answer = await _call(query, sql="select id from orders order by id")
+    answer = await call(query, sql="select id from orders order by id")
     assert [row[0] for row in answer["rows"]] == list(range(1, 11))
     assert "first 10 rows" in answer["cut"]
-    answer = await _call(query, sql="select repeat('x', 900) from generate_series(1, 9)")
+    answer = await call(query, sql="select repeat('x', 900) from generate_series(1, 9)")
     assert (len(answer["rows"]), "cut" in answer) == (2, True)
     with pytest.raises(ToolError, match="one row alone"):
-        await _call(query, sql="select repeat('x', 100000000)")
+        await call(query, sql="select repeat('x', 100000000)")
 
 
 @pytest.mark.parametrize(
@@ -399,7 +244,7 @@ async def test_time_is_capped_on_the_server(shop: Shop, sql: str) -> None:
     query, _ = sql_query(shop.reader, timeout=0.5)
     began = time.monotonic()
     with pytest.raises(ToolError, match="stopped after"):
-        await _call(query, sql=sql)
+        await call(query, sql=sql)
     assert time.monotonic() - began < 20
     busy = "select 1 from pg_stat_activity where application_name = 'holdfast-sql-query' and state = 'active'"
     assert await shop.fetch(busy) == []
@@ -409,19 +254,19 @@ async def test_errors_help_and_hide_the_password(shop: Shop, monkeypatch: pytest
     """PostgreSQL's own words and hint; never the address."""
     query, _ = sql_query(shop.reader)
     with pytest.raises(ToolError, match="Perhaps you meant to reference the column"):
-        await _call(query, sql="select totl from orders")
+        await call(query, sql="select totl from orders")
     with pytest.raises(ToolError, match="permission denied"):
-        await _call(query, sql="select * from hidden")
+        await call(query, sql="select * from hidden")
     monkeypatch.delenv("SHOP_URL", raising=False)
     query, _ = sql_query(env="SHOP_URL")
     with pytest.raises(ToolError, match="SHOP_URL"):
-        await _call(query, sql="select 1")
+        await call(query, sql="select 1")
     monkeypatch.setenv("SHOP_URL", shop.reader)
-    assert (await _call(query, sql="select 1"))["rows"] == [[1]]
+    assert (await call(query, sql="select 1"))["rows"] == [[1]]
     for wrong in (shop.reader.replace("pass-word", "wrong-word"), "postgresql://u:pass-word@127.0.0.1:1/x"):
         monkeypatch.setenv("SHOP_URL", wrong)
         with contextlib.suppress(ToolError):  # the test's own server lets anyone in
-            await _call(query, sql="select 1")
+            await call(query, sql="select 1")
     with pytest.raises(ToolError, match="cannot be reached") as caught:
-        await _call(query, sql="select 1")
+        await call(query, sql="select 1")
     assert "pass-word" not in str(caught.value)
