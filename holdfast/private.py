@@ -32,7 +32,12 @@ def make_private(home: Path, *inner: str) -> Path:
 def user_cache() -> Path:
     """Return the folder in which Holdfast keeps what belongs to the user and to no project."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path(os.path.expanduser("~/.cache"))) / "holdfast"
+    if base.startswith("/"):
+        return Path(base) / "holdfast"
+    try:
+        return Path("~/.cache/holdfast").expanduser()
+    except RuntimeError:  # a user without a home
+        return Path("/nonexistent/holdfast")
 
 
 def close_to_others(folder: int) -> None:
