@@ -39,6 +39,7 @@ RANKS = {
     "search_attributes": 0,
     "sweeper": 3,
     "teller": 3,
+    "long_term": 3,
     "runtime": 3,
     "plugin": 4,
     "link": 4,

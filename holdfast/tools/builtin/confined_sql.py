@@ -123,7 +123,7 @@ def read_statement(sql: str, functions: Iterable[str] = ()) -> str:
     more = frozenset(name.lower() for name in functions)
     _check_tree(tree, more)
     text = tree.sql(dialect="postgres", identify=True, comments=False)
-    _check_words(text, frozenset(name.rpartition(".")[2] for name in more))
+    _check_words(text, more)
     return text
 
 
@@ -175,6 +175,10 @@ def _check_words(text: str, more: frozenset[str]) -> None:
             known = (
                 more | _FUNCTIONS | _BEFORE_PARENTHESIS | _TYPES if follows == "(" else _FUNCTIONS | _KEYWORDS | _TYPES
             )
+            if follows == "(" and before == ".":  # of another schema
+                known = {
+                    name.rpartition(".")[2] for name in more if name.startswith(tokens[number - 2][1].strip('"') + ".")
+                }
             if word not in known and not (before in ("as", ".") and follows != "("):
                 raise Unsafe(
                     f"{word}() is not among the functions that may be called here: PostgreSQL's own that only compute"
