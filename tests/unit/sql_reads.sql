@@ -102,7 +102,8 @@ select lower(city) as lower, upper(city) "Upper" from orders
 ;;
 select -id, +id, not true, id<>-1 from orders
 ;;
-select 'a' 'b'
+select 'a'
+'b'
 ;;
 select md5(city), sha256('x'::bytea), encode('x'::bytea, 'hex'), gen_random_uuid() from orders
 ;;
