@@ -11,6 +11,7 @@ from temporalio.client import Client as Temporal
 from temporalio.client import WorkflowExecutionStatus
 
 from holdfast import sweeper as sweeping
+from holdfast.activities import endings
 from holdfast.errors import RunEnded
 from holdfast.memory.database import open_pool
 from holdfast.sweeper import Sweeper
@@ -94,7 +95,7 @@ async def test_a_sweep_that_was_late_stops_nothing_of_the_next_workflow(
     first = await client.start("one", "hold-first", thread="late")
     await until((world.folder / "hold-first.held").exists, "the call is under way")
     await temporal.get_workflow_handle(first.workflow_id).terminate()
-    real = sweeping.status_of
+    real = endings.status_of
 
     async def late(asked: Temporal, workflow_id: str) -> WorkflowExecutionStatus | None:
         found = await real(asked, workflow_id)
