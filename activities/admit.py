@@ -289,7 +289,7 @@ async def _who_asks(conn: Connection, at: Here, child: ChildStart) -> _Asked:
     agent = child.message.agent
     definition = await runs.definition(conn, parent["definition"] or "")
     tools = [tool.name for tool in definition.tools if tool.agent == agent] if definition is not None else []
-    keys = [effect_key(parent["scope"] or "", 0, child.step_no, tool) for tool in tools]
+    keys = [effect_key(parent["scope"] or "", child.step_no, tool) for tool in tools]
     if child.scope not in keys or child.message.message_id != child.scope:
         return _Asked(child, why=f"step {child.step_no} of run {child.parent} does not ask {agent} this")
     if at.thread != child_thread(agent, child.scope):

@@ -64,7 +64,7 @@ class ModelActivities:
         """
         at = here()
         step = Step(
-            key=effect_key(at.scope(inp), 0, inp.step_no, MODEL),
+            key=effect_key(at.scope(inp), inp.step_no, MODEL),
             run_id=inp.run_id,
             scope=at.scope(inp),
             step_no=inp.step_no,

@@ -90,7 +90,7 @@ class RunActivities:
         definition = await self._deps.definition(inp.definition)
         await self._deps.warm(model_of(definition, self._deps.settings))
         scope = at.scope(inp)
-        key = effect_key(scope, 0, inp.step_no, _COMPACT)
+        key = effect_key(scope, inp.step_no, _COMPACT)
         step = Step(key, inp.run_id, scope, inp.step_no, _COMPACT, "pure", args_hash=inp.definition)
         async with self._deps.pool.acquire() as conn, conn.transaction():
             thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)

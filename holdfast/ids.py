@@ -115,9 +115,9 @@ def effect_scope(workflow_id: str, first_execution_run_id: str) -> str:
     return f"{workflow_id}@{first_execution_run_id}"
 
 
-def effect_key(scope: str, epoch: int, step_no: int, tool: str) -> str:
+def effect_key(scope: str, step_no: int, tool: str) -> str:
     """Return the ledger key of a step, 64 hex digits. It is also the idempotency key a tool sends."""
-    return hashlib.sha256(_framed(scope, str(epoch), str(step_no), tool)).hexdigest()
+    return hashlib.sha256(_framed(scope, str(step_no), tool)).hexdigest()
 
 
 def child_thread(agent: str, key: str) -> str:

@@ -22,6 +22,7 @@ RANKS = {
     "settings": 0,
     "log": 0,
     "secrets": 0,
+    "private": 0,
     "convert": 0,
     "views": 0,
     "template": 0,
