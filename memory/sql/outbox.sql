@@ -11,7 +11,7 @@ delete from outbox where id = any($1::bigint[])
 
 -- name: count
 -- So many at the most: asked again and again while a store is away, it must not read ever more rows.
-select count(*) from (select from outbox limit 1000) some
+select count(*) from (select from outbox limit 1000) as waiting
 
 -- name: put_recall
 insert into recalls (run_id, step_no, hits) values ($1, $2, $3)
