@@ -13,6 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.advice import for_person
 from holdfast.cli.below import Below
 from holdfast.cli.text import call_text, clean, cost, duration, one_line, resolve_lines, short, size, spent
 from holdfast.contracts import Event
@@ -230,7 +231,9 @@ class Screen:
         tool, status = str(data.get("tool", "")), data.get("status")
         told = [duration(data.get("seconds")), size(data["bytes"]) if data.get("bytes") else ""]
         more = " · ".join(part for part in told if part)
-        preview = one_line(str(data.get("preview") or ""), self._width(len(tool) + len(more) + 4))
+        said = str(data.get("preview") or "")
+        said = for_person(said) if status == "error" else said
+        preview = one_line(said, self._width(len(tool) + len(more) + 4))
         mark, style = {"done": ("✓", "green"), "error": ("✗", "red")}.get(str(status), ("-", "yellow"))
         text = Text(tool)
         if status not in ("done", "error"):
