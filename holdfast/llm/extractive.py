@@ -28,6 +28,7 @@ NOTICE = (
 
 _WINDOW = 128_000
 _SHOWN = 700  # characters of a tool's result that are shown whole
+_FORMS = 8  # tools that a refusal names
 _WORDS = 4  # words a streamed piece has
 
 
@@ -83,6 +84,9 @@ def _decide(request: ModelRequest) -> tuple[str | None, list[tuple[str, dict[str
 
 
 def _answer(planner: Planner, turn: Turn) -> str:
+    if planner.spelled:
+        made = [call for call in turn.calls if (call.name, call.arguments) in planner.spelled]
+        return "\n\n".join([*(f"{call.spelled}: {call.content.strip()}" for call in made), NOTICE])
     parts = [part for wanted in planner.wanted if (part := _found(planner, turn, wanted))]
     parts += _done(planner, turn)
     parts += _failures(planner, turn)
@@ -103,7 +107,9 @@ def _found(planner: Planner, turn: Turn, wanted: Wanted) -> str:
         return "\n".join(_quote(passage) for passage in quotes)
     tried = [call.spelled for call in turn.calls if any(call.name == tool.name for tool in planner.looking)]
     text = f"I found nothing that answers “{wanted.clause.text}”"
-    text += f". I tried {', '.join(tried[:6])}." if tried else ": no tool I have could look it up."
+    text += f". I tried {', '.join(tried[:6])}." if tried else ": I could not tell which tool looks it up."
+    if planner.forms and not tried:
+        text += f" Write the call out, and I make it: {', '.join(planner.forms[:_FORMS])}."
     ranked = planner.evidence.rank(question)
     if ranked and ranked[0].score >= 0.35 and not ranked[0].passage.heading:
         text += f" The nearest passage, which may be about something else: {_quote(ranked[0].passage)}"
