@@ -97,8 +97,8 @@ def _waits(run: RunHandle, calls: list[WaitingCall], *, as_json: bool) -> int:
     """Say what the run waits for, in one line on standard error; a script is told on standard output as well."""
     first, more = calls[0], len(calls) - 1
     others = f", and {more} more call{'s' if more > 1 else ''}" if more else ""
-    show = f"`holdfast show {short(run.run_id)}`"
-    say(f"run {short(run.run_id)} waits for a person: {one_line(waiting_line(first), 300)}{others}. See {show}.")
+    name, what = short(run.run_id), one_line(waiting_line(first, run.run_id), 300)
+    say(f"run {name} waits for a person: {what}{others}. See `holdfast show {name}`.")
     if as_json:
         waiting = [{**call.model_dump(mode="json"), "commands": waiting_commands(call)} for call in calls]
         print_json({"kind": "waiting", "run_id": run.run_id, "thread": run.thread, "waiting": waiting})

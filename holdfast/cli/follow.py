@@ -84,6 +84,8 @@ async def follow(
                     asker.put(event)
                 else:
                     _how_to_decide(event, screen)
+                    if wait:
+                        screen.note("      waiting for it; with --no-wait this command leaves instead")
             elif event.kind in ("approval_decided", "ended") and asker is not None:
                 asker.settled(event.run_id, event.data.get("step"))
             if not wait:

@@ -131,7 +131,7 @@ class Screen:
 
     def note(self, text: str, style: str = "dim") -> None:
         """Write a remark."""
-        self.console.print(Text(text, style=style), highlight=False)
+        self.console.print(Text(text, style=style), highlight=False, soft_wrap=True)  # commands stay in one piece
 
     def show(self, event: Event) -> None:
         """Show one event; kinds that are not known here are shown by their name."""

@@ -175,7 +175,10 @@ def render_detail(detail: Detail, console: Console, *, lines: bool = False) -> N
     head.add_column(style="dim", no_wrap=True, width=_LABEL)
     head.add_column(overflow="fold")
     title = Text(f"{'run':<{_LABEL}}  ", style="dim").append(status.run_id, style="not dim bold").append("  ")
-    console.print(title.append(_state(status.state)), soft_wrap=True)
+    title.append(_state(status.state))
+    if any(call.run_id != status.run_id for call in detail.waiting):
+        title.append(", waits for you below", style="bold yellow")
+    console.print(title, soft_wrap=True)
     if status.state == "accepted":
         head.add_row("", "its message was taken; no worker has stored it yet")
     head.add_row("agent", f"{status.agent}, thread {status.thread}")
@@ -223,6 +226,12 @@ def render_detail(detail: Detail, console: Console, *, lines: bool = False) -> N
             if approval.edited:
                 console.print(Text(f"  asked for  {call_text(approval.tool, approval.asked_args, 2000)}", style="dim"))
                 console.print(Text(f"  allowed    {call_text(approval.tool, approval.args, 2000)}", style="dim"))
+    for event in detail.events:
+        if event.kind == "resolved":
+            by = f" by {event.data['actor']}" if event.data.get("actor") else ""
+            word = str(event.data.get("outcome", "")).replace("_", " ")
+            line = f"step {event.data.get('step')} resolved{by} at {clock(event.at)}: {word}"
+            console.print(Text(f"\n{clean(line)}", style="dim"))
     if detail.answer is not None:
         console.print()
         console.print(Text(clean(output_text(detail.answer.output))))
@@ -245,7 +254,7 @@ def _waiting(detail: Detail, console: Console) -> None:
             console.print(Text(f"  {command.ljust(longest)}   {meaning}", style="dim"), soft_wrap=True)
     for call in detail.waiting:
         if call.run_id != run_id:
-            console.print(Text(f"\n{waiting_line(call)}", style="bold yellow"))
+            console.print(Text(f"\n{waiting_line(call, run_id)}", style="bold yellow"))
             for command in waiting_commands(call):
                 console.print(Text(f"  {command}", style="dim"), soft_wrap=True)
 

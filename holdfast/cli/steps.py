@@ -10,7 +10,7 @@ from rich.segment import Segment, Segments
 from rich.text import Text
 
 from holdfast.cli.columns import Column, fitted
-from holdfast.cli.text import call_text, clean, cost, duration, one_line, size
+from holdfast.cli.text import call_text, clean, cost, decide_lines, duration, one_line, resolve_lines, size
 from holdfast.views import SentRequest, StepDetail
 
 __all__ = ["render_step", "render_steps"]
@@ -29,20 +29,24 @@ _STYLE = {
 }
 _COLUMNS = (
     Column("step", right=True),
-    Column("what", least=16),
+    Column("what"),
     Column("state"),
-    Column("result", drop=2, least=16),
+    Column("result", drop=2, least=26),
     Column("cost", right=True, drop=3),
     Column("time", right=True, drop=4),
     Column("tokens", right=True, drop=5),
     Column("class", drop=6),
 )
+_NARROW = 60  # columns of a terminal
 _ARGS = 160  # characters of arguments in a table
 
 
 def render_steps(steps: list[StepDetail], console: Console, *, lines: bool) -> None:
     """Write the table of steps; with *lines*, what came of each stands under it on a line of its own."""
-    columns = [column for column in _COLUMNS if not (lines and column.head == "result")]
+    narrow = console.width < _NARROW
+    what = Column("what", least=16 if narrow else 30)
+    columns = [what if column.head == "what" else column for column in _COLUMNS]
+    columns = [column for column in columns if not (lines and column.head == "result")]
     table = fitted(columns, [_row(step, lines=lines) for step in steps], console.width)
     if not lines:
         console.print(table)
@@ -139,6 +143,11 @@ def _tool(step: StepDetail, console: Console) -> None:
         _part(console, "reason" if step.state == "rejected" else "error", step.error, style="red")
     if step.result is not None:
         _part(console, f"result, {size(len(step.result.encode()))}", _pretty(step.result))
+    commands = decide_lines(step.run_id, step.step_no) if step.state == "to_approve" else []
+    if step.state == "in_doubt":
+        commands = [f"{command}   {meaning}" for command, meaning in resolve_lines(step.run_id, step.step_no)]
+    if commands:
+        _part(console, "waits for a person", "\n".join(commands))
     if step.read_as is not None:
         _part(console, f"what the model was given instead, {size(len(step.read_as.encode()))}", step.read_as)
 

@@ -135,12 +135,16 @@ def decide_lines(run_id: str, step: int) -> list[str]:
     ]
 
 
-def waiting_line(call: WaitingCall) -> str:
-    """Return what waits for a person, and where."""
-    where = f"step {call.step_no} of run {short(call.run_id)} ({call.agent})"
+def waiting_line(call: WaitingCall, run_id: str) -> str:
+    """Return what waits for a person, seen from the run with this id: another one's call is said to be that one's."""
+    where = f"step {call.step_no}"
+    if call.run_id != run_id:
+        where += f" of run {short(call.run_id)} ({call.agent}), which it asked,"
     if call.kind == "approval":
         return clean(f"{where} waits for approval: {call_text(call.tool, call.args, 2000)}")
-    return clean(f"{where}, {call.tool}, is in doubt: {call.error or 'it was sent, and its outcome is not known'}")
+    return clean(
+        f"{where.rstrip(',')}, {call.tool}, is in doubt: {call.error or 'it was sent, and its outcome is not known'}"
+    )
 
 
 def waiting_commands(call: WaitingCall) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import Any
 
@@ -28,6 +29,7 @@ NOTICE = (
 
 _WINDOW = 128_000
 _SHOWN = 700  # characters of a tool's result that are shown whole
+_EDITED = re.compile(r"^\[a person changed the arguments of this call: (.*)\]\n")
 _FORMS = 8  # tools that a refusal names
 _WORDS = 4  # words a streamed piece has
 
@@ -105,7 +107,8 @@ def _found(planner: Planner, turn: Turn, wanted: Wanted) -> str:
         return ""
     if quotes := planner.evidence.answer(question):
         return "\n".join(_quote(passage) for passage in quotes)
-    tried = [call.spelled for call in turn.calls if any(call.name == tool.name for tool in planner.looking)]
+    looking = {tool.name for tool in planner.looking}
+    tried = list(dict.fromkeys(call.spelled for call in turn.calls if call.name in looking))
     text = f"I found nothing that answers “{wanted.clause.text}”"
     text += f". I tried {', '.join(tried[:6])}." if tried else ": I could not tell which tool looks it up."
     if planner.forms and not tried:
@@ -143,7 +146,7 @@ def _done(planner: Planner, turn: Turn) -> list[str]:
     for tool in planner.acting:
         for group in turn.acted(tool.name):
             call = group[-1]
-            said = call.content.strip()
+            said = _EDITED.sub(r"with arguments changed by a person, \1: ", call.content.strip())
             said = said if len(said) <= _SHOWN else said[:_SHOWN] + " …"
             tried = f" (tried {len(group)} times)" if len(group) > 1 else ""
             lines.append(f"{'Not done' if call.failed else 'Done'}{tried}: {call.spelled}: {said}")
@@ -165,5 +168,5 @@ def _failures(planner: Planner, turn: Turn) -> list[str]:
     for tool in planner.looking:
         failed = [call for call in turn.calls if call.name == tool.name and call.failed]
         if failed and not turn.results({tool.name}):
-            lines[tool.name] = f"{tool.name} failed: {failed[-1].content.strip()[:_SHOWN]}"
+            lines[tool.name] = f"{tool.name} failed: {failed[-1].content.strip().removeprefix('error: ')[:_SHOWN]}"
     return list(lines.values())
