@@ -90,7 +90,7 @@ async def read_steps(
     if run is None:
         return []
     told = _Told.of(await all_events(conn, run_id))
-    rows = {row["step_no"]: StepView.of(dict(row)) for row in await ledger.of_run(conn, run_id)}  # the last epoch's
+    rows = {row["step_no"]: StepView.of(dict(row)) for row in await ledger.of_run(conn, run_id)}
     asked = {row["step_no"]: row for row in await decisions.of_run(conn, run_id)}
     places = await threads.at(conn, run["thread_id"], told.places())
     wanted = [step for step in sorted({*rows, *told.replies, *told.calls}) if only in (None, step)]

@@ -54,7 +54,7 @@ class Waits(Exception):  # no error: the run waits for a person
         self.calls = calls
 
 
-_PERSON = ("approval_requested", "in_doubt", "conflict")  # kinds of event after which a run may wait for a person
+_PERSON = ("approval_requested", "in_doubt")  # kinds of event after which a run may wait for a person
 
 
 async def _leave(run: RunHandle, event: Event) -> None:

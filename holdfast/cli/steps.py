@@ -85,8 +85,7 @@ def _tone(step: StepDetail) -> str:
 def _what(step: StepDetail) -> str:
     if step.kind == "tool":
         return call_text(step.tool, step.edited_args if step.edited_args is not None else step.args, _ARGS)
-    what = f"{step.tool} {step.model}" if step.model else step.tool
-    return what + (f" (redone, {step.ledger.epoch})" if step.ledger is not None and step.ledger.epoch else "")
+    return f"{step.tool} {step.model}" if step.model else step.tool
 
 
 def _said(step: StepDetail) -> str:

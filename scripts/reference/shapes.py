@@ -192,7 +192,7 @@ SHAPES: dict[str, list[Shape]] = {
             {
                 **_RUN,
                 "step": "integer",
-                "outcome": '"done", "not_done", "abandon", "reuse" or "redo"',
+                "outcome": '"done", "not_done" or "abandon"',
                 "decision_id": "string",
             },
         )
