@@ -248,6 +248,10 @@ def _outcome(
         text = text.removeprefix(edited_note(approval["args"]))
     if blob is not None:
         text = blob.decode("utf-8", "replace")
+    if (
+        text == INTERRUPTED and state == "done"
+    ):  # it ended after its run: its row is settled, its slot was filled before
+        return str((row.result or {}).get("preview") or "") if row is not None else None, None
     if text is None or state == "done":
         return text, None
     if state == "rejected":

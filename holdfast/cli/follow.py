@@ -17,7 +17,7 @@ from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, RunEnd
 
 if TYPE_CHECKING:
     from holdfast.client import Client, RunHandle
-    from holdfast.views import ApprovalView, WaitingCall
+    from holdfast.views import ApprovalView, StepDetail, WaitingCall
 
 __all__ = [
     "ARGS_SHOWN",
@@ -110,8 +110,9 @@ async def follow_json(client: Client, run: RunHandle, *, wait: bool = True) -> R
         Waits: *wait* is false, and the run waits for a person.
 
     """
+    whole = _Whole(client, run)
     async for event in run.events(children=True):
-        data = await _whole(client, run, event)
+        data = await whole.data(event)
         print_json({"kind": event.kind, **event.model_dump(mode="json", exclude={"kind"}), "data": data})
         if not wait:
             await _leave(run, event)
@@ -129,22 +130,37 @@ def _say_waiting(event: Event) -> None:
     say(f"step {step} of run {name}, {tool}, waits for a person: `holdfast show {name}` has the commands")
 
 
-async def _whole(client: Client, run: RunHandle, event: Event) -> dict[str, Any]:
-    """Return an event's data with what its record has cut put back."""
-    data = dict(event.data)
-    if event.kind not in ("replied", "tool_done"):
+class _Whole:
+    """Puts back what the record of an event has cut. The steps of a run that has ended are read once."""
+
+    def __init__(self, client: Client, run: RunHandle) -> None:
+        self._client = client
+        self._runs = {run.run_id: run}
+        self._steps: dict[str, dict[int, StepDetail]] = {}
+
+    async def data(self, event: Event) -> dict[str, Any]:
+        """Return an event's data with arguments, reply and result in full."""
+        data = dict(event.data)
+        if event.kind not in ("replied", "tool_done"):
+            return data
+        detail = await self._step(event.run_id, int(data["step"]))
+        if event.kind == "tool_done":
+            return {**data, "result": detail.result, "error": detail.error}
+        reply = detail.reply or {}
+        asked = {call["id"]: call["function"]["arguments"] for call in reply.get("tool_calls") or []}
+        calls = data.get("calls") or []
+        data["text"] = reply.get("content") or data.get("text")
+        data["calls"] = [{**call, "args": asked.get(call["call_id"], call.get("args"))} for call in calls]
         return data
-    owner = run if event.run_id == run.run_id else await client.get(event.run_id)
-    step = int(data["step"])
-    if event.kind == "tool_done":
-        detail = await owner.step(step)
-        return {**data, "result": detail.result, "error": detail.error}
-    detail = await owner.step(step, request=False)
-    reply = detail.reply or {}
-    asked = {call["id"]: call["function"]["arguments"] for call in reply.get("tool_calls") or []}
-    data["text"] = reply.get("content") or data.get("text")
-    data["calls"] = [{**call, "args": asked.get(call["call_id"], call.get("args"))} for call in data.get("calls") or []]
-    return data
+
+    async def _step(self, run_id: str, number: int) -> StepDetail:
+        run = self._runs.get(run_id)
+        if run is None:
+            run = self._runs[run_id] = await self._client.get(run_id)
+        if run_id not in self._steps:
+            ended = (await run.status()).ended
+            self._steps[run_id] = {step.step_no: step for step in await run.trace()} if ended else {}
+        return self._steps[run_id].get(number) or await run.step(number, request=False)
 
 
 async def joined_at(into: RunHandle, run_id: str) -> int:
