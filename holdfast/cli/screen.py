@@ -232,7 +232,7 @@ class Screen:
         told = [duration(data.get("seconds")), size(data["bytes"]) if data.get("bytes") else ""]
         more = " · ".join(part for part in told if part)
         said = str(data.get("preview") or "")
-        said = for_person(said) if status == "error" else said
+        said = said if status == "done" else for_person(said)
         preview = one_line(said, self._width(len(tool) + len(more) + 4))
         mark, style = {"done": ("✓", "green"), "error": ("✗", "red")}.get(str(status), ("-", "yellow"))
         text = Text(tool)
