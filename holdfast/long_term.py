@@ -43,6 +43,8 @@ async def keep_opening(memory: LongTermMemory, settings: Settings) -> None:
             return
         except StorageError as exc:
             log.warning("the long-term memory is away: runs go on without it", error=str(exc))
+        except Exception:  # tried again all the same: without this task memory would be gone for good
+            log.exception("the long-term memory was not opened: runs go on without it")
         await asyncio.sleep(settings.scaled(settings.sweep_every))
 
 

@@ -16,6 +16,7 @@ MOST_LINES = 400
 
 # A room may import its own rank and those below it. Workflows stand apart: see WORKFLOWS_MAY_IMPORT.
 RANKS = {
+    "advice": 0,
     "errors": 0,
     "contracts": 0,
     "ids": 0,
@@ -45,6 +46,7 @@ RANKS = {
     "link": 4,
     "handles": 4,
     "reading": 4,
+    "trace": 4,
     "tree": 4,
     "wire": 4,
     "client": 4,
