@@ -25,7 +25,7 @@ from holdfast.advice import CALL_AGAIN, OTHERS_NEXT, for_person
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
 from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
-from holdfast.llm import ModelRequest, ToolCallRequest
+from holdfast.llm import ModelRequest, ToolCallRequest, require_prices
 from holdfast.memory import events, family, ledger, outbox, requests, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Step
@@ -108,8 +108,7 @@ class ModelActivities:
         definition = await self._deps.definition(inp.definition)
         settings = self._deps.settings
         check_model(definition, model_of(definition, settings))
-        if definition.budget.usd is not None:
-            await asyncio.to_thread(llm.require_prices, {definition.name: definition}, settings)
+        require_prices({definition.name: definition}, settings)  # the worker looked its own up when it started
         await self._deps.warm(model_of(definition, settings))
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
@@ -382,8 +381,7 @@ class ModelActivities:
 
     async def _lost(self, step: Step, at: Here, reply: llm.ModelReply) -> ModelReply:
         """A reply was recorded before: return it. If it was another attempt's, count what this one cost."""
-        tokens = reply.usage.input_tokens + reply.usage.output_tokens
-        cost = reply.cost_usd or 0.0
+        tokens, cost = reply.usage.input_tokens + reply.usage.output_tokens, reply.cost_usd or 0.0
         async with self._deps.pool.acquire() as conn, conn.transaction():
             done = await ledger.stored(conn, step.key)
             if done is None:
