@@ -278,6 +278,7 @@ def test_a_rolling_restart_replaces_one_worker_at_a_time(home: Path, dev: Callab
     info = running.ready()
     running.process.send_signal(signal.SIGHUP)
     running.wait_for("rolling restart done")
+    until(lambda: (home / "journal").read_text().count(" stop ") == 3, within=10)  # they drain beside
     events = [line.split() for line in (home / "journal").read_text().splitlines()]
     agents = [(name, what) for _, name, what, _ in events if name != "memory"][3:]
     for seen in range(1, len(agents) + 1):
@@ -286,9 +287,12 @@ def test_a_rolling_restart_replaces_one_worker_at_a_time(home: Path, dev: Callab
     assert len(agents) == 6
     stopped = {pid for _, _, what, pid in events if what == "stop"}
     assert stopped == {str(each.pid) for each in info.children if each.name.startswith("agents-")}
-    now = read_state(home)
-    assert now is not None
-    assert [each.state for each in now.children if each.name.startswith("agents-")] == ["ready"] * 3
+
+    def states() -> list[str]:
+        now = read_state(home)
+        return [each.state for each in now.children if each.name.startswith("agents-")] if now is not None else []
+
+    until(lambda: states() == ["ready"] * 3, within=10)
 
 
 def test_a_replacement_that_refuses_takes_no_worker_away(home: Path, dev: Callable[..., Dev]) -> None:
