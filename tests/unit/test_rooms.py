@@ -86,6 +86,10 @@ SANCTIONED: dict[tuple[str, str], str] = {  # (file, library): the reason for an
         "holdfast/tools/builtin/sql_postgres.py",
         "asyncpg",
     ): "reads a user's own database, never ours",
+    (
+        "holdfast/tools/builtin/sql_roles.py",
+        "asyncpg",
+    ): "looks at the role that reads a user's own database",
 }
 
 
