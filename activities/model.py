@@ -25,7 +25,7 @@ from holdfast.advice import CALL_AGAIN, OTHERS_NEXT, for_person
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
 from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
-from holdfast.llm import ModelRequest, ToolCallRequest
+from holdfast.llm import ModelRequest, ToolCallRequest, require_prices
 from holdfast.memory import events, family, ledger, outbox, requests, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Step
@@ -108,6 +108,7 @@ class ModelActivities:
         definition = await self._deps.definition(inp.definition)
         settings = self._deps.settings
         check_model(definition, model_of(definition, settings))
+        require_prices({definition.name: definition}, settings)  # the worker looked its own up when it started
         await self._deps.warm(model_of(definition, settings))
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
@@ -207,7 +208,8 @@ class ModelActivities:
         ]
         out = ModelReply(
             tokens=usage.input_tokens + usage.output_tokens,
-            cost_usd=reply.cost_usd,
+            cost_usd=reply.cost_usd or 0.0,
+            unpriced=int(reply.cost_usd is None),
             preview=(reply.text or "")[:PREVIEW],
             compact=max(size, usage.input_tokens) + usage.output_tokens > _NEARLY_FULL * limit,
         )
@@ -276,7 +278,8 @@ class ModelActivities:
                 ],
                 tokens_in=usage.input_tokens,
                 tokens_out=usage.output_tokens,
-                cost_usd=reply.cost_usd,
+                cost_usd=out.cost_usd,
+                **({"unpriced": 1} if out.unpriced else {}),
                 seconds=round(reply.latency_s, 3),
                 model=reply.model,
                 seq=out.seq,
@@ -378,7 +381,7 @@ class ModelActivities:
 
     async def _lost(self, step: Step, at: Here, reply: llm.ModelReply) -> ModelReply:
         """A reply was recorded before: return it. If it was another attempt's, count what this one cost."""
-        tokens = reply.usage.input_tokens + reply.usage.output_tokens
+        tokens, cost = reply.usage.input_tokens + reply.usage.output_tokens, reply.cost_usd or 0.0
         async with self._deps.pool.acquire() as conn, conn.transaction():
             done = await ledger.stored(conn, step.key)
             if done is None:
@@ -386,11 +389,11 @@ class ModelActivities:
             if await ledger.recorded_by(conn, step.key, at.owner):  # by the commit whose answer got lost
                 return ModelReply.model_validate(done[0])
             await ledger.late(
-                conn, step.key, 0, at.owner, {"text": (reply.text or "")[:500]}, tokens=tokens, cost_usd=reply.cost_usd
+                conn, step.key, 0, at.owner, {"text": (reply.text or "")[:500]}, tokens=tokens, cost_usd=cost
             )
             await runs.add_usage(conn, step.run_id, reply.usage.input_tokens, reply.usage.output_tokens, reply.cost_usd)
         out = ModelReply.model_validate(done[0])
-        return out.model_copy(update={"tokens": out.tokens + tokens, "cost_usd": out.cost_usd + reply.cost_usd})
+        return out.model_copy(update={"tokens": out.tokens + tokens, "cost_usd": out.cost_usd + cost})
 
 
 def _unseen(_: str) -> None:

@@ -131,6 +131,7 @@ def _reply(run_id: str, step: int, told: _Told, row: StepView | None, places: di
         tokens_in=data.get("tokens_in"),
         tokens_out=data.get("tokens_out"),
         cost_usd=data.get("cost_usd"),
+        unpriced=data.get("unpriced", 0),
         seconds=data.get("seconds"),
         ledger=row,
     )

@@ -63,8 +63,13 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} m"
 
 
-def cost(usd: float) -> str:
-    """Return an amount of US dollars, small ones with the digits that matter."""
+def cost(usd: float, unpriced: int = 0) -> str:
+    """Return an amount of US dollars, small ones with the digits that matter.
+
+    `$?` stands for *unpriced* model calls, whose price is not known: alone, or beside what is known.
+    """
+    if unpriced:
+        return f"{cost(usd)} + $?" if usd else "$?"
     if usd == 0:
         return "$0"
     return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}" if usd >= 0.0001 else "<$0.0001"
@@ -75,7 +80,10 @@ def spent(data: dict[str, Any]) -> list[str]:
     below = int(data.get("tokens_below") or 0)
     told = [
         f"{int(data.get('tokens') or 0) + below:,} tokens",
-        cost(float(data.get("cost_usd") or 0.0) + float(data.get("cost_usd_below") or 0.0)),
+        cost(
+            float(data.get("cost_usd") or 0.0) + float(data.get("cost_usd_below") or 0.0),
+            int(data.get("unpriced") or 0) + int(data.get("unpriced_below") or 0),
+        ),
     ]
     return [*told, "sub-agents included"] if below else told
 

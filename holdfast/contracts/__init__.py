@@ -10,6 +10,7 @@ from holdfast.contracts.agents import (
     AgentDefinition,
     AnswerDefinition,
     Budget,
+    Price,
     ToolDefinition,
 )
 from holdfast.contracts.base import (
@@ -134,6 +135,7 @@ __all__ = [
     "ModelReply",
     "ModelStep",
     "Owner",
+    "Price",
     "ReadAnswer",
     "Recall",
     "RecallMissed",

@@ -36,6 +36,7 @@ SYNOPSIS = {
     "holdfast mcp accept SERVER [TOOL]": "holdfast mcp accept clock",
     "holdfast export RUN --out tests/run.json": "holdfast export RUN --out run.json",
     "holdfast plugins": "holdfast plugins",
+    "holdfast worker": "holdfast worker",
     "holdfast doctor": "holdfast doctor",
     "holdfast down": "holdfast down",
 }
@@ -51,6 +52,7 @@ TOLD = {  # what a command must at least say
     "holdfast export RUN --out tests/run.json": "wrote run ",
 }
 REFUSED = {  # and why, in this folder
+    "holdfast worker": "a worker needs servers to work for",
     "holdfast resolve RUN STEP …": "has no step 1 in the ledger",
     "holdfast mcp diff SERVER [TOOL]": "No worker has seen",
     "holdfast mcp accept SERVER [TOOL]": "No worker has seen",

@@ -28,6 +28,7 @@ RANKS = {
     "views": 0,
     "template": 0,
     "sending": 0,
+    "process": 1,
     "memory": 1,
     "llm": 1,
     "tools": 1,
