@@ -52,13 +52,15 @@ class Child:
         self._log = _BoundedLog(settings.home / "logs" / f"mcp-{endpoint.name}.log", settings.mcp_log_max)
         self._last_words = ""
         self._odd = 0
+        self._heard = asyncio.Event()  # set when the last of its standard error is read
+        self._ended = False  # it closed its standard output, which it does when it ends
         self.gone = asyncio.Event()
         """Set when it ends, or can no longer be talked to."""
 
     @property
     def last_words(self) -> str:
         """The end of what it wrote to standard error, on one line."""
-        return " | ".join(self._last_words.strip().splitlines()[-4:])
+        return " | ".join([line for line in self._last_words.splitlines() if line.strip()][-4:])
 
     @contextlib.asynccontextmanager
     async def streams(self) -> AsyncIterator[Streams]:
@@ -90,7 +92,9 @@ class Child:
                 finally:
                     from_server.close()  # a reader that is stuck on delivering goes on to the end
                     with anyio.CancelScope(shield=True):
-                        await _end(process)
+                        await _end(process, ended=self._ended)
+                        with anyio.move_on_after(_GRACE):  # a process outside its group may hold the pipe open
+                            await self._heard.wait()
                     tasks.cancel_scope.cancel()
         finally:
             for stream in (to_session, from_server, to_server, from_session):
@@ -104,7 +108,11 @@ class Child:
         assert process.stdout is not None
         buffer, scanned, whole = bytearray(), 0, True
         with out:
-            while whole and (chunk := await process.stdout.read(_CHUNK)):
+            while whole:
+                chunk = await process.stdout.read(_CHUNK)
+                if not chunk:
+                    self._ended = True
+                    break
                 buffer += chunk
                 while (end := buffer.find(b"\n", scanned)) >= 0:
                     line = bytes(buffer[:end])
@@ -173,12 +181,20 @@ class Child:
                 self._log.write(kept[:end])
                 kept = kept[end:]
         finally:
-            self._log.write(kept)
+            # Other workers append to the same file: a last line without a newline would be joined to one of theirs.
+            self._log.write(kept and f"{kept}\n")
+            self._heard.set()
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Close its input; the guard then ends the group. Should the guard fail, end the group from here."""
+async def _end(process: asyncio.subprocess.Process, *, ended: bool) -> None:
+    """Close its input; the guard then ends the group. Should the guard fail, end the group from here.
+
+    A server that *ended* by itself has time to be reaped first, so that the guard reports its exit code.
+    """
     assert process.stdin is not None
+    reaped = asyncio.get_running_loop().time() + _GRACE
+    while ended and process.returncode is None and asyncio.get_running_loop().time() < reaped:
+        await asyncio.sleep(0.01)
     with contextlib.suppress(OSError, RuntimeError):
         process.stdin.close()
     deadline = asyncio.get_running_loop().time() + 2 * _GRACE + 1.0
