@@ -192,18 +192,22 @@ async def _end(process: asyncio.subprocess.Process, *, ended: bool) -> None:
     A server that *ended* by itself has time to be reaped first, so that the guard reports its exit code.
     """
     assert process.stdin is not None
-    reaped = asyncio.get_running_loop().time() + _GRACE
-    while ended and process.returncode is None and asyncio.get_running_loop().time() < reaped:
-        await asyncio.sleep(0.01)
+    if ended:
+        await _gone(process, _GRACE)
     with contextlib.suppress(OSError, RuntimeError):
         process.stdin.close()
-    deadline = asyncio.get_running_loop().time() + 2 * _GRACE + 1.0
-    while process.returncode is None:  # not wait(): that also waits for pipes which a child of its may hold open
+    await _gone(process, 2 * _GRACE + 1.0)
+    with contextlib.suppress(OSError):  # nobody is left, unless the guard failed or was killed
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _gone(process: asyncio.subprocess.Process, seconds: float) -> None:
+    """Wait so long for its end. Its own wait() also waits for pipes which a child of its may hold open."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while process.returncode is None:
         if asyncio.get_running_loop().time() > deadline:
             break
         await asyncio.sleep(0.01)
-    with contextlib.suppress(OSError):  # nobody is left, unless the guard failed or was killed
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 class _BoundedLog:
