@@ -144,7 +144,7 @@ def doubts_have_a_cause(books: Books) -> Iterator[str]:
         about = books.about(entry)
         if entry["class"] != "once" and not orphaned(books, entry):
             yield f"{about} was in doubt though it is {entry['class']}: {entry['error']}"
-        cause = _struck(books, entry)
+        cause = None if entry["sent_at"] is None else _struck(books, entry)
         if entry["sent_at"] is None or entry["key"] in done:
             yield f"{about} was in doubt though it was never sent, or had ended"
         elif cause is not None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from tests.conformance.books import Books, Row
 
-__all__ = ["bought_again", "budgets_hold", "recorded_calls_are_not_bought_again", "repeats"]
+__all__ = ["NO_TIME", "bought_again", "budgets_hold", "recorded_calls_are_not_bought_again", "repeats"]
 
 # Faults so named never come between a model's answer and its record: who is told to go lets his calls finish first.
 _HARMLESS = ("SIGTERM", "memory process")
