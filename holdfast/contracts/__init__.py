@@ -15,6 +15,7 @@ from holdfast.contracts.agents import (
 from holdfast.contracts.base import (
     AGENT_WORKFLOW,
     ASK_WORKFLOW,
+    CONTROL,
     MEMORY_WORKFLOW,
     OPEN_STATES,
     OUTBOX_WORKFLOW,
@@ -90,6 +91,7 @@ from holdfast.contracts.steps import (
 __all__ = [
     "AGENT_WORKFLOW",
     "ASK_WORKFLOW",
+    "CONTROL",
     "MEMORY_WORKFLOW",
     "OPEN_STATES",
     "OUTBOX_WORKFLOW",
