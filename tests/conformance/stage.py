@@ -138,7 +138,10 @@ class Stage:
 
     async def bury(self, born: Born) -> None:
         """Note how a process ended by itself."""
-        at = await self.reap(born)
+        await self.exited(born, await self.reap(born))
+
+    async def exited(self, born: Born, at: datetime) -> None:
+        """Note by which code a process ended that nobody killed, and its last word."""
         serving, text = born.ready.exists(), await asyncio.to_thread(born.log.read_text)
         word = (text.strip().splitlines() or ["no word"])[-1][:200]
         when = "serving" if serving else "starting"
