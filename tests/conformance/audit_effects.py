@@ -164,9 +164,12 @@ def _struck(books: Books, entry: Row) -> str | None:
         and fault["until"] >= entry["sent_at"]
         and fault["at"] <= entry["at"]
     ]
-    if found:
-        return str(max(found, key=lambda fault: fault["at"])["kind"])
-    return "a person's stop" if stop is not None and stop["at"] <= entry["at"] else None
+    stopped = stop is not None and stop["at"] <= entry["at"]
+    if stopped and (entry["class"] != "once" or not found):
+        return "a person's stop"
+    kinds = [str(fault["kind"]) for fault in sorted(found, key=lambda fault: fault["at"], reverse=True)]
+    # Of other classes a fault of the worker alone brings no call in doubt: their run was ended.
+    return min(kinds, key=lambda kind: entry["class"] != "once" and "Terminate" not in kind, default=None)
 
 
 def fences_never_fall(books: Books) -> Iterator[str]:

@@ -75,7 +75,7 @@ SEED: Json = {
     "model_again": 1,
     "audited": 4,
     "resolved": {"it took place, by a person": 3, "it took place, by proof that came late": 1},
-    "exposed": {**_NONE, "once": 30},
+    "exposed": {**_NONE, "once": 60},
     "taken_over": 12,
     "exits": {"starting": 2},
     "excused": {"process ended by itself, starting": {"PostgreSQL gone": 2}},
@@ -161,7 +161,7 @@ def _flat(text: str) -> str:
 def test_a_campaign_in_which_all_held_is_short_of_nothing(data: Json) -> None:
     """The control of all tests below."""
     assert report.shortfalls(data) == []
-    assert "90 tool calls in flight" in _flat(report.readme(data))
+    assert "180 tool calls in flight" in _flat(report.readme(data))
     assert "fell short" not in report.readme(data)
 
 
