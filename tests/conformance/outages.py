@@ -342,7 +342,7 @@ async def conduct(given: Ground, what: str, seconds: float, *, rate: float = RAT
     result = Result(what, seconds, seed, rate)
     # Patience below a long outage: clients are to meet errors, and to find that sending again is safe. No less than
     # this, or those that wait for a busy worker would send again and again, and keep it busy.
-    settings = {"roll_after_events": 60, "client_patience": min(60.0, max(10.0, seconds / 3))}
+    settings: dict[str, Any] = {"roll_after_events": 60, "client_patience": min(60.0, max(10.0, seconds / 3))}
     async with ModelServer(reply=subject.answer) as models:
         world = await given.make(subject.AGENTS.read_text(encoding="utf-8"), api_base=models.base_url, **settings)
         async with Stage(given, world, models) as stage:
