@@ -345,7 +345,7 @@ async def conduct(given: Ground, what: str, seconds: float, *, rate: float = RAT
     settings: dict[str, Any] = {"roll_after_events": 60, "client_patience": min(60.0, max(10.0, seconds / 3))}
     async with ModelServer(reply=subject.answer) as models:
         world = await given.make(subject.AGENTS.read_text(encoding="utf-8"), api_base=models.base_url, **settings)
-        async with Stage(given, world, models) as stage:
+        async with Stage(given, world, models, fork=False) as stage:
             await Drive(stage, OUTAGES[what], result).run()
     result.took = round(time.monotonic() - began, 1)
     return result
