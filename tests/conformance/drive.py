@@ -24,6 +24,7 @@ from tests.conformance import faults, subject
 from tests.conformance.evidence import run_auditor
 from tests.conformance.faults import Fault
 from tests.conformance.faults.servers import DatabaseGone
+from tests.conformance.faults.switchover import Failover
 from tests.conformance.person import Person
 from tests.conformance.pulse import pulse
 from tests.conformance.recurring import recur
@@ -282,9 +283,11 @@ async def conduct(ground: Ground, plan: Plan, seed: int) -> Report:
     began = time.monotonic()
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a caller that was killed is no news here
     settings: dict[str, Any] = {"roll_after_events": 50}
+    cluster = await ground.cluster() if any(isinstance(fault, Failover) for fault in plan.kinds) else None
     async with ModelServer(reply=subject.answer) as models:
-        world = await ground.make(subject.AGENTS.read_text(encoding="utf-8"), api_base=models.base_url, **settings)
-        async with Stage(ground, world, models, fork=plan.fork) as stage:
+        source = await asyncio.to_thread(subject.AGENTS.read_text, encoding="utf-8")
+        world = await ground.make(source, cluster, api_base=models.base_url, **settings)
+        async with Stage(ground, world, models, cluster=cluster, fork=plan.fork) as stage:
             drive = Drive(stage, plan, seed)
             await drive.run()
             await stage.dismiss()

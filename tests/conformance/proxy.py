@@ -53,6 +53,12 @@ class FaultProxy:
         """host:port of this side."""
         return f"127.0.0.1:{self._port}"
 
+    def lead_to(self, url: str) -> None:
+        """Lead new connections to another server, by its host and port."""
+        there = urlsplit(url)
+        login, at, _ = self._to.netloc.rpartition("@")
+        self._to = self._to._replace(netloc=f"{login}{at}{there.hostname}:{there.port}")
+
     async def open(self) -> None:
         """Listen, always on the same port."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)

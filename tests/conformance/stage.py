@@ -17,6 +17,7 @@ from holdfast.contracts import MEMORY_WORKFLOW, MemoryAnswer, MemoryHit, MemoryQ
 from holdfast.testing import ModelServer
 from tests import histories
 from tests.conformance import clock
+from tests.conformance.cluster import Cluster
 from tests.conformance.evidence import export, model_call
 from tests.conformance.offices import Offices
 from tests.conformance.processes import Born, start
@@ -45,6 +46,7 @@ class Stage:
     live: list[Born] = field(default_factory=list)
     active: set[str] = field(default_factory=set)  # threads with a run that has not ended
     url: str = ""  # of the recorder
+    cluster: Cluster | None = None  # that the world's database is in, if it can be switched over
     fork: bool = True  # processes are born by fork, ready within a second; else started as users start them
     fell: list[str] = field(default_factory=list)  # last words of processes that ended by themselves
     missing: set[str] = field(default_factory=set)  # faults that this machine cannot have, and why
@@ -53,7 +55,8 @@ class Stage:
         """Name the files and proxies."""
         self.recorder = self.world.folder / "recorder.jsonl"
         self.histories = self.world.folder / "histories"
-        self.database = FaultProxy(self.world.settings.database_url or "")
+        url = self.world.settings.database_url or ""
+        self.database = FaultProxy(url if self.cluster is None else self.cluster.for_workers(url))
         self.temporal = FaultProxy(f"tcp://{self.world.settings.temporal_address}")
         self.offices = Offices(self.world.folder)
         self._born = 0
@@ -104,7 +107,7 @@ class Stage:
             **self.offices.environment,
         )
         off = list(switches)
-        word = {"bear": str(ready), "log": str(log), "role": role, "env": env, "switches": off}
+        word: dict[str, Any] = {"bear": str(ready), "log": str(log), "role": role, "env": env, "switches": off}
         word["fork"] = self.fork or bool(off)
         pid = int((await self.ground.nursery.tell(word))["pid"])
         born = Born(pid, role, ready, log, wrong, deaths=deaths)
@@ -193,6 +196,10 @@ class Stage:
     def was_away(self, since: datetime) -> bool:
         """Whether PostgreSQL was away from the product at any time since then."""
         return any(until is None or until >= since for _, until in self._outages)
+
+    async def crash_postgres(self, away: float = 0.0) -> None:
+        """Stop the PostgreSQL of this world as a crash does; it comes back after *away* seconds."""
+        await (self.cluster or self.ground.servers).crash_postgres(away)
 
     # ------------------------------------------------------------------------------------ evidence
 
