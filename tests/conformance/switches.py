@@ -156,8 +156,8 @@ def _budget() -> None:
     """A run is not told its budget."""
     read = runs._run
 
-    def generous(*given: Any) -> Run:
-        return read(*given).model_copy(update={"budget": Budget()})
+    def generous(row: Any, body: Any) -> Run:
+        return read(row, body).model_copy(update={"budget": Budget()})
 
     replace(runs, "_run", generous)
 
