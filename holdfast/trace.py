@@ -257,7 +257,9 @@ def _outcome(
         return text, None
     if state == "rejected":
         return None, text.removeprefix(_REJECTED)
-    return None, for_person(text) if text != INTERRUPTED else "the run ended before this call did"
+    if text == INTERRUPTED:
+        return None, f"the run ended before this call {'was made' if state == 'not_made' else 'did'}"
+    return None, for_person(text)
 
 
 # --------------------------------------------------------------------------------------------------------- approvals

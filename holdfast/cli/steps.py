@@ -144,7 +144,9 @@ def _tool(step: StepDetail, console: Console) -> None:
         _part(console, f"result, {size(len(step.result.encode()))}", _pretty(step.result))
     commands = decide_lines(step.run_id, step.step_no) if step.state == "to_approve" else []
     if step.state == "in_doubt":
-        commands = [f"{command}   {meaning}" for command, meaning in resolve_lines(step.run_id, step.step_no)]
+        found = resolve_lines(step.run_id, step.step_no)
+        longest = max(len(command) for command, _ in found)
+        commands = [f"{command.ljust(longest)}   {meaning}" for command, meaning in found]
     if commands:
         _part(console, "waits for a person", "\n".join(commands))
     if step.read_as is not None:

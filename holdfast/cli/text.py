@@ -127,12 +127,31 @@ def call_text(tool: str, args: Any, width: int = 100) -> str:
         try:
             args = json.loads(args)
         except ValueError:
-            return one_line(f"{tool}({args}", width)
+            return one_line(f"{tool}({_cut_args(args)}", width)
     if isinstance(args, dict):
         inside = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in args.items())
     else:
         inside = "" if args is None else json.dumps(args, ensure_ascii=False)
     return one_line(f"{tool}({inside})", width)
+
+
+def _cut_args(text: str) -> str:
+    """Return JSON text of arguments that was cut somewhere, as far as it goes, in the form of a call."""
+    decoder, parts, at = json.JSONDecoder(), [], 1
+    try:
+        while text.startswith("{"):
+            at += len(text[at:]) - len(text[at:].lstrip(" \n\t,"))
+            name, at = decoder.raw_decode(text, at)
+            at = text.index(":", at) + 1
+            at += len(text[at:]) - len(text[at:].lstrip())
+            parts.append(f"{name}={text[at:]}…")
+            value, at = decoder.raw_decode(text, at)
+            parts[-1] = f"{name}={json.dumps(value, ensure_ascii=False)}"
+    except ValueError:
+        pass
+    if parts and not parts[-1].endswith("…"):
+        parts.append("…")
+    return ", ".join(parts) or text
 
 
 def decide_lines(run_id: str, step: int) -> list[str]:

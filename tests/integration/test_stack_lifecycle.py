@@ -170,6 +170,7 @@ async def test_ctrl_c_leaves_no_process_and_a_second_start_finds_all_data(home: 
     info = first.ready()
     await put(info)
     assert await asyncio.to_thread(status_of, f"{info.temporal_ui}/") == 200
+    assert {each.pid for each in info.children} <= {each.pid for each in marked(home)}, "they are found while they run"
     assert len(info.children) == 4
     assert first.end() < 20
     assert first.process.returncode == 0
