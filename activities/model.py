@@ -16,6 +16,7 @@ from holdfast import llm
 from holdfast.activities.alone import alone
 from holdfast.activities.answers import CORRECTION, check_model, correction, gave_up, problem_of
 from holdfast.activities.attempts import only_believed_lost, watch
+from holdfast.activities.bought import count_again
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.hooks import Seen, Sent, placed, see_reply, see_request
@@ -149,7 +150,7 @@ class ModelActivities:
         try:
             return await self._commit(at, inp, step, definition, sent, ranges, seen, size, limit)
         except _Lost:
-            return await self._lost(step, at, seen.reply)
+            return await count_again(self._deps, step, at, seen.reply)
 
     async def _call(self, request: ModelRequest, inp: ModelStep, step: Step) -> llm.ModelReply:
         deltas = DeltaWriter(self._deps, inp.run_id, inp.step_no)
@@ -202,10 +203,7 @@ class ModelActivities:
         """Append the reply, its slots and its ledger row in one transaction."""
         request, reply, usage = sent.request, seen.reply, seen.reply.usage
         digest = await digest_of(request, size)  # before anything is locked
-        calls = [
-            self._read_call(definition, inp, number, call, asks=call.id in seen.asks)
-            for number, call in enumerate(reply.tool_calls)
-        ]
+        calls, size_of_reply = await asyncio.to_thread(self._read_reply, definition, inp, seen)
         out = ModelReply(
             tokens=usage.input_tokens + usage.output_tokens,
             cost_usd=reply.cost_usd or 0.0,
@@ -231,7 +229,7 @@ class ModelActivities:
                 step_no=inp.step_no,
                 role="assistant" if seen.withheld is None else _WITHHELD,
                 body=reply.message,
-                tokens=threads.tokens_of(json.dumps(reply.message, ensure_ascii=False)),
+                tokens=size_of_reply,
             )
             for call, why in calls:
                 body = None if why is None else {"role": "tool", "tool_call_id": call.call_id, "content": why}
@@ -298,6 +296,16 @@ class ModelActivities:
 
         self._deps.notifier.poke(inp.run_id, await self._deps.insist(write))  # an outage shall not have it bought again
         return out
+
+    def _read_reply(
+        self, definition: AgentDefinition, inp: ModelStep, seen: Seen
+    ) -> tuple[list[tuple[Call, str | None]], int]:
+        """Return calls and tokens of a reply, which may be megabytes: off the loop, before anything is locked."""
+        calls = [
+            self._read_call(definition, inp, number, call, asks=call.id in seen.asks)
+            for number, call in enumerate(seen.reply.tool_calls)
+        ]
+        return calls, threads.tokens_of(json.dumps(seen.reply.message, ensure_ascii=False))
 
     async def _correct(
         self,
@@ -378,22 +386,6 @@ class ModelActivities:
                 return out
             done = await ledger.stored(conn, step.key)
         return out if done is None else ModelReply.model_validate(done[0])
-
-    async def _lost(self, step: Step, at: Here, reply: llm.ModelReply) -> ModelReply:
-        """A reply was recorded before: return it. If it was another attempt's, count what this one cost."""
-        tokens, cost = reply.usage.input_tokens + reply.usage.output_tokens, reply.cost_usd or 0.0
-        async with self._deps.pool.acquire() as conn, conn.transaction():
-            done = await ledger.stored(conn, step.key)
-            if done is None:
-                raise StaleWriter(f"step {step.step_no} was recorded and is gone")
-            if await ledger.recorded_by(conn, step.key, at.owner):  # by the commit whose answer got lost
-                return ModelReply.model_validate(done[0])
-            await ledger.late(
-                conn, step.key, 0, at.owner, {"text": (reply.text or "")[:500]}, tokens=tokens, cost_usd=cost
-            )
-            await runs.add_usage(conn, step.run_id, reply.usage.input_tokens, reply.usage.output_tokens, reply.cost_usd)
-        out = ModelReply.model_validate(done[0])
-        return out.model_copy(update={"tokens": out.tokens + tokens, "cost_usd": out.cost_usd + cost})
 
 
 def _unseen(_: str) -> None:

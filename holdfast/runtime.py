@@ -131,14 +131,11 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
             runner = await stack.enter_async_context(ToolRunner(settings))
             deps.runner = runner
             # Connections belong to the loop they were made on: those of `local_tx` tools to the tool loop.
-            deps.tool_pool = await runner.call(
-                open_pool,
-                settings.database_url,
-                size=max(2, settings.database_pool // 2),
-                name=f"holdfast-{name}-tools",
-                idle=None,
-            )
+            url, size = settings.database_url, max(2, settings.database_pool // 2)
+            deps.tool_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-tools", idle=None)
             stack.push_async_callback(runner.call, deps.tool_pool.close)
+            deps.stored_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-stored")
+            stack.push_async_callback(runner.call, deps.stored_pool.close)
         deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins, deps.runner))
         deps.secrets = deps.hooks.secrets
         if role == "memory" or settings.qdrant_url:
@@ -298,10 +295,10 @@ async def serve_agents(deps: Deps, stack: contextlib.AsyncExitStack) -> None:
     """
     stack.push_async_callback(llm.close)
     assert deps.runner is not None
-    assert deps.tool_pool is not None
+    assert deps.stored_pool is not None
     await equip(deps.agents, deps.hooks)
     await check_secrets(deps.agents.values(), deps.secrets)
-    servers = open_servers(deps.settings, deps.agents, deps.runner, deps.tool_pool)
+    servers = open_servers(deps.settings, deps.agents, deps.runner, deps.stored_pool)
     equipment = await stack.enter_async_context(servers)
     await _publish(deps)
     if equipment is not None:

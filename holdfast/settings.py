@@ -132,6 +132,11 @@ class Settings(BaseSettings):
     time_scale: float = Field(default=1.0, ge=0.1, le=100, description="Multiplies every protocol time below.")
     beat: float = Field(default=0.5, gt=0, description="Heartbeat interval of every activity.")
     lease: float = Field(default=2.0, gt=0, description="Ledger lease and heartbeat time-out.")
+    key_lifetime: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="Seconds for which a remote is taken to remember an idempotency key, unless the `keyed` tool says.",
+    )
     task_timeout: float = Field(
         default=3.0, gt=0, description="A workflow task taken by a killed worker is handed on after this."
     )

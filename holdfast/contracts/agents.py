@@ -40,6 +40,9 @@ class ToolDefinition(Stored):
     timeout: float = Field(default=60.0, gt=0, description="seconds for one try, the total deadline of a send")
     attempts: int = Field(default=3, ge=1, description="tries before a repeated failure is told to the model")
     settle: float = Field(default=0.0, ge=0, description="seconds a sent request may still land (verifiable)")
+    key_lifetime: float | None = Field(
+        default=None, gt=0, description="seconds for which the remote remembers an idempotency key (keyed)"
+    )
     queue: Literal["agents", "memory"] = "agents"
     version: str = "1"
     agent: str | None = Field(default=None, description="the agent that is asked, or that takes the conversation over")
