@@ -19,10 +19,12 @@ from pydantic_settings import (
 )
 
 from holdfast.errors import ConfigurationError
+from holdfast.trust import doubt
 
 __all__ = ["Settings", "load_settings"]
 
 KiB = 1024
+_ENVIRONMENT_ONLY = {"temporal_binary", "safe_directory"}  # neither `.env` nor `holdfast.toml`: they come with a folder
 
 
 class Settings(BaseSettings):
@@ -54,7 +56,13 @@ class Settings(BaseSettings):
     )
     temporal_ui: str | None = Field(default=None, description="Base URL of the Temporal Web UI, for links.")
     temporal_binary: Path | None = Field(
-        default=None, description="A `temporal` CLI binary to run as the embedded server."
+        default=None,
+        description="A `temporal` CLI binary to run as the embedded server. From the environment alone.",
+    )
+    safe_directory: str | None = Field(
+        default=None,
+        description="Folders whose files are used though another user owns them, with `:` between; `*`: all. From the "
+        "environment alone.",
     )
     database_url: str | None = Field(default=None, description="postgresql:// URL; unset: the embedded PostgreSQL.")
     qdrant_url: str | None = Field(
@@ -215,8 +223,28 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources: arguments, environment, .env, holdfast.toml."""
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+        """Order the sources: arguments, environment, .env, holdfast.toml.
+
+        Raises:
+            ConfigurationError: a file is another user's, or sets what only the environment may.
+
+        """
+        toml_settings = TomlConfigSettingsSource(settings_cls)
+        for name, source in ((".env", dotenv_settings), ("holdfast.toml", toml_settings)):
+            _check_file(name, source)
+        return init_settings, env_settings, dotenv_settings, toml_settings
+
+
+def _check_file(name: str, source: PydanticBaseSettingsSource) -> None:
+    """Refuse a file of the current folder that is not the user's, or that says which program to run."""
+    why = doubt(Path(name))
+    if why is not None:
+        raise ConfigurationError(why)
+    for setting in sorted(_ENVIRONMENT_ONLY & set(source())):
+        raise ConfigurationError(
+            f"{name} sets {setting}, which only the environment may: a folder that was copied or unpacked would run a "
+            f"program of its own. Take it out of {name} and set HOLDFAST_{setting.upper()} in your environment."
+        )
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -236,6 +264,8 @@ def load_settings(**overrides: object) -> Settings:
             lines.append(f"  {variable}={error.get('input')!r}: {error['msg']}")
         message = "These settings are wrong (environment, .env or holdfast.toml):\n" + "\n".join(lines)
         raise ConfigurationError(message) from None
+    except ConfigurationError:
+        raise
     except Exception as exc:  # a malformed holdfast.toml surfaces as a parser's own error
         raise ConfigurationError(f"holdfast.toml or .env could not be read: {exc}. Mend or remove it.") from exc
 

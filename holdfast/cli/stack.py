@@ -20,6 +20,7 @@ from holdfast.cli.text import clean, duration, one_line
 from holdfast.cli.waiting import Waiting
 from holdfast.errors import AgentsFileError, ConfigurationError, MissingModelKey
 from holdfast.settings import Settings
+from holdfast.trust import doubt
 
 if TYPE_CHECKING:
     from holdfast.contracts import AgentDefinition, ToolDefinition
@@ -51,10 +52,13 @@ def inspect_agents(settings: Settings) -> list[AgentLine]:
     """Load the agents file as a worker would, and say what it holds.
 
     Raises:
-        AgentsFileError: it cannot be loaded; the message has file, line and source line.
+        AgentsFileError: it is another user's or cannot be loaded; the message has file, line and source line.
         ConfigurationError: an agent's model cannot be used.
 
     """
+    why = doubt(settings.agents)
+    if why is not None:
+        raise AgentsFileError(why)
     from holdfast.tools.registry import load_agents
 
     lines = []

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 
 from holdfast.errors import HoldfastError
 from holdfast.server.binary import CLI_VERSION, find_binary, way_to_get
-from holdfast.server.lock import lock_holder
+from holdfast.server.home import lock_holder
 from holdfast.server.postgres import binaries
 from holdfast.server.starting import now_starting
 from holdfast.server.state import is_alive, read_stack, read_state
