@@ -6,9 +6,10 @@ All durations are in seconds and derive from `time_scale`: a slow machine sets o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -19,11 +20,13 @@ from pydantic_settings import (
 )
 
 from holdfast.errors import ConfigurationError
+from holdfast.secrets import address, know
 from holdfast.trust import doubt
 
 __all__ = ["Settings", "load_settings"]
 
 KiB = 1024
+_PRIVATE = ("database_url", "qdrant_url", "qdrant_api_key", "api_base", "temporal_ui", "temporal_address")
 _ENVIRONMENT_ONLY = {"temporal_binary", "safe_directory"}  # neither `.env` nor `holdfast.toml`: they come with a folder
 
 
@@ -210,6 +213,12 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port (for example 127.0.0.1:7233)")
         return value
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show addresses without passwords: settings are printed by debuggers and failed assertions."""
+        for name, value in super().__repr_args__():
+            private = name in _PRIVATE and isinstance(value, str) and "://" in value
+            yield name, address(value) if private else value
+
     def scaled(self, seconds: float) -> float:
         """Return *seconds* multiplied by `time_scale`."""
         return seconds * self.time_scale
@@ -235,6 +244,10 @@ class Settings(BaseSettings):
         return init_settings, env_settings, dotenv_settings, toml_settings
 
 
+def _has_password(value: str | None) -> bool:
+    return value is not None and "://" in value and ("@" in value or "password=" in value)
+
+
 def _check_file(name: str, source: PydanticBaseSettingsSource) -> None:
     """Refuse a file of the current folder that is not the user's, or that says which program to run."""
     why = doubt(Path(name))
@@ -255,13 +268,19 @@ def load_settings(**overrides: object) -> Settings:
 
     """
     try:
-        return Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+        settings = Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+        for name in _PRIVATE:
+            value = getattr(settings, name)
+            if name == "qdrant_api_key" or _has_password(value):
+                know(f"HOLDFAST_{name.upper()}", value)
+        return settings
     except ValidationError as exc:
         lines = []
         for error in exc.errors():
             name = str(error["loc"][0]) if error["loc"] else "settings"
             variable = name if name.isupper() else f"HOLDFAST_{name.upper()}"
-            lines.append(f"  {variable}={error.get('input')!r}: {error['msg']}")
+            shown = " (not shown)" if name.lower().removeprefix("holdfast_") in _PRIVATE else f"={error.get('input')!r}"
+            lines.append(f"  {variable}{shown}: {error['msg']}")
         message = "These settings are wrong (environment, .env or holdfast.toml):\n" + "\n".join(lines)
         raise ConfigurationError(message) from None
     except ConfigurationError:

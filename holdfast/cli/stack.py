@@ -19,6 +19,7 @@ from holdfast.cli.say import console as new_console
 from holdfast.cli.text import clean, duration, one_line
 from holdfast.cli.waiting import Waiting
 from holdfast.errors import AgentsFileError, ConfigurationError, MissingModelKey
+from holdfast.secrets import address, mask
 from holdfast.settings import Settings
 from holdfast.trust import doubt
 
@@ -104,8 +105,8 @@ def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: f
     grid.add_row("Holdfast", Text(f"is up, after {duration(took)}", style="bold green"))
     grid.add_row("Web UI", Text(info.temporal_ui or "none", style="cyan"))
     grid.add_row("Temporal", f"{info.temporal_address}, namespace {info.namespace}")
-    grid.add_row("Postgres", info.database_url.rpartition("@")[2])
-    grid.add_row("Qdrant", info.qdrant_url or "embedded, in the memory process")
+    grid.add_row("Postgres", address(info.database_url))
+    grid.add_row("Qdrant", address(info.qdrant_url) if info.qdrant_url else "embedded, in the memory process")
     grid.add_row("Workers", str(workers))
     grid.add_row("Data, logs", str(info.home))
     grid.add_row("Agents", str(info.agents))
@@ -174,6 +175,7 @@ def dev(settings: Settings, *, as_json: bool = False) -> None:
         status.stop()
         if as_json:
             places = info.model_dump(mode="json", include=_PLACES)
+            places = {name: mask(place) if place else place for name, place in places.items()}
             names = [agent.name for agent in agents]
             print_json({"kind": "ready", **places, "agents_file": str(info.agents), "agents": names})
             return

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from holdfast.errors import HoldfastError
+from holdfast.secrets import address
 from holdfast.server.binary import CLI_VERSION, find_binary, way_to_get
 from holdfast.server.home import lock_holder
 from holdfast.server.postgres import binaries
@@ -84,7 +85,7 @@ def _temporal(settings: Settings) -> Check:
 
 def _postgres(settings: Settings) -> Check:
     if settings.database_url is not None:
-        where = settings.database_url.rpartition("@")[2]
+        where = address(settings.database_url)
         return Check("postgres", ok=True, detail=f"server at {where} (HOLDFAST_DATABASE_URL)")
     said = subprocess.run(
         [str(binaries() / "postgres"), "--version"], capture_output=True, text=True, timeout=20, check=True
@@ -103,7 +104,7 @@ def _package(name: str, package: str, module: str) -> Check:
 
 def _qdrant(settings: Settings) -> Check:
     if settings.qdrant_url is not None:
-        return Check("qdrant", ok=True, detail=f"server at {settings.qdrant_url} (HOLDFAST_QDRANT_URL)")
+        return Check("qdrant", ok=True, detail=f"server at {address(settings.qdrant_url)} (HOLDFAST_QDRANT_URL)")
     return _package("qdrant", "qdrant-edge-py", "qdrant_edge")
 
 
@@ -114,7 +115,7 @@ def _embeddings(_: Settings) -> Check:
 def _model_key(settings: Settings) -> Check:
     keys = [name for name in _KEYS if os.environ.get(name)]
     if keys or settings.api_base is not None:
-        return Check("model key", ok=True, detail=", ".join(keys) or f"models at {settings.api_base}")
+        return Check("model key", ok=True, detail=", ".join(keys) or f"models at {address(settings.api_base or '')}")
     hint = "set the key of your provider, for example OPENAI_API_KEY; until then answers only quote what tools return"
     return Check("model key", ok=True, detail="none is set: offline/extractive stands in", hint=hint)
 

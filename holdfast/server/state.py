@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from holdfast.server.home import check_home, lock_holder
 from holdfast.settings import Settings
@@ -50,8 +50,8 @@ class StackInfo(BaseModel):
     temporal_address: str
     temporal_ui: str | None
     namespace: str
-    database_url: str
-    qdrant_url: str | None
+    database_url: str = Field(repr=False)
+    qdrant_url: str | None = Field(repr=False)
     home: Path
     agents: Path
     embedded_temporal: bool
