@@ -154,6 +154,7 @@ def dev(settings: Settings, *, as_json: bool = False) -> None:
     """
     from holdfast.log import configure_logging
     from holdfast.server import run_stack
+    from holdfast.server.neighbours import warning
 
     console = progress(as_json=as_json)
     agents = inspect_agents(settings)
@@ -168,6 +169,7 @@ def dev(settings: Settings, *, as_json: bool = False) -> None:
     status = Waiting(console, "starting Temporal, PostgreSQL, memory and workers")
     status.start()
     up = False
+    shared = warning() if settings.temporal_address is None else None
 
     def ready(info: StackInfo) -> None:
         nonlocal up
@@ -177,10 +179,14 @@ def dev(settings: Settings, *, as_json: bool = False) -> None:
             places = info.model_dump(mode="json", include=_PLACES)
             places = {name: mask(place) if place else place for name, place in places.items()}
             names = [agent.name for agent in agents]
+            if shared:
+                notify(shared)
             print_json({"kind": "ready", **places, "agents_file": str(info.agents), "agents": names})
             return
         console.print(ready_screen(info, agents, settings.workers, time.monotonic() - began, console.width))
         console.print()
+        if shared:
+            notify(shared)
 
     def notify(line: str) -> None:
         if as_json:

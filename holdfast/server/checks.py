@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import platform
 import subprocess
@@ -116,8 +117,28 @@ def _model_key(settings: Settings) -> Check:
     keys = [name for name in _KEYS if os.environ.get(name)]
     if keys or settings.api_base is not None:
         return Check("model key", ok=True, detail=", ".join(keys) or f"models at {address(settings.api_base or '')}")
+    servers = _servers_named(settings)
+    if servers:
+        return Check("model key", ok=True, detail=f"none is needed: each agent names its own server ({servers})")
     hint = "set the key of your provider, for example OPENAI_API_KEY; until then answers only quote what tools return"
     return Check("model key", ok=True, detail="none is set: offline/extractive stands in", hint=hint)
+
+
+def _servers_named(settings: Settings) -> str:
+    """Return the servers that the agents file gives its agents, if it gives each one; it is read and not run."""
+    try:
+        tree = ast.parse(settings.agents.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "Agent":
+            named = next((keyword.value for keyword in node.keywords if keyword.arg == "api_base"), None)
+            if named is None or (isinstance(named, ast.Constant) and not named.value):
+                return ""
+            literal = isinstance(named, ast.Constant) and isinstance(named.value, str)
+            found.append(address(str(named.value)) if literal else "by an expression")  # type: ignore[attr-defined]
+    return ", ".join(dict.fromkeys(found))
 
 
 def _agents(settings: Settings) -> Check:
@@ -129,7 +150,7 @@ def _agents(settings: Settings) -> Check:
         return Check("agents file", ok=True, detail=f"none in this folder: there is no {path.name}", hint=hint)
     try:
         compile(path.read_bytes(), str(path), "exec")
-    except (SyntaxError, ValueError) as exc:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
         line = getattr(exc, "lineno", None) or 0
         return Check("agents file", ok=False, detail=f"{path}, line {line}: {exc}", hint="correct it")
     return Check("agents file", ok=True, detail=str(path))

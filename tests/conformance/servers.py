@@ -25,6 +25,7 @@ from holdfast.search_attributes import namespace_problem
 from holdfast.server import StackInfo, read_stack, stop_stack
 from holdfast.server.postgres import binaries
 from tests import standalone
+from tests._servers import addresses
 from tests.conformance.processes import ROOT, Nursery
 from tests.kit import World, until
 
@@ -46,12 +47,7 @@ class Servers:
         """Start them."""
         await self._start()
         info = self._info()
-        self.given = {
-            "temporal_address": info.temporal_address,
-            "temporal_ui": info.temporal_ui or "",
-            "database_url": info.database_url,
-            "folder": self._folder.name,
-        }
+        self.given = {**addresses(info), "folder": self._folder.name}
         return self
 
     async def __aexit__(
