@@ -11,6 +11,7 @@ from holdfast.activities.calls import arguments_of, step_of
 from holdfast.activities.deps import Deps, here
 from holdfast.activities.endings import status_of
 from holdfast.activities.outcome import Outcome, commit_outcome, fill, recorded_outcome
+from holdfast.advice import DO_WITHOUT, GO_ON
 from holdfast.contracts import (
     OPEN_STATES,
     Activity,
@@ -52,7 +53,7 @@ class ChildActivities:
         if inp.depth > settings.agent_depth:
             text = (
                 f"error: {inp.agent} was not asked: agents may ask one another {settings.agent_depth} deep, and this "
-                "conversation is at that depth already. Do it without."
+                f"conversation is at that depth already. {DO_WITHOUT}"
             )
             return ChildReady(outcome=await commit_outcome(self._deps, at, inp, Outcome(text, status="error")))
         try:
@@ -120,7 +121,7 @@ class ChildActivities:
         if inp.late:
             outcome = Outcome("error: this conversation was handed over by another call of the same reply", "error")
         elif found is None:
-            outcome = Outcome(f"error: no worker knows the agent {inp.agent}. Go on without it.", "error")
+            outcome = Outcome(f"error: no worker knows the agent {inp.agent}. {GO_ON}", "error")
         else:
             digest, body = found
             owner = Owner(agent=body.name, definition=digest, budget=body.budget, memory=body.memory)
@@ -170,6 +171,8 @@ def _told(inp: ChildStep, run: dict[str, Any], answer: str | None) -> tuple[Outc
     if "run_id" in run:
         told["tokens"] = run["tokens_in"] + run["tokens_out"] + run["tokens_below"]
         told["cost_usd"] = float(run["cost_usd"] + run["cost_usd_below"])
+        if run["unpriced"] + run["unpriced_below"]:
+            told["unpriced"] = run["unpriced"] + run["unpriced_below"]
         if run["started_at"] is not None and run["ended_at"] is not None:
             outcome.seconds = (run["ended_at"] - run["started_at"]).total_seconds()
     return outcome, told

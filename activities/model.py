@@ -20,11 +20,12 @@ from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.hooks import Seen, Sent, placed, see_reply, see_request
 from holdfast.activities.outcome import emit_notes
-from holdfast.activities.requests import build_request, model_of, request_hash, revealed, tokens_besides, window_limit
+from holdfast.activities.requests import build_request, digest_of, model_of, revealed, tokens_besides, window_limit
+from holdfast.advice import CALL_AGAIN, OTHERS_NEXT, for_person
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
 from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
-from holdfast.llm import ModelRequest, ToolCallRequest
+from holdfast.llm import ModelRequest, ToolCallRequest, require_prices
 from holdfast.memory import events, family, ledger, outbox, requests, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Step
@@ -64,7 +65,7 @@ class ModelActivities:
         """
         at = here()
         step = Step(
-            key=effect_key(at.scope(inp), 0, inp.step_no, MODEL),
+            key=effect_key(at.scope(inp), inp.step_no, MODEL),
             run_id=inp.run_id,
             scope=at.scope(inp),
             step_no=inp.step_no,
@@ -107,6 +108,7 @@ class ModelActivities:
         definition = await self._deps.definition(inp.definition)
         settings = self._deps.settings
         check_model(definition, model_of(definition, settings))
+        require_prices({definition.name: definition}, settings)  # the worker looked its own up when it started
         await self._deps.warm(model_of(definition, settings))
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
@@ -199,13 +201,15 @@ class ModelActivities:
     ) -> ModelReply:
         """Append the reply, its slots and its ledger row in one transaction."""
         request, reply, usage = sent.request, seen.reply, seen.reply.usage
+        digest = await digest_of(request, size)  # before anything is locked
         calls = [
             self._read_call(definition, inp, number, call, asks=call.id in seen.asks)
             for number, call in enumerate(reply.tool_calls)
         ]
         out = ModelReply(
             tokens=usage.input_tokens + usage.output_tokens,
-            cost_usd=reply.cost_usd,
+            cost_usd=reply.cost_usd or 0.0,
+            unpriced=int(reply.cost_usd is None),
             preview=(reply.text or "")[:PREVIEW],
             compact=max(size, usage.input_tokens) + usage.output_tokens > _NEARLY_FULL * limit,
         )
@@ -216,7 +220,7 @@ class ModelActivities:
             wrong = await problem_of(self._deps, definition, reply.text, reply.finish_reason)
 
         async def write(conn: Connection) -> int:
-            thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
+            thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer, at.execution)
             run = await runs.lock(conn, inp.run_id)
             if run is None or run["state"] not in OPEN_STATES:  # ended in Temporal, and nobody took the thread over yet
                 raise StaleWriter(f"run {inp.run_id} has ended: nothing more is written to its thread")
@@ -253,8 +257,9 @@ class ModelActivities:
                 recall_step=inp.recall_step,
                 params={"model": request.model}
                 | ({"native": True} if request.response_format else {})
+                | ({"api_base": request.api_base} if request.api_base else {})
                 | ({"changed": sent.change} if sent.change else {}),
-                digest=request_hash(request),
+                digest=digest,
             )
             await sent.store(conn, at.tenant, thread.id)
             await runs.add_usage(conn, inp.run_id, usage.input_tokens, usage.output_tokens, reply.cost_usd, rounds=1)
@@ -268,12 +273,13 @@ class ModelActivities:
                 text=(reply.text or "")[:500],
                 calls=[
                     {"step": call.step_no, "call_id": call.call_id, "tool": call.tool, "args": asked.arguments[:200]}
-                    | ({} if why is None else {"error": why.removeprefix("error: ")[:500]})  # it is not made
+                    | ({} if why is None else {"error": for_person(why)[:500]})  # it is not made
                     for (call, why), asked in zip(calls, reply.tool_calls, strict=True)
                 ],
                 tokens_in=usage.input_tokens,
                 tokens_out=usage.output_tokens,
-                cost_usd=reply.cost_usd,
+                cost_usd=out.cost_usd,
+                **({"unpriced": 1} if out.unpriced else {}),
                 seconds=round(reply.latency_s, 3),
                 model=reply.model,
                 seq=out.seq,
@@ -326,7 +332,7 @@ class ModelActivities:
         args: dict[str, object] = {}
         text = ""
         if number >= _MOST_CALLS:
-            why = f"error: at most {_MOST_CALLS} calls may stand in one reply. Make the others in the next."
+            why = f"error: at most {_MOST_CALLS} calls may stand in one reply. {OTHERS_NEXT}"
         elif declared is None:
             names = ", ".join(tool.name for tool in definition.tools) or "none"
             why = f"error: there is no tool {asked.name[:64]!r}. The tools are: {names}"
@@ -340,7 +346,7 @@ class ModelActivities:
                 text.encode()  # a lone surrogate has no bytes
                 self._validate(definition.name, asked.name, args)
             except (ValueError, RecursionError, ToolArgumentsInvalid) as exc:
-                why = f"error: the arguments of {asked.name} cannot be used: {exc}. Call it again with others."
+                why = f"error: the arguments of {asked.name} cannot be used: {exc}. {CALL_AGAIN}"
         if why is not None:
             call.error = True
             call.state = "done"
@@ -375,7 +381,7 @@ class ModelActivities:
 
     async def _lost(self, step: Step, at: Here, reply: llm.ModelReply) -> ModelReply:
         """A reply was recorded before: return it. If it was another attempt's, count what this one cost."""
-        tokens = reply.usage.input_tokens + reply.usage.output_tokens
+        tokens, cost = reply.usage.input_tokens + reply.usage.output_tokens, reply.cost_usd or 0.0
         async with self._deps.pool.acquire() as conn, conn.transaction():
             done = await ledger.stored(conn, step.key)
             if done is None:
@@ -383,11 +389,11 @@ class ModelActivities:
             if await ledger.recorded_by(conn, step.key, at.owner):  # by the commit whose answer got lost
                 return ModelReply.model_validate(done[0])
             await ledger.late(
-                conn, step.key, 0, at.owner, {"text": (reply.text or "")[:500]}, tokens=tokens, cost_usd=reply.cost_usd
+                conn, step.key, 0, at.owner, {"text": (reply.text or "")[:500]}, tokens=tokens, cost_usd=cost
             )
             await runs.add_usage(conn, step.run_id, reply.usage.input_tokens, reply.usage.output_tokens, reply.cost_usd)
         out = ModelReply.model_validate(done[0])
-        return out.model_copy(update={"tokens": out.tokens + tokens, "cost_usd": out.cost_usd + reply.cost_usd})
+        return out.model_copy(update={"tokens": out.tokens + tokens, "cost_usd": out.cost_usd + cost})
 
 
 def _unseen(_: str) -> None:

@@ -17,7 +17,8 @@ from holdfast.views import RunStatus
 
 __all__ = ["RunHandle", "check_prefix"]
 
-_Outcome = Literal["done", "not_done", "abandon", "reuse", "redo"]
+_Outcome = Literal["done", "not_done", "abandon"]
+_NAMED = 5  # calls of other runs that a refusal names
 _SETTLING = 3.0  # what was accepted a moment ago, or is taken up again after a crash, is known to its workflow by then
 
 
@@ -62,9 +63,29 @@ class RunHandle(RunReader):
 
     async def _decide(self, decision: Decision) -> Receipt:
         decision = decision.model_copy(update={"decision_id": uuid.uuid4().hex})
-        receipt = await self._say("decide", decision, decision.decision_id or "")
+        try:
+            receipt = await self._say("decide", decision, decision.decision_id or "")
+        except DecisionRefused as exc:
+            raise await self._elsewhere(exc, "approval") from exc
         await self._until_audited(receipt)
         return receipt
+
+    async def _elsewhere(self, refused: DecisionRefused, kind: str) -> DecisionRefused:
+        """Return the refusal, with what waits in runs of agents that this one asked, where nothing waits in it."""
+        calls = [call for call in await self.waiting() if call.kind == kind]
+        if not calls or any(call.run_id == self.run_id for call in calls):
+            return refused
+        word = "approve" if kind == "approval" else "resolve"
+        where = "; ".join(
+            f"step {call.step_no} ({call.tool}) of run {call.run_id[:8]} of agent {call.agent}: "
+            f"`holdfast {word} {call.run_id[:8]} {call.step_no}{'' if kind == 'approval' else ' …'}`"
+            for call in calls[:_NAMED]
+        )
+        more = f"; and {len(calls) - _NAMED} more" if len(calls) > _NAMED else ""
+        return DecisionRefused(
+            f"Nothing waits in run {self.run_id[:8]} itself ({refused}), but in runs of agents that it asked: "
+            f"{where}{more}."
+        )
 
     async def stop(self, reason: str | None = None, *, actor: str | None = None) -> Receipt:
         """Stop the run: a step in flight is cancelled, and the ledger decides what became of it.
@@ -86,14 +107,9 @@ class RunHandle(RunReader):
         done: str | None = None,
         not_done: bool = False,
         abandon: bool = False,
-        reuse: bool = False,
-        redo: bool = False,
         actor: str | None = None,
     ) -> Receipt:
-        """Say what became of a call in doubt: `done` with its result, `not_done`, or `abandon` it.
-
-        For a call that came back with other arguments after a Reset: `reuse` the recorded result, `redo` it, or
-        `abandon` it. Give exactly one.
+        """Say what became of a call in doubt: `done` with its result, `not_done`, or `abandon` it. Give exactly one.
 
         Raises:
             InvalidInput: not exactly one of them is given.
@@ -105,12 +121,10 @@ class RunHandle(RunReader):
             "done": done is not None,
             "not_done": not_done,
             "abandon": abandon,
-            "reuse": reuse,
-            "redo": redo,
         }
         chosen: list[_Outcome] = [outcome for outcome, said in given.items() if said]
         if len(chosen) != 1:
-            raise InvalidInput("say exactly one of: done with its result, not done, abandon, reuse, redo")
+            raise InvalidInput("say exactly one of: done with its result, not done, abandon")
         word = Resolution(
             step_no=step,
             outcome=chosen[0],
@@ -125,6 +139,8 @@ class RunHandle(RunReader):
                 receipt = await self._say("resolve", word, word.decision_id or "")
             except NotRunning:
                 pass
+            except DecisionRefused as exc:
+                raise await self._elsewhere(exc, "in_doubt") from exc
             else:
                 await self._until_audited(receipt)
                 return receipt
@@ -133,9 +149,6 @@ class RunHandle(RunReader):
     async def _resolve_directly(self, word: Resolution) -> Receipt:
         """Settle a ledger row whose workflow has closed: nobody else will."""
         from holdfast.memory.resolve import resolve_step
-
-        if word.outcome in ("reuse", "redo"):
-            raise DecisionRefused(f"run {self.run_id} is no longer worked on: say done, not done or abandon")
 
         async def settle(conn: Connection) -> Resolved:
             async with conn.transaction():
@@ -162,7 +175,7 @@ class RunHandle(RunReader):
                 if status.ended and name != "resolve":
                     raise self._too_late(name, status) from exc
                 settling = (
-                    status.state in ("accepted", "queued") or isinstance(exc, NotRunning) or await self._in_doubt(word)
+                    status.state in ("accepted", "queued") or isinstance(exc, NotRunning) or await self._open(word)
                 )
                 if not settling or loop.time() > deadline:
                     if isinstance(exc, NotRunning) and name != "resolve":
@@ -174,8 +187,12 @@ class RunHandle(RunReader):
                     raise
             await asyncio.sleep(0.2)
 
-    async def _in_doubt(self, word: Decision | Resolution | StopRequest) -> bool:
-        """Say whether the ledger has this step in doubt: its workflow hears of it a moment later."""
+    async def _open(self, word: Decision | Resolution | StopRequest) -> bool:
+        """Say whether PostgreSQL has this step in doubt, or an approval pending: the workflow hears a moment later."""
+        if isinstance(word, Decision):
+            asked = await self._link.read(lambda conn: decisions.of_run(conn, self.run_id))
+            meant = [each for each in asked if word.call_id in (None, each["call_id"], str(each["step_no"]))]
+            return any(each["state"] == "pending" for each in meant)
         if not isinstance(word, Resolution):
             return False
         row = await self._link.read(lambda conn: ledger.find(conn, self.run_id, word.step_no))

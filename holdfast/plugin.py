@@ -17,15 +17,24 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from temporalio.contrib.pydantic import PydanticPayloadConverter
-from temporalio.converter import DataConverter, DefaultPayloadConverter
+from temporalio.converter import DataConverter, DefaultFailureConverter, DefaultPayloadConverter
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import ReplayerConfig, Worker, WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from holdfast.activities.interceptor import BeatInterceptor
-from holdfast.convert import data_converter
+from holdfast.convert import BoundedFailureConverter, data_converter
 from holdfast.errors import ConfigurationError
-from holdfast.runtime import WORKFLOWS, agent_activities, memory_worker, open_deps, serve_agents, workflow_runner
+from holdfast.runtime import (
+    WORKFLOWS,
+    agent_activities,
+    control_worker,
+    memory_worker,
+    open_deps,
+    serve_agents,
+    workflow_runner,
+    workflow_slots,
+)
 from holdfast.search_attributes import ensure_search_attributes
 from holdfast.secrets import use
 from holdfast.settings import Settings, load_settings
@@ -81,6 +90,8 @@ class HoldfastPlugin(SimplePlugin):
             config["graceful_shutdown_timeout"] = timedelta(seconds=self._settings.shutdown_grace)
         if config.get("sticky_queue_schedule_to_start_timeout") == _SDK_STICKY:
             config["sticky_queue_schedule_to_start_timeout"] = timedelta(seconds=self._settings.scaled(1.0))
+        if config.get("max_concurrent_workflow_tasks") is None and config.get("tuner") is None:
+            config["max_concurrent_workflow_tasks"] = workflow_slots(self._settings)
         return config
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
@@ -119,6 +130,7 @@ class HoldfastPlugin(SimplePlugin):
             use(deps.secrets)
             late.deps = deps
             await serve_agents(deps, stack)
+            await stack.enter_async_context(control_worker(deps))
             if deps.memory is not None:
                 await stack.enter_async_context(await memory_worker(deps, stack))
             log.info("agents are served", agents=sorted(deps.agents), queue=worker.task_queue)
@@ -143,7 +155,7 @@ class _Late:
 
 
 def _converter(given: DataConverter | None) -> DataConverter:
-    """Return a user's converter that can write our contracts: codec and failure converter stay theirs.
+    """Return a user's converter that can write our contracts: codec and failure converter of theirs stay.
 
     Raises:
         ConfigurationError: its payload converter is one that we do not know to write pydantic models.
@@ -151,6 +163,8 @@ def _converter(given: DataConverter | None) -> DataConverter:
     """
     if given is None:
         return data_converter
+    if given.failure_converter_class is DefaultFailureConverter:
+        given = replace(given, failure_converter_class=BoundedFailureConverter)
     kind = given.payload_converter_class
     if issubclass(kind, PydanticPayloadConverter):
         return given

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from holdfast.contracts import OPEN_STATES, AgentDefinition, Budget, Owner
+from holdfast.contracts import OPEN_STATES, Budget, Owner
+from holdfast.memory import definitions
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
@@ -21,6 +22,7 @@ __all__ = [
     "orphans",
     "owner",
     "spend",
+    "waiting",
 ]
 
 _Q = queries("family")
@@ -64,9 +66,9 @@ async def objection(conn: Connection, run_id: str) -> tuple[bool, str] | None:
     return None
 
 
-async def spend(conn: Connection, run_id: str, tokens: int, cost_usd: float) -> None:
+async def spend(conn: Connection, run_id: str, tokens: int, cost_usd: float, unpriced: int = 0) -> None:
     """Add to what all runs above *run_id* have had spent below them. After the run's own row, before any event."""
-    await conn.execute(_Q["spend"], run_id, tokens, cost_usd)
+    await conn.execute(_Q["spend"], run_id, tokens, cost_usd, unpriced)
 
 
 async def children(conn: Connection, run_id: str) -> list[asyncpg.Record]:
@@ -74,12 +76,19 @@ async def children(conn: Connection, run_id: str) -> list[asyncpg.Record]:
     return await conn.fetch(_Q["children"], run_id)
 
 
+async def waiting(conn: Connection, run_id: str) -> list[asyncpg.Record]:
+    """Return the calls of a run, and of those below it, that wait for a person, nearest first."""
+    return await conn.fetch(_Q["waiting"], run_id)
+
+
 async def owner(conn: Connection, run_id: str) -> Owner | None:
     """Return whose a run is now, as a workflow needs it."""
     row = await conn.fetchrow(_Q["owner"], run_id)
     if row is None:
         return None
-    body = AgentDefinition.model_validate_json(row["body"])
+    body = await definitions.one(conn, row["definition"])
+    if body is None:
+        return None
     budget = Budget.model_validate_json(row["budget"]) if row["budget"] else body.budget
     return Owner(agent=row["agent"], definition=row["definition"], budget=budget, memory=body.memory)
 

@@ -1,11 +1,9 @@
-"""Carries out a person's word on a call in doubt or in conflict, with its audit row, in one transaction.
+"""Carries out a person's word on a call in doubt, with its audit row, in one transaction.
 
 The activity `resolve_effect` calls it for a run under way, the client for a run whose workflow is no more.
 """
 
 from __future__ import annotations
-
-from typing import Literal, cast
 
 from holdfast.contracts import PREVIEW, Resolution, Resolved, ToolOutcome
 from holdfast.memory import decisions, events, ledger, runs, threads
@@ -15,7 +13,7 @@ __all__ = ["resolve_step"]
 
 
 async def resolve_step(
-    conn: Connection, *, tenant: str, thread: str, run_id: str, resolution: Resolution, conflict: bool = False
+    conn: Connection, *, tenant: str, thread: str, run_id: str, resolution: Resolution
 ) -> tuple[Resolved, int | None]:
     """Return (whether it was carried out, the number of the event written). Call it inside a transaction.
 
@@ -24,25 +22,19 @@ async def resolve_step(
     decision_id = resolution.decision_id or f"{run_id}:{resolution.step_no}:{resolution.outcome}"
     said = await decisions.audited(conn, decision_id)
     row = await ledger.find(conn, run_id, resolution.step_no)
-    epoch = row["epoch"] if row is not None else 0
     if said is not None:
         accepted, detail = said
-        return Resolved(accepted=accepted, epoch=int(detail.get("epoch", epoch)), why=detail.get("why")), None
+        return Resolved(accepted=accepted, why=detail.get("why")), None
     if row is None:
         settled = ledger.Settled(False, f"run {run_id} has no step {resolution.step_no} in the ledger")
-    elif conflict:
-        settled = ledger.Settled(True)
-        epoch += resolution.outcome == "redo"
-    elif resolution.outcome in ("reuse", "redo"):
-        settled = ledger.Settled(False, f"step {resolution.step_no} is not in conflict")
     else:
-        word = cast("Literal['done', 'not_done', 'abandon']", resolution.outcome)
+        word = resolution.outcome
         text = resolution.result if resolution.result is not None else "done"
         outcome = ToolOutcome(status="done", preview=text[:PREVIEW], bytes=len(text.encode()))
         settled = await ledger.resolve(conn, row["key"], word, outcome.model_dump(mode="json"))
         if settled.accepted and word == "done":
             await _fill(conn, tenant, thread, run_id, resolution.step_no, text)
-    detail = {"outcome": resolution.outcome, "result": resolution.result, "why": settled.why, "epoch": epoch}
+    detail = {"outcome": resolution.outcome, "result": resolution.result, "why": settled.why}
     await decisions.audit(
         conn,
         decision_id,
@@ -64,7 +56,7 @@ async def resolve_step(
             outcome=resolution.outcome,
             actor=resolution.actor,
         )
-    return Resolved(accepted=settled.accepted, epoch=epoch, why=settled.why), seq
+    return Resolved(accepted=settled.accepted, why=settled.why), seq
 
 
 async def _fill(conn: Connection, tenant: str, thread: str, run_id: str, step_no: int, text: str) -> None:

@@ -242,7 +242,7 @@ class AgentWorkflow:
 
     @workflow.update(name="resolve")
     def resolve(self, word: Resolution) -> Receipt:
-        """Say what became of a call in doubt, or in conflict."""
+        """Say what became of a call in doubt."""
         return self._resolve(word)
 
     @resolve.validator

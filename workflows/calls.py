@@ -167,10 +167,8 @@ class Round:
                 effect=call.effect,
                 args=call.args,
                 args_hash=call.args_hash,
-                epoch=call.epoch,
                 edited=call.edited,
                 rejected=rejected,
-                reuse=call.reuse,
                 **self._ref(call),
             ),
             ToolOutcome,
@@ -179,11 +177,7 @@ class Round:
             timeout=options.tool_timeout(call, self._carry.limits),
             queue=self._carry.limits.memory_queue if call.memory_queue else None,
         )
-        if outcome.status in ("in_doubt", "conflict"):
-            call.state = outcome.status
-            call.in_conflict = outcome.status == "conflict"
-        else:
-            call.state = "done"
+        call.state = "in_doubt" if outcome.status == "in_doubt" else "done"
 
     async def _decide(self, call: Call) -> None:
         decision = call.pending
@@ -221,20 +215,15 @@ class Round:
         if word is None:
             call.state = "in_doubt"
             return
-        resolved: Resolved = await options.execute(
+        await options.execute(
             Activity.RESOLVE_EFFECT,
-            ResolveEffect(resolution=word, conflict=call.in_conflict, **self._ref(call)),
+            ResolveEffect(resolution=word, **self._ref(call)),
             Resolved,
             self._carry.limits,
             summary=f"{word.outcome} {call.tool}"[:PREVIEW],
         )
         call.resolution = None
-        call.epoch = max(call.epoch, resolved.epoch)
-        call.reuse = call.reuse or (resolved.accepted and word.outcome == "reuse")
-        if resolved.accepted and call.in_conflict and word.outcome == "abandon":
-            call.state, call.pending = "rejected", Decision(approve=False, reason="abandoned after a conflict")
-        else:
-            call.state = "ready"  # the ledger row tells how it stands, whether or not the word was carried out
+        call.state = "ready"  # the ledger row tells how it stands, whether or not the word was carried out
 
 
 _Step = Callable[[Round, Call], Coroutine[Any, Any, None]]

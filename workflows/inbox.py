@@ -132,7 +132,7 @@ def find_pending(carry: Carry, decision: Decision) -> Call:
 
 
 def find_doubt(carry: Carry, word: Resolution) -> Call:
-    """Return the call in doubt, or in conflict, that a resolution is about.
+    """Return the call in doubt that a resolution is about.
 
     Raises:
         DecisionRefused: that step is neither, or the word does not fit it.
@@ -143,9 +143,6 @@ def find_doubt(carry: Carry, word: Resolution) -> Call:
     run = carry.current
     if run is not None and (word.run_id is None or word.run_id == run.run_id):
         for call in run.calls:
-            if call.step_no == word.step_no and call.state in ("in_doubt", "conflict"):
-                fits = ("done", "not_done", "abandon") if call.state == "in_doubt" else ("reuse", "redo", "abandon")
-                if word.outcome not in fits:
-                    raise DecisionRefused(f"step {word.step_no} is {call.state}: choose one of {', '.join(fits)}")
+            if call.step_no == word.step_no and call.state == "in_doubt":
                 return call
     raise DecisionRefused(f"step {word.step_no} waits for no decision on this thread")

@@ -96,7 +96,7 @@ class RunLoop:
                 run.budget = base.moved.budget
             self._carry.step_no = base.step_no
             run.begun, run.rounds, run.steps = True, base.rounds, base.steps + 1
-            run.tokens, run.cost_usd = base.tokens, base.cost_usd
+            run.tokens, run.cost_usd, run.unpriced = base.tokens, base.cost_usd, base.unpriced
             tenant = workflow.info().workflow_id.partition(":")[0]
             found = [AGENT.value_set(run.agent), TENANT.value_set(tenant), STATE.value_set(RunState.RUNNING.value)]
             if run.parent is not None:
@@ -130,6 +130,7 @@ class RunLoop:
         run.rounds += 1
         run.tokens += reply.tokens
         run.cost_usd += reply.cost_usd
+        run.unpriced += reply.unpriced
         run.compact = reply.compact
         self._carry.step_no += len(reply.calls)
         run.steps += len(reply.calls)
@@ -179,6 +180,9 @@ class RunLoop:
 
     async def _join(self, run: Run) -> None:
         """Let steering messages join before the model speaks next, never between calls and their results."""
+        carry = self._carry  # one that was accepted before this model call is stored first, and joins it
+        await workflow.wait_condition(lambda: bool(run.stop) or all(each.mode != "steer" for each in carry.inbox))
+        self._check_stop(run)
         for steer in [other for other in self._carry.queue if other.mode == "steer" and other.stop is None]:
             self._carry.queue.remove(steer)
             await self._do(
@@ -243,9 +247,9 @@ class RunLoop:
             f"end: {end.state}",
         )
         run.calls = []
-        workflow.upsert_search_attributes(
-            [STATE.value_set(ended.state.value), NEEDS_APPROVAL.value_set(False), COST.value_set(run.cost_usd)]
-        )
+        # Where a price is not known, the sum of the others would say less than was spent.
+        cost = COST.value_unset() if run.unpriced else COST.value_set(run.cost_usd)
+        workflow.upsert_search_attributes([STATE.value_set(ended.state.value), NEEDS_APPROVAL.value_set(False), cost])
         if ended.outbox:
             self._keep(asyncio.create_task(self._remember(run)))
         self._tell(run)
@@ -282,7 +286,8 @@ class RunLoop:
         workflow.upsert_search_attributes([STATE.value_set(state.value), NEEDS_APPROVAL.value_set(approval)])
 
     def _details(self, run: Run) -> None:
-        spent = f"round {run.rounds}, {run.tokens} tokens, {run.cost_usd:.4f} USD"
+        usd = "$?" if run.unpriced and not run.cost_usd else f"{run.cost_usd:.4f} USD" + " + $?" * bool(run.unpriced)
+        spent = f"round {run.rounds}, {run.tokens} tokens, {usd}"
         lines = [f"run `{run.run_id}` of **{run.agent}**, {spent}"]
         lines += [f"- step {call.step_no} `{call.tool}`: {call.state} `{call.call_id}`" for call in run.calls]
         workflow.set_current_details("\n".join(lines))

@@ -52,6 +52,9 @@ Call = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Leave with exit code 3 when it waits for a person; the run goes on.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -117,6 +120,21 @@ def dev(
 
 
 @app.command()
+def worker(
+    agents: AgentsFile = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Serve long-term memory, where there is no Qdrant server.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write the log as JSON lines.")] = False,
+) -> None:
+    """Run one worker on servers of your own, until Ctrl-C or SIGTERM. Exit code 2 or 3: another start will not help."""
+    from holdfast.cli import serving
+
+    settings = _settings(agents=agents, log_format="json" if json else None)
+    raise typer.Exit(serving.worker(settings, memory=memory))
+
+
+@app.command()
 def run(
     agent: Agent,
     text: Annotated[
@@ -126,6 +144,7 @@ def run(
     thread: Thread = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per event, the answer last.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run id and leave.")] = False,
+    no_wait: NoWait = False,
     message_id: Annotated[
         str | None, typer.Option(help="The same id again names the same run.", show_default="a new one")
     ] = None,
@@ -145,6 +164,7 @@ def run(
             given=agents,
             as_json=json,
             detach=detach,
+            wait=not no_wait,
         )
     )
 
@@ -189,25 +209,43 @@ def runs(
 @app.command()
 def show(
     run: Run,
+    step: Annotated[
+        int | None,
+        typer.Argument(metavar="STEP", help="Show all that went in and out of this step.", show_default=False),
+    ] = None,
+    steps: Annotated[bool, typer.Option("--steps", "-s", help="What came of each step on a line under it.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
+    no_wait: NoWait = False,
     json: Json = False,
 ) -> None:
-    """Show a run: its steps, costs, decisions, and what waits for you."""
+    """Show a run: its steps, costs, decisions, and what waits for you. With STEP: what was sent, what came back."""
     from holdfast.cli import ask
     from holdfast.cli.follow import print_json
 
+    if follow and (steps or step is not None):
+        raise typer.BadParameter("--follow watches the run as a whole: leave out STEP and --steps")
+    if no_wait and not follow:
+        raise typer.BadParameter("--no-wait goes with --follow")
     if follow:
-        raise typer.Exit(ask.watch(_settings(), run, as_json=json))
+        raise typer.Exit(ask.watch(_settings(), run, as_json=json, wait=not no_wait))
 
     async def body(client: Client) -> None:
-
         from holdfast.cli.show import read_detail, render_detail
+        from holdfast.cli.steps import render_step
 
-        detail = await read_detail(await client.get(run))
+        found = await client.get(run)
+        if step is not None:
+            detail = await found.step(step)
+            if json:
+                print_json(detail.model_dump(mode="json"))
+            else:
+                render_step(detail, new_console())
+            return
+        whole = await read_detail(found, whole=json)
         if json:
-            print_json(detail.as_json())
+            print_json(whole.as_json())
         else:
-            render_detail(detail, new_console())
+            render_detail(whole, new_console(), lines=steps)
 
     with_client(body)
 
@@ -291,21 +329,17 @@ def resolve(
     done: Annotated[str | None, typer.Option(help="It took effect; this is what it returned.")] = None,
     not_done: Annotated[bool, typer.Option("--not-done", help="It did not take effect: make the call.")] = False,
     abandon: Annotated[bool, typer.Option("--abandon", help="Go on without it.")] = False,
-    reuse: Annotated[bool, typer.Option("--reuse", help="After a reset: take the recorded result.")] = False,
-    redo: Annotated[bool, typer.Option("--redo", help="After a reset: make the call again.")] = False,
     json: Json = False,
 ) -> None:
     """Say what became of a call in doubt."""
     from holdfast.cli import decide
 
-    if sum([done is not None, not_done, abandon, reuse, redo]) != 1:
-        raise typer.BadParameter("give exactly one of --done RESULT, --not-done, --abandon, --reuse, --redo")
+    if sum([done is not None, not_done, abandon]) != 1:
+        raise typer.BadParameter("give exactly one of --done RESULT, --not-done, --abandon")
     word: dict[str, Any] = {
         "done": done,
         "not_done": not_done,
         "abandon": abandon,
-        "reuse": reuse,
-        "redo": redo,
     }
     _tell(with_client(lambda client: decide.resolve(client, run, step, word)), as_json=json)
 

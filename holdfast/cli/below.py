@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast.advice import for_person
 from holdfast.cli.text import call_text, clean, cost, one_line, short
 from holdfast.contracts import Event
 
@@ -39,7 +40,7 @@ class Below:
         """Return the line about the end of a run that was asked for."""
         data = event.data
         good = data.get("state") == "done"
-        told = f"{data.get('tokens', 0):,} tokens · {cost(data.get('cost_usd', 0.0))}"
+        told = f"{data.get('tokens', 0):,} tokens · {cost(data.get('cost_usd', 0.0), data.get('unpriced', 0))}"
         said = "answered" if good else f"gave no answer: {clean(str(data.get('state')))}"
         return "↑", f"{clean(str(data.get('agent', '')))} {said}", "magenta" if good else "yellow", told
 
@@ -62,7 +63,7 @@ class Below:
             by = f" by {clean(str(data['actor']))}" if data.get("actor") else ""
             mark, style = ("✓", "green") if data.get("approve") else ("✗", "yellow")
             return [(mark, f"{who}: {clean(str(data.get('tool', '')))} {said}{by}", style, "")]
-        if event.kind in ("in_doubt", "conflict"):
+        if event.kind == "in_doubt":
             text = f"{who}: step {data.get('step')}, {data.get('tool')}: waits for your word"
             return [("?", text, "bold yellow", f"holdfast show {short(event.run_id)}")]
         if event.kind == "tool_done" and data.get("status") != "done":
@@ -83,4 +84,4 @@ def _within(who: str, line: Line) -> Line:
 
 
 def _preview(data: dict[str, Any]) -> str:
-    return one_line(str(data.get("preview") or ""), _SHOWN)
+    return one_line(for_person(str(data.get("preview") or "")), _SHOWN)

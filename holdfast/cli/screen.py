@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.advice import for_person
 from holdfast.cli.below import Below
 from holdfast.cli.text import call_text, clean, cost, duration, one_line, resolve_lines, short, size, spent
 from holdfast.contracts import Event
@@ -20,6 +22,8 @@ from holdfast.contracts import Event
 __all__ = ["Screen"]
 
 _TAIL = 8  # lines of a reply under way that are shown
+_TROUBLE = 2000  # characters of what holds a run up
+_ATTEMPT = re.compile(r"attempt \d+ ")
 
 STATE_STYLE = {
     "done": "green",
@@ -49,6 +53,7 @@ class Screen:
         self._rejected: set[int] = set()
         self._below = Below()
         self._trouble = ""
+        self._told = ""
         self._spinner = Spinner("dots", style="cyan")
 
     # ------------------------------------------------------------------------------------ the moving part
@@ -84,9 +89,11 @@ class Screen:
         self._activity, self._since = what, time.monotonic()
 
     def trouble(self, what: str) -> None:
-        """Say what holds the run up: beside the activity, or where nothing moves as a line of its own."""
-        if what and what != self._trouble and self._live is None:
-            self.line("!", one_line(what, 300), style="yellow")
+        """Say what holds the run up: beside the activity, and in full as a line of its own, once for all attempts."""
+        told = _ATTEMPT.sub("", what)
+        if what and told != _ATTEMPT.sub("", self._told):
+            self._told = what
+            self.line("!", one_line(what, _TROUBLE), style="yellow")
         self._trouble = what
 
     def whose(self, run_id: str) -> str:
@@ -130,11 +137,11 @@ class Screen:
 
     def note(self, text: str, style: str = "dim") -> None:
         """Write a remark."""
-        self.console.print(Text(text, style=style), highlight=False)
+        self.console.print(Text(text, style=style), highlight=False, soft_wrap=True)  # commands stay in one piece
 
     def show(self, event: Event) -> None:
         """Show one event; kinds that are not known here are shown by their name."""
-        self._trouble = ""
+        self._trouble = self._told = ""
         if event.run_id in self._below:
             for mark, text, style, more in self._below.lines(event):
                 self.line(mark, f"  {text}", style=style, more=more)
@@ -192,7 +199,8 @@ class Screen:
         self._rounds += 1
         calls = data.get("calls") or []
         usage = f"{data.get('tokens_in', 0):,} + {data.get('tokens_out', 0):,} tokens"
-        told = [str(data.get("model", "")), usage, cost(data.get("cost_usd", 0.0)), duration(data.get("seconds"))]
+        price = cost(data.get("cost_usd", 0.0), data.get("unpriced", 0))
+        told = [str(data.get("model", "")), usage, price, duration(data.get("seconds"))]
         more = " · ".join(part for part in told if part)
         text = one_line(str(data.get("text") or ""), self._width(len(more)))
         if calls:
@@ -230,7 +238,9 @@ class Screen:
         tool, status = str(data.get("tool", "")), data.get("status")
         told = [duration(data.get("seconds")), size(data["bytes"]) if data.get("bytes") else ""]
         more = " · ".join(part for part in told if part)
-        preview = one_line(str(data.get("preview") or ""), self._width(len(tool) + len(more) + 4))
+        said = str(data.get("preview") or "")
+        said = said if status == "done" else for_person(said)
+        preview = one_line(said, self._width(len(tool) + len(more) + 4))
         mark, style = {"done": ("✓", "green"), "error": ("✗", "red")}.get(str(status), ("-", "yellow"))
         text = Text(tool)
         if status not in ("done", "error"):
@@ -261,15 +271,10 @@ class Screen:
         self.activity("waiting for your decision")
 
     def _in_doubt(self, event: Event, data: dict[str, Any]) -> None:
-        self._person(event, data, "may or may not have taken effect", conflict=False)
-
-    def _conflict(self, event: Event, data: dict[str, Any]) -> None:
-        self._person(event, data, "is recorded with other arguments", conflict=True)
-
-    def _person(self, event: Event, data: dict[str, Any], what: str, *, conflict: bool) -> None:
+        what = "may or may not have taken effect"
         text = Text(f"step {data.get('step')}, {data.get('tool')}: {what}", style="bold yellow")
         self.line("?", text, style="bold yellow", more=clean(str(data.get("why") or "")))
-        lines = resolve_lines(event.run_id, int(data.get("step", 0)), conflict=conflict)
+        lines = resolve_lines(event.run_id, int(data.get("step", 0)))
         longest = max(len(command) for command, _ in lines)
         for command, meaning in lines:
             self.note(f"      {command.ljust(longest)}   {meaning}")

@@ -6,7 +6,10 @@ import json
 import re
 import shlex
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.views import WaitingCall
 
 __all__ = [
     "ago",
@@ -14,6 +17,7 @@ __all__ = [
     "clean",
     "clock",
     "cost",
+    "decide_lines",
     "duration",
     "one_line",
     "output_text",
@@ -21,6 +25,8 @@ __all__ = [
     "short",
     "size",
     "spent",
+    "waiting_commands",
+    "waiting_line",
 ]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -57,8 +63,13 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} m"
 
 
-def cost(usd: float) -> str:
-    """Return an amount of US dollars, small ones with the digits that matter."""
+def cost(usd: float, unpriced: int = 0) -> str:
+    """Return an amount of US dollars, small ones with the digits that matter.
+
+    `$?` stands for *unpriced* model calls, whose price is not known: alone, or beside what is known.
+    """
+    if unpriced:
+        return f"{cost(usd)} + $?" if usd else "$?"
     if usd == 0:
         return "$0"
     return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}" if usd >= 0.0001 else "<$0.0001"
@@ -69,7 +80,10 @@ def spent(data: dict[str, Any]) -> list[str]:
     below = int(data.get("tokens_below") or 0)
     told = [
         f"{int(data.get('tokens') or 0) + below:,} tokens",
-        cost(float(data.get("cost_usd") or 0.0) + float(data.get("cost_usd_below") or 0.0)),
+        cost(
+            float(data.get("cost_usd") or 0.0) + float(data.get("cost_usd_below") or 0.0),
+            int(data.get("unpriced") or 0) + int(data.get("unpriced_below") or 0),
+        ),
     ]
     return [*told, "sub-agents included"] if below else told
 
@@ -113,7 +127,7 @@ def call_text(tool: str, args: Any, width: int = 100) -> str:
         try:
             args = json.loads(args)
         except ValueError:
-            return one_line(f"{tool}({args}", width)
+            return one_line(f"{tool}({_cut_args(args)}", width)
     if isinstance(args, dict):
         inside = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in args.items())
     else:
@@ -121,15 +135,55 @@ def call_text(tool: str, args: Any, width: int = 100) -> str:
     return one_line(f"{tool}({inside})", width)
 
 
-def resolve_lines(run_id: str, step: int, *, conflict: bool = False) -> list[tuple[str, str]]:
+def _cut_args(text: str) -> str:
+    """Return JSON text of arguments that was cut somewhere, as far as it goes, in the form of a call."""
+    decoder, parts, at = json.JSONDecoder(), [], 1
+    try:
+        while text.startswith("{"):
+            at += len(text[at:]) - len(text[at:].lstrip(" \n\t,"))
+            name, at = decoder.raw_decode(text, at)
+            at = text.index(":", at) + 1
+            at += len(text[at:]) - len(text[at:].lstrip())
+            parts.append(f"{name}={text[at:]}…")
+            value, at = decoder.raw_decode(text, at)
+            parts[-1] = f"{name}={json.dumps(value, ensure_ascii=False)}"
+    except ValueError:
+        pass
+    if parts and not parts[-1].endswith("…"):
+        parts.append("…")
+    return ", ".join(parts) or text
+
+
+def decide_lines(run_id: str, step: int) -> list[str]:
+    """Return the commands that decide on a call."""
+    return [
+        f"holdfast approve {short(run_id)} {step}",
+        f"holdfast reject {short(run_id)} {step} --reason '…'",
+    ]
+
+
+def waiting_line(call: WaitingCall, run_id: str) -> str:
+    """Return what waits for a person, seen from the run with this id: another one's call is said to be that one's."""
+    where = f"step {call.step_no}"
+    if call.run_id != run_id:
+        where += f" of run {short(call.run_id)} ({call.agent}), which it asked,"
+    if call.kind == "approval":
+        return clean(f"{where} waits for approval: {call_text(call.tool, call.args, 2000)}")
+    return clean(
+        f"{where.rstrip(',')}, {call.tool}, is in doubt: {call.error or 'it was sent, and its outcome is not known'}"
+    )
+
+
+def waiting_commands(call: WaitingCall) -> list[str]:
+    """Return the commands that settle what waits."""
+    if call.kind == "approval":
+        return decide_lines(call.run_id, call.step_no)
+    return [command for command, _ in resolve_lines(call.run_id, call.step_no)]
+
+
+def resolve_lines(run_id: str, step: int) -> list[tuple[str, str]]:
     """Return the commands that settle a step, each with what it means."""
     base = f"holdfast resolve {short(run_id)} {step}"
-    if conflict:
-        return [
-            (f"{base} --reuse", "take the result that is recorded"),
-            (f"{base} --redo", "make the call again, with the new arguments"),
-            (f"{base} --abandon", "go on without it"),
-        ]
     return [
         (f"{base} --done {shlex.quote('its result')}", "it took effect, and this is what it returned"),
         (f"{base} --not-done", "it did not take effect: make the call"),

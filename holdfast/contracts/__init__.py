@@ -10,11 +10,13 @@ from holdfast.contracts.agents import (
     AgentDefinition,
     AnswerDefinition,
     Budget,
+    Price,
     ToolDefinition,
 )
 from holdfast.contracts.base import (
     AGENT_WORKFLOW,
     ASK_WORKFLOW,
+    CONTROL,
     MEMORY_WORKFLOW,
     OPEN_STATES,
     OUTBOX_WORKFLOW,
@@ -90,6 +92,7 @@ from holdfast.contracts.steps import (
 __all__ = [
     "AGENT_WORKFLOW",
     "ASK_WORKFLOW",
+    "CONTROL",
     "MEMORY_WORKFLOW",
     "OPEN_STATES",
     "OUTBOX_WORKFLOW",
@@ -132,6 +135,7 @@ __all__ = [
     "ModelReply",
     "ModelStep",
     "Owner",
+    "Price",
     "ReadAnswer",
     "Recall",
     "RecallMissed",

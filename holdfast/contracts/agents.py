@@ -19,6 +19,16 @@ class Budget(Stored):
     tokens: int | None = Field(default=None, ge=1, description="input plus output tokens")
 
 
+class Price(Stored):
+    """What a model's tokens cost, in US dollars per million. `cached`: of input that the provider had cached."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="None: as other input")
+
+
 class ToolDefinition(Stored):
     """A tool as the model and the policies see it; its code lives in the worker."""
 
@@ -67,3 +77,4 @@ class AgentDefinition(Stored):
     api_base: str | None = None
     params: dict[str, Any] = {}
     output: AnswerDefinition | None = None
+    price: Price | None = Field(default=None, description="None: that of LiteLLM's table")

@@ -76,3 +76,13 @@ class Activity(StrEnum):
     PREPARE_CHILD = "prepare_child"
     CHILD_RESULT = "child_result"
     HAND_OFF = "hand_off"
+
+
+CONTROL = frozenset(Activity) - {
+    Activity.MODEL_STEP,
+    Activity.TOOL_STEP,
+    Activity.RECALL,
+    Activity.REMEMBER,
+    Activity.SEARCH_MEMORY,
+}
+"""Short activities, a transaction each, on a task queue with slots of its own: none of them waits for a model."""

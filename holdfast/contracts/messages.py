@@ -68,9 +68,7 @@ class Resolution(Contract):
     """A person's word on a call in doubt. Update and signal `resolve` of AgentWorkflow."""
 
     step_no: int = Field(description="the call's step, as `holdfast show` has it")
-    outcome: Literal["done", "not_done", "abandon", "reuse", "redo"] = Field(
-        description="what became of it; `reuse` and `redo` only after a Reset brought other arguments"
-    )
+    outcome: Literal["done", "not_done", "abandon"] = Field(description="what became of it")
     result: str | None = Field(default=None, description="what the call returned, with outcome `done`")
     run_id: str | None = Field(default=None, description=_ONLY_RUN)
     decision_id: str | None = Field(default=None, description="id of the audit row; one is made up if it is left out")
@@ -138,6 +136,7 @@ class AskResult(Contract):
     error: str | None = Field(default=None, description="why there is no answer")
     tokens: int = Field(default=0, description="of its model calls, and of the agents it asked")
     cost_usd: float = Field(default=0.0, description="of the same, where the price is known")
+    unpriced: int = Field(default=0, description="model calls whose price is not known")
     steps: int = Field(default=0, description="model calls, tool calls and memory operations")
     stored: bool = Field(
         default=True, description="false: the message was accepted, and nobody has written it down yet"

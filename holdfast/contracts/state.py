@@ -24,17 +24,14 @@ class Call(Contract):
     effect: EffectClass = "once"
     args: str | None = Field(default=None, description="JSON text, when short; else it is read from Postgres")
     args_hash: str = ""
-    epoch: int = 0
     memory_queue: bool = False
     timeout: float = 60.0
     settle: float = 0.0
     error: bool = Field(default=False, description="malformed: its slot already holds the error the model will see")
     state: Literal[
-        "ready", "approval", "deciding", "rejected", "in_doubt", "conflict", "resolving", "child", "answered", "done"
+        "ready", "approval", "deciding", "rejected", "in_doubt", "resolving", "child", "answered", "done"
     ] = "ready"
     edited: bool = False
-    in_conflict: bool = Field(default=False, description="its ledger row holds other arguments, as after a Reset")
-    reuse: bool = Field(default=False, description="a person chose to take the stored result of other arguments")
     pending: Decision | None = None
     resolution: Resolution | None = None
     agent: str | None = Field(default=None, description="the agent that is asked, or takes the conversation over")
@@ -64,6 +61,7 @@ class Run(Contract):
     rounds: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: int = Field(default=0, description="model calls whose price is not known")
     calls: list[Call] = []
     asked: bool = Field(default=False, description="the approvals of this round are mirrored in Postgres")
     loop_hash: str = ""

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from holdfast.contracts import AgentDefinition
 from holdfast.errors import ConfigurationError, MissingModelKey
 from holdfast.llm.models import OFFLINE_MODEL
 from holdfast.secrets import SHORTEST_KEY, know
 from holdfast.settings import Settings
 
-__all__ = ["KEY_VARIABLES", "key_variables", "resolve_model", "split_model"]
+__all__ = ["KEY_VARIABLES", "key_variables", "model_for", "resolve_model", "split_model"]
 
 KEY_VARIABLES: dict[str, tuple[str, ...]] = {
     "anthropic": ("ANTHROPIC_API_KEY",),
@@ -75,6 +76,17 @@ def key_variables(provider: str) -> dict[str, str]:
     for name, value in found.items():
         know(name, value, shortest=SHORTEST_KEY)
     return found
+
+
+def model_for(definition: AgentDefinition, settings: Settings) -> str:
+    """Return the model that a worker calls for this agent, the offline stand-in included. Raises as `resolve_model`."""
+    return resolve_model(
+        definition.model,
+        settings,
+        embedded=bool(settings.offline),
+        api_base=definition.api_base,
+        keyed="api_key" in definition.params,
+    )
 
 
 def resolve_model(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from contextlib import suppress
 from pathlib import Path
 
 from holdfast.errors import StackError
+from holdfast.private import make_private
 from holdfast.trust import doubt
 
 __all__ = ["check_home", "lock_holder", "make_home"]
@@ -34,12 +34,9 @@ def make_home(home: Path) -> None:
 
     """
     try:
-        for folder in (home, home / "logs", home / "run"):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            check_home(folder)
-            mode = stat.S_IMODE(folder.stat().st_mode)
-            if mode & 0o066:  # made by another program: passing through stays allowed, PostgreSQL of root needs it
-                folder.chmod(mode & ~0o066)
+        check_home(home)
+        for folder in ("logs", "run"):
+            make_private(home, folder)
         with suppress(FileExistsError):
             descriptor = os.open(home / ".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -17,21 +17,23 @@ with recursive up as (
     union all
     select r.parent_run_id, up.level + 1 from up join runs r on r.run_id = up.run_id where r.parent_run_id is not null
 )
-insert into spent_below (run_id, tokens, cost_usd) select run_id, $2::bigint, $3::numeric from up order by level
+insert into spent_below (run_id, tokens, cost_usd, unpriced)
+select run_id, $2::bigint, $3::numeric, $4::integer from up order by level
 on conflict (run_id) do update
-set tokens = spent_below.tokens + excluded.tokens, cost_usd = spent_below.cost_usd + excluded.cost_usd
+set tokens = spent_below.tokens + excluded.tokens, cost_usd = spent_below.cost_usd + excluded.cost_usd,
+    unpriced = spent_below.unpriced + excluded.unpriced
 
 -- name: children
 select r.run_id, t.thread, r.agent, r.state, r.rounds, r.steps, r.tokens_in + r.tokens_out as tokens, r.cost_usd,
-       r.created_at, r.ended_at, r.error, r.parent_run_id, coalesce(s.tokens, 0) as tokens_below,
-       coalesce(s.cost_usd, 0) as cost_usd_below,
+       r.unpriced, r.created_at, r.ended_at, r.error, r.parent_run_id, coalesce(s.tokens, 0) as tokens_below,
+       coalesce(s.cost_usd, 0) as cost_usd_below, coalesce(s.unpriced, 0) as unpriced_below,
        (select count(*) from approvals a where a.run_id = r.run_id and a.state = 'pending') as approvals,
        (select count(*) from effects e where e.run_id = r.run_id and e.state = 'in_doubt') as in_doubt
 from runs r join threads t on t.id = r.thread_id left join spent_below s on s.run_id = r.run_id
 where r.parent_run_id = $1 order by r.parent_step, r.created_at
 
 -- name: owner
-select r.agent, r.definition, r.budget, d.body from runs r join definitions d on d.hash = r.definition where r.run_id = $1
+select agent, definition, budget from runs where run_id = $1 and definition is not null
 
 -- name: hand_over
 -- The run under way speaks as the new agent; what waits behind it on the thread is the new agent's as well.
@@ -39,10 +41,10 @@ update runs set agent = $3, definition = $4, budget = case when run_id = $2 then
 where thread_id = $1 and (run_id = $2 or state = 'queued')
 
 -- name: handed_over
--- By way of the thread's messages, which are found by its number; asked only for a name that is not the owner's.
+-- Asked only for a name that is not the owner's.
 select exists (
-    select from (select distinct run_id from messages where thread_id = $1) m join events e on e.run_id = m.run_id
-    where e.kind = 'handed_off' and e.data ->> 'before' = $2
+    select from runs r join events e on e.run_id = r.run_id
+    where r.thread_id = $1 and e.kind = 'handed_off' and e.data ->> 'before' = $2
 )
 
 -- name: give_scope
@@ -54,3 +56,19 @@ select c.run_id, c.parent_run_id, t.tenant, t.thread
 from runs c join runs p on p.run_id = c.parent_run_id join threads t on t.id = c.thread_id
 where c.state in ('queued', 'running', 'waiting') and p.state not in ('queued', 'running', 'waiting')
 limit 1000
+
+-- name: waiting
+-- What waits for a person in a run and in those below it, nearest first.
+with recursive below as (
+    select run_id, 0 as level from runs where run_id = $1
+    union all
+    select r.run_id, below.level + 1 from below join runs r on r.parent_run_id = below.run_id
+), waits as (
+    select run_id, step_no, tool, 'approval' as kind, null as error from approvals where state = 'pending'
+    union all
+    select run_id, step_no, tool, 'in_doubt', error from effects where state = 'in_doubt'
+)
+select below.run_id, r.agent, t.thread, w.step_no, w.tool, w.kind, w.error
+from below join waits w on w.run_id = below.run_id join runs r on r.run_id = below.run_id
+join threads t on t.id = r.thread_id
+order by below.level, r.created_at, w.step_no

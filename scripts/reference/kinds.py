@@ -68,6 +68,7 @@ class Replied(_Kind):
     tokens_in: int = Field(description="tokens sent")
     tokens_out: int = Field(description="tokens received")
     cost_usd: float = Field(description="what it cost, 0 where the price is not known")
+    unpriced: int = Field(default=0, description="1 where the price is not known; left out where it is")
     seconds: float = Field(description="how long it took")
     model: str = Field(description="who answered")
     seq: int = Field(description="place of the reply in the thread")
@@ -143,15 +144,11 @@ class InDoubt(_Kind):
     why: str = Field(description="how it came")
 
 
-class Conflict(InDoubt):
-    """After a Reset a call came back to a step that is recorded with other arguments; it waits for a person."""
-
-
 class Resolved(_Kind):
     """A person has said what became of it."""
 
     step: int = Field(description=_STEP)
-    outcome: Literal["done", "not_done", "abandon", "reuse", "redo"] = Field(description="their word")
+    outcome: Literal["done", "not_done", "abandon"] = Field(description="their word")
     actor: str | None = Field(description="who, as they said")
 
 
@@ -187,6 +184,7 @@ class ChildEnded(_Kind):
     agent: str = Field(description="who had it at the end")
     tokens: int = Field(description="spent by it and all below it")
     cost_usd: float = Field(description="spent by it and all below it")
+    unpriced: int = Field(default=0, description="model calls whose price is not known; left out if there are none")
 
 
 class HandedOff(_Kind):
@@ -216,6 +214,8 @@ class Ended(_Kind):
     steps: int = Field(description="all steps")
     tokens_below: int = Field(default=0, description="spent by the agents it asked; left out if there are none")
     cost_usd_below: float = Field(default=0.0, description="spent by the agents it asked; left out if there are none")
+    unpriced: int = Field(default=0, description="model calls whose price is not known; left out if there are none")
+    unpriced_below: int = Field(default=0, description="the same of the agents it asked; left out if there are none")
 
 
 KINDS: dict[str, type[_Kind]] = {
@@ -232,7 +232,6 @@ KINDS: dict[str, type[_Kind]] = {
     "approval_decided": ApprovalDecided,
     "approval_refused": ApprovalRefused,
     "in_doubt": InDoubt,
-    "conflict": Conflict,
     "resolved": Resolved,
     "child_started": ChildStarted,
     "child_ended": ChildEnded,

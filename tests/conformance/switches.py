@@ -6,7 +6,6 @@ import asyncio
 import os
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import replace as changed
 from typing import Any
 
 import asyncpg
@@ -87,17 +86,6 @@ def _deadline() -> None:
     _edit("ledger", "lock", ("greatest(lease_until, deadline) - clock_timestamp()", "interval '0'"))
 
 
-def _args_hash() -> None:
-    """The ledger takes a call for the one it has, whatever its arguments."""
-    claim = ledger.claim
-
-    async def careless(conn: Any, step: ledger.Step, owner: str, lease: float) -> ledger.Claim:
-        known = await conn.fetchval("select args_hash from effects where key = $1", step.key)
-        return await claim(conn, changed(step, args_hash=known or step.args_hash), owner, lease)
-
-    replace(ledger, "claim", careless)
-
-
 def _transaction() -> None:
     """The ledger row is completed in a transaction of its own, before the slot and the effect."""
     together = ledger.complete
@@ -168,8 +156,8 @@ def _budget() -> None:
     """A run is not told its budget."""
     read = runs._run
 
-    def generous(row: Any) -> Run:
-        return read(row).model_copy(update={"budget": Budget()})
+    def generous(row: Any, body: Any) -> Run:
+        return read(row, body).model_copy(update={"budget": Budget()})
 
     replace(runs, "_run", generous)
 
@@ -192,7 +180,6 @@ SWITCHES: dict[str, Callable[[], None]] = {
     "off:settle": _settle,
     "off:look_up": _look_up,
     "off:deadline": _deadline,
-    "off:args_hash": _args_hash,
     "off:transaction": _transaction,
     "off:message_id": _message_id,
     "off:writer": _writer,

@@ -56,7 +56,7 @@ async def test_chat(desk: Desk) -> None:
     """A conversation in a terminal, another on a named thread, the editor for an approval, two lines on a pipe."""
     with Page("docs/howto/chat.md") as page:
         for line in lines(page.take("holdfast chat support --thread customer-42")):
-            steps = [("/help tells", b"Where is order 17?\r"), ("tokens · $0\x1b", b"\x04")]
+            steps = [("/help tells", b"Where is order 17?\r"), ("tokens · $?\x1b", b"\x04")]
             code, seen = await on_a_terminal(desk.terminal, shlex.split(line)[1:], list(steps))
             assert (code, "It was delivered damaged." in seen) == (0, True)
         assert await desk.client.history("customer-42")
@@ -86,6 +86,7 @@ def test_the_json_of_the_reference(user: User) -> None:
     fits("run", 1, answer)
     shown = user.holdfast("show", run, "--json")[0]
     fits("show", 0, shown)
+    fits("show", 3, user.holdfast("show", run, str(shown["steps_taken"][0]["step_no"]), "--json")[0])
     for part in ("steps_taken", "approvals_asked"):
         assert "{" + ", ".join(shown[part][0]) + "}" in SHAPES["show"][0].fields[part]
     fits("doctor", 0, user.holdfast("doctor", "--json")[0])

@@ -44,7 +44,10 @@ def test_calls_are_written_as_in_python_however_they_come() -> None:
     """Arguments may be a dict, JSON text, or JSON text that was cut."""
     assert call_text("f", {"a": "x", "b": 2}) == 'f(a="x", b=2)'
     assert call_text("f", '{"a": [1]}') == "f(a=[1])"
-    assert call_text("f", '{"a": "cut in the mid') == 'f({"a": "cut in the mid'
+    assert call_text("f", '{"a": "cut in the mid') == 'f(a="cut in the mid…'
+    assert call_text("f", '{"b": [1, 2], "a": "cut in the mid') == 'f(b=[1, 2], a="cut in the mid…'
+    assert call_text("f", '{"a": 12') == "f(a=12, …"
+    assert call_text("f", '{"a') == 'f({"a'
     assert call_text("f", None) == "f()"
 
 
@@ -57,5 +60,5 @@ def test_control_characters_are_taken_out() -> None:
 
 def test_resolve_lines_can_be_pasted_into_a_shell() -> None:
     """Each command line splits into words as meant."""
-    for command, _ in [*resolve_lines("1a80a918-x", 3), *resolve_lines("1a80a918-x", 3, conflict=True)]:
+    for command, _ in resolve_lines("1a80a918-x", 3):
         assert shlex.split(command)[:4] == ["holdfast", "resolve", "1a80a918", "3"]

@@ -16,6 +16,7 @@ MOST_LINES = 400
 
 # A room may import its own rank and those below it. Workflows stand apart: see WORKFLOWS_MAY_IMPORT.
 RANKS = {
+    "advice": 0,
     "errors": 0,
     "contracts": 0,
     "ids": 0,
@@ -23,10 +24,12 @@ RANKS = {
     "trust": 0,
     "log": 0,
     "secrets": 0,
+    "private": 0,
     "convert": 0,
     "views": 0,
     "template": 0,
     "sending": 0,
+    "process": 1,
     "memory": 1,
     "llm": 1,
     "tools": 1,
@@ -39,11 +42,13 @@ RANKS = {
     "search_attributes": 0,
     "sweeper": 3,
     "teller": 3,
+    "long_term": 3,
     "runtime": 3,
     "plugin": 4,
     "link": 4,
     "handles": 4,
     "reading": 4,
+    "trace": 4,
     "tree": 4,
     "wire": 4,
     "client": 4,
@@ -83,6 +88,10 @@ SANCTIONED: dict[tuple[str, str], str] = {  # (file, library): the reason for an
         "holdfast/tools/builtin/sql_postgres.py",
         "asyncpg",
     ): "reads a user's own database, never ours",
+    (
+        "holdfast/tools/builtin/sql_roles.py",
+        "asyncpg",
+    ): "looks at the role that reads a user's own database",
 }
 
 

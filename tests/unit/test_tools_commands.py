@@ -22,6 +22,14 @@ from tests.kit import until
 PYTHON = sys.executable
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the homes of commands out of the real cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
 def _one(argv: Any, root: Path, **given: Any) -> AnyTool:
     [tool] = shell({"run": argv}, root=root, **given)
     return tool
@@ -53,7 +61,7 @@ async def test_a_command_with_placeholders(tmp_path: Path) -> None:
     assert set(tool.definition.parameters["required"]) == {"word", "n", "kind", "file"}
     told = await _call(tool, word="$(id); `id` && x | y > z '\" {n}", n=-3, kind="b", file="new/x.txt")
     assert told.startswith("exit code 0")
-    assert told.splitlines()[1] == str(["$(id); `id` && x | y > z '\" {n}", "--n=-3", "b", "new/x.txt"])
+    assert told.splitlines()[1] == str(["$(id); `id` && x | y > z '\" {n}", "--n=-3", "b", "./new/x.txt"])
 
 
 @pytest.mark.parametrize(
@@ -71,6 +79,21 @@ async def test_a_command_with_placeholders(tmp_path: Path) -> None:
         ({"file": "out/x"}, ToolError),
         ({"file": ".env"}, ToolError),
         ({"file": "-x"}, ToolError),
+        ({"file": "@x"}, ToolError),
+        ({"file": ":x"}, ToolError),
+        ({"file": "~x"}, ToolError),
+        ({"file": "+x"}, ToolError),
+        ({"file": "|x"}, ToolError),
+        ({"file": "a\nb"}, ToolError),
+        ({"file": "a\x1b[0m"}, ToolError),
+        ({"file": "holdfast.toml"}, ToolError),
+        ({"word": "@/etc/passwd"}, ToolError),
+        ({"word": "+5"}, ToolError),
+        ({"word": "~/x"}, ToolError),
+        ({"word": ":/"}, ToolError),
+        ({"word": "a\rb"}, ToolError),
+        ({"word": "\ud800"}, ToolArgumentsInvalid),
+        ({"joined": "@/etc/passwd"}, ToolError),
         ({"n": -9}, ToolError),
     ],
 )
@@ -80,20 +103,106 @@ async def test_what_may_not_be_filled_in(tmp_path: Path, given: dict[str, Any], 
     root.mkdir()
     (root / "out").symlink_to(tmp_path)
     ran = root / "ran"
-    tool = _one([PYTHON, "-c", f"open({str(ran)!r}, 'w')", "{word}", "{n:int}", "{kind:a|b}", "{file:path}"], root)
-    args: dict[str, Any] = {"word": "w", "n": 1, "kind": "a", "file": "f", **given}
+    argv = [PYTHON, "-c", f"open({str(ran)!r}, 'w')", "{word}", "{n:int}", "{kind:a|b}", "{file:path}", "--x={joined}"]
+    tool = _one(argv, root)
+    args: dict[str, Any] = {"word": "w", "n": 1, "kind": "a", "file": "f", "joined": "j", **given}
     with pytest.raises(error):
         await _call(tool, **args)
     assert not ran.exists()
 
 
-async def test_after_two_dashes_nothing_is_an_option(tmp_path: Path) -> None:
-    """So there a value may begin with one."""
-    tool = _one([PYTHON, "-c", "import sys; print(sys.argv[1:])", "--", "{word}"], tmp_path)
-    assert "-rf" in await _call(tool, word="-rf")
+SHOW = "import sys; print(sys.argv[1:])"
 
 
-async def test_it_gets_few_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_dashes_allow_nothing_by_themselves(tmp_path: Path) -> None:
+    """They may be another program's, as in `env -- git`; where a value may begin with one, the author says so."""
+    with pytest.raises(ToolError, match="for an option"):
+        await _call(_one(["env", "--", PYTHON, "-c", SHOW, "{word}"], tmp_path), word="-rf")
+    tool = _one([PYTHON, "-c", SHOW, "--", "{word:any}"], tmp_path)
+    for word in ("-rf", "@home", "two\nlines"):
+        assert repr(word) in await _call(tool, word=word)
+    with pytest.raises(ToolError, match="control character"):
+        await _call(tool, word="\x1b[2J")
+
+
+READS_OPTIONS = """
+import argparse
+parser = argparse.ArgumentParser(fromfile_prefix_chars="@")
+parser.add_argument("--output")
+parser.add_argument("file", nargs="*")
+given = parser.parse_args()
+if given.output:
+    open(given.output, "w").write("stolen")
+print(given.file)
+"""
+
+
+async def test_a_file_of_options_is_only_a_file(tmp_path: Path) -> None:
+    """Programs that read options from `@file` get `./@file`, so what a model wrote into it writes nothing outside."""
+    root = tmp_path / "root"
+    (root / "docs").mkdir(parents=True)
+    outside = tmp_path / "outside"
+    for path in (root / "docs/notes.txt", root / "@notes.txt"):
+        path.write_text(f"--output\n{outside}\n")
+    tool = _one([PYTHON, "-c", READS_OPTIONS, "{file:path}"], root)
+    for path in ("@docs/notes.txt", "@notes.txt"):
+        with pytest.raises(ToolError, match="may not begin with '@'"):
+            await _call(tool, file=path)
+    assert "['./@notes.txt']" in await _call(tool, file="./@notes.txt")
+    assert not outside.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("file:/etc/passwd", "./file:/etc/passwd"),
+        ("host:/etc/passwd", "./host:/etc/passwd"),
+        ("docs//./a b.txt", "./docs/a b.txt"),
+        ("inner.txt", "./docs/a b.txt"),
+        ("docs", "./docs"),
+        (".", "."),
+    ],
+)
+async def test_a_path_is_passed_as_what_it_is(tmp_path: Path, path: str, shown: str) -> None:
+    """Resolved and below the root, so that no program takes it for a URL, another machine or an option."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a b.txt").touch()
+    (tmp_path / "inner.txt").symlink_to(tmp_path / "docs/a b.txt")
+    tool = _one([PYTHON, "-c", SHOW, "{file:path}", "--from={file:path}", "-I{file:path}"], tmp_path)
+    assert str([shown, f"--from={shown}", f"-I{shown}"]) in await _call(tool, file=path)
+
+
+@pytest.mark.parametrize(
+    "part", ["docs/{a:path}", "{a:path}.bak", "{a:path}/x", "x{a:path}", "{a}{b:path}", "--x{a:path}"]
+)
+def test_a_path_stands_alone(tmp_path: Path, part: str) -> None:
+    """What is joined to it would make it another path than the one that was checked."""
+    with pytest.raises(ConfigurationError, match="argument of its own"):
+        _one(["ls", part], tmp_path)
+
+
+async def test_no_command_is_let_at_what_workers_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `once` command may write where it is pointed at; one that only reads may be pointed there."""
+    (tmp_path / "agents.py").write_text("import helpers\n")
+    monkeypatch.setenv("HOLDFAST_AGENTS", str(tmp_path / "agents.py"))
+    for path in ("agents.py", "./agents.py", "helpers.py", "docs/../agents.py", "json.py"):
+        with pytest.raises(ToolError):
+            await _call(_one(["touch", "{file:path}"], tmp_path), file=path)
+    assert not (tmp_path / "json.py").exists()
+    assert "agents.py" in await _call(_one(Command(["wc", "{file:path}"], effect="pure"), tmp_path), file="agents.py")
+
+
+async def test_its_home_is_nobody_elses(tmp_path: Path, cache: Path) -> None:
+    """Closed to other users, and no file tool gets at it, even one whose root holds it."""
+    await _call(_one(["true"], tmp_path))
+    [home] = (cache / "holdfast/homes").iterdir()
+    assert [path.stat().st_mode & 0o777 for path in (cache / "holdfast", home)] == [0o700, 0o700]
+    write = next(tool for tool in files(cache.parent, write=True) if tool.name == "write_file")
+    with pytest.raises(ToolError, match="may not be written"):
+        await _call(write, path=f"{cache.name}/holdfast/homes/{home.name}/.gitconfig", content="x")
+
+
+async def test_it_gets_few_variables(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None of the worker's keys, but those that are named."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("MINE", "given")
@@ -101,7 +210,7 @@ async def test_it_gets_few_variables(tmp_path: Path, monkeypatch: pytest.MonkeyP
     told = await _call(_one(show, tmp_path))
     assert "secret" not in told
     assert "given" not in told
-    assert f"('HOME', '{tmp_path}/.holdfast/home')" in told
+    assert f"('HOME', '{cache}/holdfast/homes/" in told
     assert told.rstrip().endswith(str(tmp_path))
     assert "('MINE', 'given')" in await _call(_one(show, tmp_path, env=["MINE", "NOT_SET"]))
     assert "('A', 'b')" in await _call(_one(show, tmp_path, env={"A": "b"}))
@@ -113,7 +222,9 @@ async def test_a_file_that_a_model_may_write_configures_no_program(tmp_path: Pat
     pwned = tmp_path / "pwned"
     site = f".local/lib/python3.{sys.version_info.minor}/site-packages"
     (tmp_path / site).mkdir(parents=True)
-    (tmp_path / ".gitconfig").write_text(f'[core]\n\tfsmonitor = "touch {pwned}; false"\n')
+    for home in (tmp_path, tmp_path / ".holdfast/home"):  # a checkout may bring the second one along
+        home.mkdir(parents=True, exist_ok=True)
+        (home / ".gitconfig").write_text(f'[core]\n\tfsmonitor = "touch {pwned}; false"\n')
     (tmp_path / site / "usercustomize.py").write_text(f"open({str(pwned)!r}, 'w')")
     assert (await _call(_one(["git", "status"], tmp_path))).startswith("exit code 0")
     assert (await _call(_one(["python3", "-c", "print(1)"], tmp_path))).startswith("exit code 0")

@@ -165,7 +165,7 @@ async def test_the_users_headers_stay_with_their_host(site: Site) -> None:
     get = _tools(
         site,
         allow_local=[f"localhost:{site.port}", f"127.0.0.1:{site.port}"],
-        headers={"Authorization": "Bearer secret"},
+        headers={f"localhost:{site.port}": {"Authorization": "Bearer secret"}},
     )["http_get"]
     await _call(get, url=f"{site.base}/away?to=/json", headers={"X-Mine": "1"})
     answer = await _call(get, url=f"{site.base}/away?to=http://127.0.0.1:{site.port}/json", headers={"X-Mine": "1"})
@@ -221,6 +221,16 @@ async def test_send_is_once_and_follows_nothing(site: Site) -> None:
         send.validate({"method": "PUT", "url": site.base})
 
 
+@pytest.mark.parametrize("body", [{"a": "\ud83d"}, {"a": float("nan")}, [float("inf")]])
+async def test_a_body_that_cannot_be_sent_leaves_no_doubt(site: Site, body: Any) -> None:
+    """Half a letter, or a number that JSON has not: refused before anything is sent, so no person is asked."""
+    send = _tools(site, methods=["POST"])["http_send"]
+    with pytest.raises(ToolError) as caught:
+        await send(ctx=_context(), method="POST", url=f"{site.base}/", body=body)
+    assert classify(caught.value, "once") == "refused"
+    assert site.seen == []
+
+
 async def test_send_is_keyed_where_the_server_honours_keys(site: Site) -> None:
     """Then it sends the call's key, the same for each try."""
     send = _tools(site, methods=["POST"], idempotency_key=True)["http_send"]
@@ -260,7 +270,7 @@ async def test_a_slow_look_up_sent_nothing() -> None:
         await asyncio.Event().wait()
         return []
 
-    fetcher = Fetcher(UrlGuard("*", resolve=resolve), headers={}, timeout=0.4, most=10, redirects=0)
+    fetcher = Fetcher(UrlGuard("*", resolve=resolve), timeout=0.4, most=10, redirects=0)
     with pytest.raises(OSError, match="looked up") as caught:
         await fetcher.send("POST", "https://example.com/", {}, None)
     assert classify(caught.value, "once") == "not_sent"
