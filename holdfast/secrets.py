@@ -45,6 +45,7 @@ _PLACE = re.compile(rf"\$\{{secret:({_NAME})\}}")
 _SHORTEST = 6  # characters; masking shorter values would blot out ordinary words
 SHORTEST_KEY = 16  # of values nobody declared as secret: keys are longer than "default" and "ollama"
 _KEY_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS)$", re.IGNORECASE)
+_DECODED = 4 * 1024 * 1024  # characters; decoding more takes seconds, and the usual encodings are known as they are
 _MASK = "***"
 
 
@@ -199,7 +200,7 @@ class Mask:
         for form in self._longest_first:
             if form in text:
                 text = text.replace(form, _MASK)
-        return self._without_percent(text) if "%" in text else text
+        return self._without_percent(text) if "%" in text and len(text) <= _DECODED else text
 
     def _without_percent(self, text: str) -> str:
         """Mask what is percent-encoded: which characters are, differs from library to library."""
@@ -215,7 +216,7 @@ class Mask:
 def _forms(value: str) -> frozenset[str]:
     forms = {value, value.strip(), json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     forms |= {json.dumps(form)[1:-1] for form in tuple(forms)}  # JSON that travels within JSON
-    forms |= {quote(value, safe=""), quote_plus(value), repr(value)[1:-1]}
+    forms |= {quote(value), quote(value, safe=""), quote_plus(value), repr(value)[1:-1]}
     raw = value.encode("utf-8", "surrogatepass")
     forms |= {raw.hex(), raw.hex().upper(), *_base64(raw)}
     for password in _passwords(value):

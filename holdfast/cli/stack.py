@@ -179,9 +179,9 @@ def dev(settings: Settings, *, as_json: bool = False) -> None:
             places = info.model_dump(mode="json", include=_PLACES)
             places = {name: mask(place) if place else place for name, place in places.items()}
             names = [agent.name for agent in agents]
+            print_json({"kind": "ready", **places, "agents_file": str(info.agents), "agents": names})
             if shared:
                 notify(shared)
-            print_json({"kind": "ready", **places, "agents_file": str(info.agents), "agents": names})
             return
         console.print(ready_screen(info, agents, settings.workers, time.monotonic() - began, console.width))
         console.print()

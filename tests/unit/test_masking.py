@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -37,7 +37,7 @@ def every_percent(value: str) -> str:
     return "".join(f"%{byte:02x}" for byte in value.encode())
 
 
-ENCODINGS = {
+ENCODINGS: dict[str, Callable[[str], str]] = {
     "as it is": lambda value: value,
     "json": json.dumps,
     "json in json": lambda value: json.dumps(json.dumps(value)),
