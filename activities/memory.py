@@ -52,11 +52,11 @@ class MemoryActivities:
 
     @activity.defn(name=Activity.RECALL)
     async def recall(self, inp: Recall) -> Recalled:
-        """Find what is known about the run's message; the hits are stored, the workflow gets their number."""
+        """Find what this thread left about the run's message; the hits are stored, the workflow gets their number."""
         at = here()
         async with self._deps.pool.acquire() as conn:
             text = await runs.message_text(conn, inp.run_id)
-        hits = await self._memory.search(at.tenant, (text or "")[:_QUERY], inp.limit)
+        hits = await self._memory.search(at.tenant, (text or "")[:_QUERY], inp.limit, thread=at.thread)
         async with self._deps.pool.acquire() as conn, conn.transaction():
             await outbox.put_recall(conn, inp.run_id, inp.step_no, hits)
             seq = await events.emit(conn, inp.run_id, "recalled", count=len(hits))
@@ -91,7 +91,7 @@ class MemoryActivities:
     @activity.defn(name=Activity.SEARCH_MEMORY)
     async def search_memory(self, inp: MemoryQuestion) -> MemoryAnswer:
         """Answer a question to memory."""
-        return MemoryAnswer(hits=await self._memory.search(inp.tenant, inp.text, inp.limit))
+        return MemoryAnswer(hits=await self._memory.search(inp.tenant, inp.text, inp.limit, thread=inp.thread))
 
 
 class MemoryToolRunner(ToolRunner):
@@ -128,7 +128,7 @@ class MemoryToolRunner(ToolRunner):
         if tool.name == "remember":
             return await self._remember(args["text"], ctx)
         try:
-            hits = await self._memory.search(ctx.tenant, args["query"], args["limit"])
+            hits = await self._memory.search(ctx.tenant, args["query"], args["limit"], thread=ctx.thread)
         except StorageError as exc:
             log.warning("a recall was not answered", error=str(exc))
             raise ToolError("the long-term memory does not answer just now; go on without it") from exc

@@ -136,7 +136,7 @@ class ModelActivities:
         if objection is not None:  # not recorded: what is spent stays spent, and who has ended stays ended
             return ModelReply(status="over_budget" if objection[0] else "stopped", error=objection[1])
         limit = window_limit(definition, settings)
-        size = sum(entry.tokens for entry in entries) + tokens_besides(definition)
+        size = sum(entry.tokens for entry in entries) + tokens_besides(definition, hits)
         if size > limit:
             return await self._too_long(step, at)
         sent = await see_request(

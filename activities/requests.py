@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from holdfast.activities.hooks import undo_change
 from holdfast.contracts import AgentDefinition, MemoryHit
 from holdfast.ids import canonical_json
 from holdfast.llm import ModelRequest
+from holdfast.llm.notes import notes_message
 from holdfast.memory import outbox, requests, runs
 from holdfast.memory.database import Connection
 from holdfast.memory.threads import INTERRUPTED, Entry
@@ -52,11 +53,12 @@ def window_limit(definition: AgentDefinition, settings: Settings) -> int:
     return window - min(max(definition.max_tokens or 0, window // _REPLY_SHARE), window // 2)
 
 
-def tokens_besides(definition: AgentDefinition) -> int:
-    """Estimate the tokens sent beside the conversation: instructions and tool schemas, four bytes each."""
+def tokens_besides(definition: AgentDefinition, hits: Sequence[MemoryHit] = ()) -> int:
+    """Estimate the tokens sent beside the conversation: instructions, tool schemas and notes, four bytes each."""
     tools = sum(len(tool.description) + len(canonical_json(tool.parameters)) + 40 for tool in definition.tools)
     answer = len(canonical_json(definition.output.shape)) + len(_FINAL) if definition.output is not None else 0
-    return (len(definition.instructions.encode()) + tools + answer) // 4 + 16
+    notes = len(notes_message([hit.text for hit in hits])["content"].encode()) if hits else 0
+    return (len(definition.instructions.encode()) + tools + answer + notes) // 4 + 16
 
 
 def asks_natively(definition: AgentDefinition, model: str) -> bool:
@@ -85,10 +87,9 @@ def build_request(
     system = definition.instructions
     if definition.output is not None and not native:
         system = f"{system}\n\n{_FINAL}\n{canonical_json(definition.output.shape)}".strip()
-    if hits:
-        remembered = "\n".join(f"- {hit.text}" for hit in hits)
-        system = f"{system}\n\nWhat you remember that may matter here:\n{remembered}".strip()
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    if hits:
+        messages.append(notes_message([hit.text for hit in hits]))
     messages += [
         entry.body or {"role": "tool", "tool_call_id": entry.call_id, "content": INTERRUPTED} for entry in entries
     ]

@@ -1,4 +1,4 @@
-"""Answers from a folder of files, with sources, and remembers. Start it with: holdfast dev examples/librarian.py"""
+"""Answers from a folder of files, with sources. Start it with: holdfast dev examples/librarian.py"""
 
 import os
 
@@ -10,6 +10,6 @@ librarian = Agent(
     model="openai/gpt-5-mini",
     instructions="Answer from the files. Search, read what you found, quote it, and name path and line.",
     tools=[*files(os.environ.get("LIBRARY", ".")), calculator, current_time],
-    memory=True,  # recall before a run, remember after it, and the tools `remember` and `recall`
+    memory=True,  # within a conversation: recall before a run, remember after it, tools `remember` and `recall`
     budget=Budget(usd=0.20, rounds=30),
 )

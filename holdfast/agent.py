@@ -70,7 +70,8 @@ class Agent:
             tools: what `@tool` made; plain functions become `once` tools, lists of tools are opened. An MCPServer
                 stands for the tools of that server, another agent for a tool that asks it (see `as_tool`).
             budget: what one run may spend; unset, 50 rounds.
-            memory: recall before a run and remember after it, and add the tools `remember` and `recall`.
+            memory: recall before a run and remember after it, within the thread, and add the tools `remember` and
+                `recall`.
             window: tokens of conversation sent to the model; None: what it takes.
             temperature: passed to the model if set.
             seed: passed to the model if set.

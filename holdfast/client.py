@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import difflib
 import uuid
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
 from typing_extensions import Unpack
 
 from holdfast.contracts import Accepted, AgentDefinition, Message, Mode, RunState
-from holdfast.errors import InvalidInput, StackNotRunning, ThreadOwned, UnknownAgent, UnknownRun
+from holdfast.errors import InvalidInput, StackError, StackNotRunning, ThreadOwned, UnknownAgent, UnknownRun
 from holdfast.handles import RunHandle, check_prefix
 from holdfast.ids import args_hash, check_part, workflow_id_for
 from holdfast.link import Link
@@ -315,9 +316,12 @@ def _addressed(settings: Settings) -> tuple[Settings, bool]:
     """Return *settings* with both addresses, their own or those of the stack here, and whether they are the stack's."""
     from holdfast.server import now_starting, read_stack, settings_for
 
-    info = read_stack(settings.home)
     if settings.temporal_address and settings.database_url:
-        return settings, info is not None and info.database_url == settings.database_url
+        with suppress(StackError):  # a folder that is not ours says nothing about servers that are set
+            info = read_stack(settings.home)
+            return settings, info is not None and info.database_url == settings.database_url
+        return settings, False
+    info = read_stack(settings.home)
     if info is None and (said := now_starting(settings.home)) is not None:
         told = f" ({said})" if said else ""
         raise StackNotRunning(f"The stack in {settings.home.absolute()} is being started{told}. Try again in a moment.")

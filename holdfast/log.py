@@ -13,10 +13,10 @@ import structlog
 from structlog.contextvars import bound_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from holdfast.secrets import mask
+from holdfast.secrets import know_environment, mask
 from holdfast.settings import Settings
 
-__all__ = ["configure_logging", "log_context"]
+__all__ = ["PrintableFormatter", "configure_logging", "log_context"]
 
 log_context = bound_contextvars
 """Context manager that puts ids on every line logged inside it: `with log_context(thread=…, run=…, step=…)`."""
@@ -41,12 +41,43 @@ def _masked(_logger: WrappedLogger, _method: str, line: Any) -> Any:
     return mask(line) if isinstance(line, str) else line
 
 
+def printable(text: str) -> str:
+    """Return *text* with control, direction and other invisible characters escaped: it can forge no line."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isprintable() else printable(value)
+    return value if value is None or isinstance(value, int | float) else printable(repr(value))
+
+
+def _for_a_terminal(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what models, tools and servers said; a traceback stays of several lines, each of them indented."""
+    for key, value in event.items():
+        if key in ("exception", "stack") and isinstance(value, str):
+            event[key] = "\n".join(f"    {printable(line)}" for line in value.split("\n"))
+        else:
+            event[key] = _escaped(value)
+    return event
+
+
+class PrintableFormatter(logging.Formatter):
+    """Writes each record as printable text on one line; lines of a traceback are indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
+        first, *rest = mask(super().format(record)).split("\n") if record.exc_info else [mask(super().format(record))]
+        return "\n".join([printable(first), *(f"    {printable(line)}" for line in rest)])
+
+
 def configure_logging(settings: Settings, *, process: str, stream: TextIO | None = None) -> None:
     """Send all log lines of this process, ours and the standard library's, to *stream* (default: standard error).
 
     *process* names the process on every line. Format and level come from `log_format` and `log_level`.
     """
     out = stream or sys.stderr
+    know_environment()
 
     def named(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         event.setdefault("process", process)
@@ -63,7 +94,11 @@ def configure_logging(settings: Settings, *, process: str, stream: TextIO | None
     if settings.log_format == "json":
         render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     else:
-        render = [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        render = [
+            structlog.processors.format_exc_info,
+            _for_a_terminal,
+            structlog.dev.ConsoleRenderer(colors=out.isatty()),
+        ]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

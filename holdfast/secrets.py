@@ -17,11 +17,25 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from holdfast.errors import ConfigurationError, MissingSecret
 
-__all__ = ["Mask", "Secrets", "has_secret", "leaks", "mask", "reveal", "secret", "secret_names", "use"]
+__all__ = [
+    "SHORTEST_KEY",
+    "Mask",
+    "Secrets",
+    "address",
+    "has_secret",
+    "know",
+    "know_environment",
+    "leaks",
+    "mask",
+    "reveal",
+    "secret",
+    "secret_names",
+    "use",
+]
 
 T = TypeVar("T")
 LookUp = Callable[[str], Awaitable[str | None]]
@@ -29,6 +43,9 @@ LookUp = Callable[[str], Awaitable[str | None]]
 _NAME = r"[A-Za-z_][A-Za-z0-9_./-]{0,127}"
 _PLACE = re.compile(rf"\$\{{secret:({_NAME})\}}")
 _SHORTEST = 6  # characters; masking shorter values would blot out ordinary words
+SHORTEST_KEY = 16  # of values nobody declared as secret: keys are longer than "default" and "ollama"
+_KEY_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS)$", re.IGNORECASE)
+_DECODED = 4 * 1024 * 1024  # characters; decoding more takes seconds, and the usual encodings are known as they are
 _MASK = "***"
 
 
@@ -165,12 +182,14 @@ _KEPT = 100  # values of one secret: some stores give another each time, and eac
 
 
 class Mask:
-    """Replaces values by `***`, in whatever form they show: as they are, within JSON or a URL, in Base64."""
+    """Replaces values by `***`, in whatever form they show: as they are, in JSON, percent-encoded, Base64, hex."""
 
     def __init__(self, values: Iterable[str] = (), *, shortest: int = _SHORTEST) -> None:
         """Know these values; those of fewer than *shortest* characters would be found in the middle of words."""
-        known = {form for value in values if len(value) >= shortest for form in _forms(value) if len(form) >= shortest}
+        kept = [value for value in values if len(value) >= shortest]
+        known = {form for value in kept for form in _forms(value) if len(form) >= shortest}
         self._longest_first = tuple(sorted(known, key=len, reverse=True))  # one may begin with another
+        self._plain = tuple(sorted({part for value in kept for part in _parts(value) if len(part) >= shortest}))
 
     def __len__(self) -> int:
         """Return how many texts are looked for."""
@@ -181,26 +200,106 @@ class Mask:
         for form in self._longest_first:
             if form in text:
                 text = text.replace(form, _MASK)
+        return self._without_percent(text) if "%" in text and len(text) <= _DECODED else text
+
+    def _without_percent(self, text: str) -> str:
+        """Mask what is percent-encoded: which characters are, differs from library to library."""
+        decoded = unquote(text)
+        forms = (decoded, decoded.replace("+", " "))
+        for value in self._plain:
+            if value in forms[0] or value in forms[1]:
+                text = _encoded(value).sub(_MASK, text)
         return text
 
 
 @lru_cache(maxsize=1000)
 def _forms(value: str) -> frozenset[str]:
     forms = {value, value.strip(), json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    forms |= {quote(value, safe=""), quote_plus(value), repr(value)[1:-1]}
-    forms.add(base64.b64encode(value.encode()).decode())
-    if "://" in value:  # the address of a database: its password alone is the secret, and shows alone in errors
-        try:
-            password = urlsplit(value).password
-        except ValueError:
-            password = None
-        forms |= {password, unquote(password)} if password else set()
+    forms |= {json.dumps(form)[1:-1] for form in tuple(forms)}  # JSON that travels within JSON
+    forms |= {quote(value), quote(value, safe=""), quote_plus(value), repr(value)[1:-1]}
+    raw = value.encode("utf-8", "surrogatepass")
+    forms |= {raw.hex(), raw.hex().upper(), *_base64(raw)}
+    for password in _passwords(value):
+        forms |= {password, *_base64(password.encode("utf-8", "surrogatepass"))}
     return frozenset(forms)
+
+
+def _parts(value: str) -> set[str]:
+    return {value, value.strip(), *_passwords(value)}
+
+
+def _base64(raw: bytes) -> set[str]:
+    """Return how bytes show in Base64, by themselves and as a part: as `user:password` they begin at any of 3 places.
+
+    Of a part, the letters that also depend on its neighbours are left out: of those no more than 4 bits are ours.
+    """
+    forms = {base64.b64encode(raw).decode()}
+    for before in range(3):
+        text = base64.b64encode(b"\0" * before + raw).decode()
+        forms.add(text[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6])
+    forms |= {form.rstrip("=") for form in forms}
+    return forms | {form.replace("+", "-").replace("/", "_") for form in forms}
+
+
+@lru_cache(maxsize=1000)
+def _encoded(value: str) -> re.Pattern[str]:
+    """Return what finds *value* with any of its characters percent-encoded."""
+
+    def either(char: str) -> str:
+        encoded = "".join(f"%{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
+        plus = r"|\+" if char == " " else ""
+        return f"(?:{re.escape(char)}|(?i:{encoded}){plus})"
+
+    return re.compile("".join(map(either, value)))
+
+
+def _passwords(value: str) -> set[str]:
+    """Return the password of an address: it alone is the secret, and shows alone in errors.
+
+    One that is also the name of the user, the host or the database would blot out ordinary words.
+    """
+    if "://" not in value:
+        return set()
+    try:
+        url = urlsplit(value)
+        words = {url.username, url.hostname, url.path.strip("/")}
+        found = {url.password, *(text for name, text in parse_qsl(url.query) if name in ("password", "sslpassword"))}
+    except ValueError:
+        return set()
+    return {form for each in found - words if each for form in (each, unquote(each))}
+
+
+def address(url: str) -> str:
+    """Return host, port and path of a URL, for people: without user, password and parameters.
+
+    Where a stray `@`, `/`, `?` or `#` leaves open what is the password, none of it is shown.
+    """
+    rest = url.partition("://")[2]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    host = authority.rpartition("@")[2]
+    path = rest[len(authority) :].partition("?")[0]
+    good = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\])(:\d+)?(,[A-Za-z0-9._-]+(:\d+)?)*|", host)
+    if not good or not (host or path) or re.search(r"[@#]", rest[len(authority) :]):
+        return "an address that is not shown (it is not of the form scheme://host:port/name)"
+    return host + path
 
 
 _lock = threading.Lock()  # tools ask on a loop of their own
 _used: dict[str, dict[str, None]] = {}  # by name, the values that this process has used; the last one last
 _known = Mask()  # of them all; replaced as a whole: other threads mask meanwhile
+
+
+def know(name: str, value: str | None, *, shortest: int = _SHORTEST) -> None:
+    """Have `mask` replace *value* from now on: it came as a setting or a variable, not by `secret`."""
+    if value is not None and len(value) >= shortest:
+        _remember(name, value)
+
+
+def know_environment() -> None:
+    """Have `mask` know the variables of this process that are named like keys, tokens and passwords."""
+    for name, value in os.environ.items():
+        if _KEY_NAME.search(name):
+            know(name, value, shortest=SHORTEST_KEY)
 
 
 def _remember(name: str, value: str) -> None:

@@ -6,9 +6,10 @@ All durations are in seconds and derive from `time_scale`: a slow machine sets o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -19,10 +20,14 @@ from pydantic_settings import (
 )
 
 from holdfast.errors import ConfigurationError
+from holdfast.secrets import address, know
+from holdfast.trust import doubt
 
 __all__ = ["Settings", "load_settings"]
 
 KiB = 1024
+_PRIVATE = ("database_url", "qdrant_url", "qdrant_api_key", "api_base", "temporal_ui", "temporal_address")
+_ENVIRONMENT_ONLY = {"temporal_binary", "safe_directory"}  # neither `.env` nor `holdfast.toml`: they come with a folder
 HOUR, DAY = 3600.0, 86_400.0
 
 
@@ -55,7 +60,13 @@ class Settings(BaseSettings):
     )
     temporal_ui: str | None = Field(default=None, description="Base URL of the Temporal Web UI, for links.")
     temporal_binary: Path | None = Field(
-        default=None, description="A `temporal` CLI binary to run as the embedded server."
+        default=None,
+        description="A `temporal` CLI binary to run as the embedded server. From the environment alone.",
+    )
+    safe_directory: str | None = Field(
+        default=None,
+        description="Folders whose files are used though another user owns them, with `:` between; `*`: all. From the "
+        "environment alone.",
     )
     database_url: str | None = Field(default=None, description="postgresql:// URL; unset: the embedded PostgreSQL.")
     qdrant_url: str | None = Field(
@@ -268,6 +279,12 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port (for example 127.0.0.1:7233)")
         return value
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show addresses without passwords: settings are printed by debuggers and failed assertions."""
+        for name, value in super().__repr_args__():
+            private = name in _PRIVATE and isinstance(value, str) and "://" in value
+            yield name, address(value) if private else value
+
     def scaled(self, seconds: float) -> float:
         """Return *seconds* multiplied by `time_scale`."""
         return seconds * self.time_scale
@@ -281,8 +298,32 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources: arguments, environment, .env, holdfast.toml."""
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+        """Order the sources: arguments, environment, .env, holdfast.toml.
+
+        Raises:
+            ConfigurationError: a file is another user's, or sets what only the environment may.
+
+        """
+        toml_settings = TomlConfigSettingsSource(settings_cls)
+        for name, source in ((".env", dotenv_settings), ("holdfast.toml", toml_settings)):
+            _check_file(name, source)
+        return init_settings, env_settings, dotenv_settings, toml_settings
+
+
+def _has_password(value: str | None) -> bool:
+    return value is not None and "://" in value and ("@" in value or "password=" in value)
+
+
+def _check_file(name: str, source: PydanticBaseSettingsSource) -> None:
+    """Refuse a file of the current folder that is not the user's, or that says which program to run."""
+    why = doubt(Path(name))
+    if why is not None:
+        raise ConfigurationError(why)
+    for setting in sorted(_ENVIRONMENT_ONLY & set(source())):
+        raise ConfigurationError(
+            f"{name} sets {setting}, which only the environment may: a folder that was copied or unpacked would run a "
+            f"program of its own. Take it out of {name} and set HOLDFAST_{setting.upper()} in your environment."
+        )
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -293,15 +334,23 @@ def load_settings(**overrides: object) -> Settings:
 
     """
     try:
-        return Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+        settings = Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+        for name in _PRIVATE:
+            value = getattr(settings, name)
+            if name == "qdrant_api_key" or _has_password(value):
+                know(f"HOLDFAST_{name.upper()}", value)
+        return settings
     except ValidationError as exc:
         lines = []
         for error in exc.errors():
             name = str(error["loc"][0]) if error["loc"] else "settings"
             variable = name if name.isupper() else f"HOLDFAST_{name.upper()}"
-            lines.append(f"  {variable}={error.get('input')!r}: {error['msg']}")
+            shown = " (not shown)" if name.lower().removeprefix("holdfast_") in _PRIVATE else f"={error.get('input')!r}"
+            lines.append(f"  {variable}{shown}: {error['msg']}")
         message = "These settings are wrong (environment, .env or holdfast.toml):\n" + "\n".join(lines)
         raise ConfigurationError(message) from None
+    except ConfigurationError:
+        raise
     except Exception as exc:  # a malformed holdfast.toml surfaces as a parser's own error
         raise ConfigurationError(f"holdfast.toml or .env could not be read: {exc}. Mend or remove it.") from exc
 

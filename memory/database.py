@@ -14,6 +14,7 @@ from asyncpg.connection import LoggedQuery
 from asyncpg.pool import PoolConnectionProxy
 
 from holdfast.errors import StorageError
+from holdfast.secrets import address, mask
 
 __all__ = ["STRUCK", "UNAVAILABLE", "Connection", "OwnConnection", "Pool", "connect", "migrate", "open_pool"]
 
@@ -76,10 +77,17 @@ _FLOOR = _Floor()
 _LOCK = 0x486F6C6466617374  # the advisory lock of migrations: "Holdfast" in ASCII
 
 
+# What the driver says of a URL that it cannot read: it quotes a part of it, which may be the password's.
+_UNREAD = (ValueError, asyncpg.ClientConfigurationError)
+
+
 def _advice(url: str, exc: BaseException) -> StorageError:
-    where = url.rpartition("@")[2] or url
+    if isinstance(exc, _UNREAD):
+        why = "the URL cannot be read; percent-encode special characters of user and password"
+    else:
+        why = str(exc) or type(exc).__name__
     return StorageError(
-        f"PostgreSQL at {where} cannot be used: {exc or type(exc).__name__}. "
+        f"PostgreSQL at {address(url)} cannot be used: {mask(why)}. "
         "Check HOLDFAST_DATABASE_URL (postgresql://user:password@host:5432/name) and that the server is up."
     )
 
@@ -99,7 +107,7 @@ async def connect(url: str, *, name: str = "holdfast", timeout: float = 10.0) ->
             server_settings={"search_path": "holdfast", "application_name": name},
         )
     except _REFUSED as exc:
-        raise _advice(url, exc) from exc
+        raise _advice(url, exc) from (None if isinstance(exc, _UNREAD) else exc)
 
 
 async def open_pool(url: str, *, size: int, name: str, timeout: float = 10.0, idle: float | None = 10.0) -> Pool:
@@ -131,7 +139,7 @@ async def open_pool(url: str, *, size: int, name: str, timeout: float = 10.0, id
         )
         await pool
     except _REFUSED as exc:
-        raise _advice(url, exc) from exc
+        raise _advice(url, exc) from (None if isinstance(exc, _UNREAD) else exc)
     return pool
 
 

@@ -26,6 +26,7 @@ from holdfast.memory.longterm import (
     refuse_foreign,
     to_hit,
 )
+from holdfast.secrets import address
 
 __all__ = ["QdrantServerMemory"]
 
@@ -50,6 +51,7 @@ class QdrantServerMemory:
         client: AsyncQdrantClient | None = None,
     ) -> None:
         self._url = url
+        self._shown = address(url)
         self._api_key = api_key
         self._collection = collection
         self._embedder = embedder or WordLlamaEmbedder()
@@ -133,18 +135,18 @@ class QdrantServerMemory:
     async def _translated(self) -> AsyncIterator[AsyncQdrantClient]:
         """Lend the client, and turn its errors into ours."""
         if self._client is None:
-            raise StorageError(f"The long-term memory at {self._url} is not open (yet): it has not answered so far.")
+            raise StorageError(f"The long-term memory at {self._shown} is not open (yet): it has not answered so far.")
         try:
             yield self._client
         except UnexpectedResponse as exc:
             if exc.status_code in (401, 403):
                 raise StorageError(
-                    f"Qdrant at {self._url} refused the key (HTTP {exc.status_code}). Set HOLDFAST_QDRANT_API_KEY."
+                    f"Qdrant at {self._shown} refused the key (HTTP {exc.status_code}). Set HOLDFAST_QDRANT_API_KEY."
                 ) from exc
-            raise StorageError(f"Qdrant at {self._url} refused an operation: {exc}. Its own log says more.") from exc
+            raise StorageError(f"Qdrant at {self._shown} refused an operation: {exc}. Its own log says more.") from exc
         except (ApiException, OSError) as exc:  # not reached, cut off, or too slow
             raise StorageError(
-                f"Qdrant at {self._url} did not answer ({exc}). Start it, or mend HOLDFAST_QDRANT_URL."
+                f"Qdrant at {self._shown} did not answer ({exc}). Start it, or mend HOLDFAST_QDRANT_URL."
             ) from exc
 
     async def _prepare(self, client: AsyncQdrantClient) -> None:
@@ -169,7 +171,7 @@ class QdrantServerMemory:
         dense = vectors.get(DENSE) if isinstance(vectors, dict) else None
         if dense is None or dense.size != self._embedder.dimensions:
             raise StorageError(
-                f"Collection {self._collection!r} of Qdrant at {self._url} was not made for vectors of "
+                f"Collection {self._collection!r} of Qdrant at {self._shown} was not made for vectors of "
                 f"{self._embedder.dimensions} dimensions. Go back to the embedding model it was made with, or use "
                 "another collection."
             )

@@ -18,6 +18,7 @@ import pytest_asyncio
 from holdfast.memory.database import Pool, connect, migrate, open_pool
 from holdfast.server import read_stack
 from holdfast.testing import ModelServer
+from tests._servers import addresses
 from tests.kit import World
 from tests.skips import pytest_configure  # noqa: F401  # a skipped test fails the run unless it is listed
 
@@ -45,11 +46,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         line = process.stdout.readline()
         info = read_stack(home)
         assert info is not None, f"the servers did not start: {line!r}"
-        yield {
-            "temporal_address": info.temporal_address,
-            "temporal_ui": info.temporal_ui or "",
-            "database_url": info.database_url,
-        }
+        yield addresses(info)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)

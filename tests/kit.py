@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -122,10 +123,10 @@ class World:
         name = f"t{uuid.uuid4().hex[:12]}"
         admin = await connect(servers["database_url"])
         try:
-            await admin.execute(f"create database {name}")
+            await admin.execute(f"create database {name} owner {urlsplit(servers['owner_url']).username}")
         finally:
             await admin.close()
-        url = servers["database_url"].rpartition("/")[0] + f"/{name}"
+        url = servers["owner_url"].rpartition("/")[0] + f"/{name}"
         await migrate(url)
         agents = folder / "agents.py"
         agents.write_text(source, encoding="utf-8")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.server import read_stack
+from tests._servers import addresses
 from tests.kit import World
 
 __all__ = ["servers", "world"]
@@ -38,12 +39,7 @@ async def servers() -> AsyncIterator[dict[str, str]]:
             info = read_stack(home)
             if info is None:
                 raise RuntimeError(f"the servers did not start: {line!r}")
-            yield {
-                "temporal_address": info.temporal_address,
-                "temporal_ui": info.temporal_ui or "",
-                "database_url": info.database_url,
-                "folder": folder,
-            }
+            yield {**addresses(info), "folder": folder}
         finally:
             process.send_signal(signal.SIGTERM)
             await process.wait()

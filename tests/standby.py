@@ -45,7 +45,7 @@ class Server:
     @property
     def url(self) -> str:
         """The URL of its database, password included."""
-        return self._embedded.url
+        return self._embedded.admin_url
 
     @property
     def port(self) -> int:

@@ -1,4 +1,8 @@
-"""What the shell offers at Tab: agents, runs, threads of this folder. Silent, and quick, when it cannot know."""
+"""What the shell offers at Tab: agents, runs, threads of this folder. Silent, and quick, when it cannot know.
+
+Shells evaluate what they are offered, and what is offered comes from files and databases that others may have written:
+names of plain characters pass, anything else is left out. No folder is asked that another user may write to.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,22 @@ import ast
 import asyncio
 import json
 import os
+import re
+import stat
 from pathlib import Path
 from typing import Any, Literal
+
+from holdfast.errors import HoldfastError
+from holdfast.server.home import check_home, lock_holder
+from holdfast.trust import read_own
 
 __all__ = ["agents", "runs", "states", "threads"]
 
 _MOST = 50
 _PATIENCE = 1.0  # seconds: a shell that hangs at Tab is worse than one that offers nothing
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_ABOUT = re.compile(r"[A-Za-z0-9._-]{1,128}(, [a-z_]{1,32})?")
+_LONGEST_FILE = 1024 * 1024  # bytes
 _STATES = ("queued", "running", "waiting", "done", "failed", "stopped", "over_budget", "looping", "merged", "refused")
 
 
@@ -37,7 +50,8 @@ def states(incomplete: str) -> list[tuple[str, str]]:
 
 
 def _fitting(found: list[tuple[str, str]], incomplete: str) -> list[tuple[str, str]]:
-    return [pair for pair in found if pair[0].startswith(incomplete)][:_MOST]
+    fitting = [pair for pair in found if pair[0].startswith(incomplete) and _NAME.fullmatch(pair[0])][:_MOST]
+    return [(name, about if _ABOUT.fullmatch(about) else "") for name, about in fitting]
 
 
 def _asked(what: Literal["agents", "runs", "threads"]) -> list[tuple[str, str]]:
@@ -53,20 +67,29 @@ def _asked(what: Literal["agents", "runs", "threads"]) -> list[tuple[str, str]]:
 
 
 def _url_of_the_stack() -> str | None:
-    """Read where PostgreSQL is; the settings themselves take longer to load than a person waits for Tab."""
+    """Read where PostgreSQL is, as `read_stack` would, but for the settings: loading them takes longer than Tab may.
+
+    The file holds an address and a password to send there, so it must be ours, and its supervisor alive.
+    """
     home = Path(os.environ.get("HOLDFAST_HOME", ".holdfast"))
     try:
-        info: dict[str, Any] = json.loads((home / "stack.json").read_text(encoding="utf-8"))
-        return str(info["database_url"]) if info.get("ready") else None
-    except (OSError, ValueError, KeyError, AttributeError):
+        check_home(home)
+        info: dict[str, Any] = json.loads(read_own(home / "stack.json"))
+        lives = info["supervisor"]["pid"] == lock_holder(home)
+        return str(info["database_url"]) if info.get("ready") and lives else None
+    except (HoldfastError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _in_file() -> list[str]:
     """Return the names of agents written out in the agents file; it is read, never run."""
+    path = Path(os.environ.get("HOLDFAST_AGENTS", "agents.py"))
     try:
-        tree = ast.parse(Path(os.environ.get("HOLDFAST_AGENTS", "agents.py")).read_bytes())
-    except (OSError, SyntaxError, ValueError):
+        found_file = path.stat()
+        if not stat.S_ISREG(found_file.st_mode) or found_file.st_size > _LONGEST_FILE:  # a pipe would never end
+            return []
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     found = []
     for node in ast.walk(tree):

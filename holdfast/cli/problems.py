@@ -8,6 +8,7 @@ import sys
 import traceback
 
 from holdfast.errors import ConfigurationError, HoldfastError, InvalidInput, RunEnded
+from holdfast.secrets import mask
 
 __all__ = ["explain", "report", "tell_json"]
 
@@ -44,8 +45,9 @@ def report(exc: BaseException, *, as_json: bool = False) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # or the interpreter complains at exit
         return 1
     if os.environ.get("HOLDFAST_DEBUG", "") not in ("", "0"):
-        traceback.print_exception(exc)
+        sys.stderr.write(mask("".join(traceback.format_exception(exc))))
     text, code = explain(exc)
+    text = mask(text)
     if as_json:
         kind = type(exc).__name__ if isinstance(exc, HoldfastError) else "StackError" if "doctor" in text else "Error"
         tell_json(kind, text, code)

@@ -19,7 +19,9 @@ from holdfast.cli.say import console as new_console
 from holdfast.cli.text import clean, duration, one_line
 from holdfast.cli.waiting import Waiting
 from holdfast.errors import AgentsFileError, ConfigurationError, MissingModelKey
+from holdfast.secrets import address, mask
 from holdfast.settings import Settings
+from holdfast.trust import doubt
 
 if TYPE_CHECKING:
     from holdfast.contracts import AgentDefinition, ToolDefinition
@@ -51,10 +53,13 @@ def inspect_agents(settings: Settings) -> list[AgentLine]:
     """Load the agents file as a worker would, and say what it holds.
 
     Raises:
-        AgentsFileError: it cannot be loaded; the message has file, line and source line.
+        AgentsFileError: it is another user's or cannot be loaded; the message has file, line and source line.
         ConfigurationError: an agent's model cannot be used.
 
     """
+    why = doubt(settings.agents)
+    if why is not None:
+        raise AgentsFileError(why)
     from holdfast.tools.registry import load_agents
 
     lines = []
@@ -100,8 +105,8 @@ def ready_screen(info: StackInfo, agents: list[AgentLine], workers: int, took: f
     grid.add_row("Holdfast", Text(f"is up, after {duration(took)}", style="bold green"))
     grid.add_row("Web UI", Text(info.temporal_ui or "none", style="cyan"))
     grid.add_row("Temporal", f"{info.temporal_address}, namespace {info.namespace}")
-    grid.add_row("Postgres", info.database_url.rpartition("@")[2])
-    grid.add_row("Qdrant", info.qdrant_url or "embedded, in the memory process")
+    grid.add_row("Postgres", address(info.database_url))
+    grid.add_row("Qdrant", address(info.qdrant_url) if info.qdrant_url else "embedded, in the memory process")
     grid.add_row("Workers", str(workers))
     grid.add_row("Data, logs", str(info.home))
     grid.add_row("Agents", str(info.agents))
@@ -149,6 +154,7 @@ def dev(settings: Settings, *, as_json: bool = False) -> None:
     """
     from holdfast.log import configure_logging
     from holdfast.server import run_stack
+    from holdfast.server.neighbours import warning
 
     console = progress(as_json=as_json)
     agents = inspect_agents(settings)
@@ -163,6 +169,7 @@ def dev(settings: Settings, *, as_json: bool = False) -> None:
     status = Waiting(console, "starting Temporal, PostgreSQL, memory and workers")
     status.start()
     up = False
+    shared = warning() if settings.temporal_address is None else None
 
     def ready(info: StackInfo) -> None:
         nonlocal up
@@ -170,11 +177,16 @@ def dev(settings: Settings, *, as_json: bool = False) -> None:
         status.stop()
         if as_json:
             places = info.model_dump(mode="json", include=_PLACES)
+            places = {name: mask(place) if place else place for name, place in places.items()}
             names = [agent.name for agent in agents]
             print_json({"kind": "ready", **places, "agents_file": str(info.agents), "agents": names})
+            if shared:
+                notify(shared)
             return
         console.print(ready_screen(info, agents, settings.workers, time.monotonic() - began, console.width))
         console.print()
+        if shared:
+            notify(shared)
 
     def notify(line: str) -> None:
         if as_json:

@@ -282,6 +282,9 @@ class MemoryQuestion(Contract):
 
     tenant: str = Field(default="default", description="whose memory")
     text: str = Field(min_length=1, max_length=4000, description="what to look for")
+    thread: str | None = Field(
+        default=None, description="the conversation to look in; without it: all of the tenant's, for operators alone"
+    )
     limit: int = Field(default=5, ge=1, le=100, description="at most so many hits")
 
 

@@ -11,6 +11,7 @@ from dotenv import dotenv_values
 from holdfast.contracts import AgentDefinition
 from holdfast.errors import ConfigurationError, MissingModelKey
 from holdfast.llm.models import OFFLINE_MODEL
+from holdfast.secrets import SHORTEST_KEY, know
 from holdfast.settings import Settings
 
 __all__ = ["KEY_VARIABLES", "key_variables", "model_for", "resolve_model", "split_model"]
@@ -72,6 +73,8 @@ def key_variables(provider: str) -> dict[str, str]:
     found = {name: value for name in names if (value := os.environ.get(name))}
     if not found and names and Path(".env").is_file():
         found = {name: value for name, value in dotenv_values(".env").items() if name in names and value}
+    for name, value in found.items():
+        know(name, value, shortest=SHORTEST_KEY)
     return found
 
 

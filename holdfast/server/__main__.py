@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from holdfast.errors import HoldfastError
+from holdfast.log import PrintableFormatter
 from holdfast.server.supervisor import WorkerSpecs, default_workers, run_stack
 from holdfast.settings import load_settings
 
@@ -50,7 +51,9 @@ def _leave_terminal(log: Path) -> None:
     os.close(descriptor)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 if __name__ == "__main__":

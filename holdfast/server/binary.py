@@ -37,6 +37,12 @@ def _usable(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
 
 
+def _on_path(name: str) -> str | None:
+    """Return a program on PATH, not one of the current folder: PATH may have an empty entry without anyone's wish."""
+    found = shutil.which(name)
+    return found if found is not None and Path(found).is_absolute() else None
+
+
 def find_binary(settings: Settings) -> Path | None:
     """Return a binary that is here already, or None. Touches no network.
 
@@ -51,9 +57,9 @@ def find_binary(settings: Settings) -> Path | None:
         raise TemporalBinaryNotFound(
             f"HOLDFAST_TEMPORAL_BINARY names {named}, but no program is there. Correct the path, or unset it."
         )
-    on_path = shutil.which("temporal")
+    on_path = _on_path("temporal")
     if on_path is not None:
-        return Path(on_path).absolute()
+        return Path(on_path)
     cached = cache_folder() / "temporal"
     return cached if _usable(cached) else None
 
@@ -146,7 +152,7 @@ def way_to_get() -> str | None:
     """Return what a first start would do to get a server, or None if it could not. Takes 3 s at most."""
     if _reachable():
         return f"downloads the server {CLI_VERSION}, or builds it where Go is installed"
-    return f"builds the server {CLI_VERSION} with Go (about 2 minutes)" if shutil.which("go") else None
+    return f"builds the server {CLI_VERSION} with Go (about 2 minutes)" if _on_path("go") else None
 
 
 async def _download(cache: Path, notify: Callable[[str], None]) -> str | None:
@@ -175,7 +181,7 @@ async def _download(cache: Path, notify: Callable[[str], None]) -> str | None:
 
 async def _build(cache: Path, notify: Callable[[str], None]) -> str | None:
     """Build the CLI with Go into the cache; return None, or why that failed."""
-    go = shutil.which("go")
+    go = _on_path("go")
     if go is None:
         return "build: Go is not installed"
     notify(f"building the Temporal server {CLI_VERSION} with Go (once; about 2 minutes)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import platform
 import subprocess
@@ -13,8 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from holdfast.errors import HoldfastError
+from holdfast.secrets import address
 from holdfast.server.binary import CLI_VERSION, find_binary, way_to_get
-from holdfast.server.lock import lock_holder
+from holdfast.server.home import lock_holder
 from holdfast.server.postgres import binaries
 from holdfast.server.starting import now_starting
 from holdfast.server.state import is_alive, read_stack, read_state
@@ -84,7 +86,7 @@ def _temporal(settings: Settings) -> Check:
 
 def _postgres(settings: Settings) -> Check:
     if settings.database_url is not None:
-        where = settings.database_url.rpartition("@")[2]
+        where = address(settings.database_url)
         return Check("postgres", ok=True, detail=f"server at {where} (HOLDFAST_DATABASE_URL)")
     said = subprocess.run(
         [str(binaries() / "postgres"), "--version"], capture_output=True, text=True, timeout=20, check=True
@@ -103,7 +105,7 @@ def _package(name: str, package: str, module: str) -> Check:
 
 def _qdrant(settings: Settings) -> Check:
     if settings.qdrant_url is not None:
-        return Check("qdrant", ok=True, detail=f"server at {settings.qdrant_url} (HOLDFAST_QDRANT_URL)")
+        return Check("qdrant", ok=True, detail=f"server at {address(settings.qdrant_url)} (HOLDFAST_QDRANT_URL)")
     return _package("qdrant", "qdrant-edge-py", "qdrant_edge")
 
 
@@ -114,9 +116,29 @@ def _embeddings(_: Settings) -> Check:
 def _model_key(settings: Settings) -> Check:
     keys = [name for name in _KEYS if os.environ.get(name)]
     if keys or settings.api_base is not None:
-        return Check("model key", ok=True, detail=", ".join(keys) or f"models at {settings.api_base}")
+        return Check("model key", ok=True, detail=", ".join(keys) or f"models at {address(settings.api_base or '')}")
+    servers = _servers_named(settings)
+    if servers:
+        return Check("model key", ok=True, detail=f"none is needed: each agent names its own server ({servers})")
     hint = "set the key of your provider, for example OPENAI_API_KEY; until then answers only quote what tools return"
     return Check("model key", ok=True, detail="none is set: offline/extractive stands in", hint=hint)
+
+
+def _servers_named(settings: Settings) -> str:
+    """Return the servers that the agents file gives its agents, if it gives each one; it is read and not run."""
+    try:
+        tree = ast.parse(settings.agents.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "Agent":
+            named = next((keyword.value for keyword in node.keywords if keyword.arg == "api_base"), None)
+            if named is None or (isinstance(named, ast.Constant) and not named.value):
+                return ""
+            literal = isinstance(named, ast.Constant) and isinstance(named.value, str)
+            found.append(address(str(named.value)) if literal else "by an expression")  # type: ignore[attr-defined]
+    return ", ".join(dict.fromkeys(found))
 
 
 def _agents(settings: Settings) -> Check:
@@ -128,7 +150,7 @@ def _agents(settings: Settings) -> Check:
         return Check("agents file", ok=True, detail=f"none in this folder: there is no {path.name}", hint=hint)
     try:
         compile(path.read_bytes(), str(path), "exec")
-    except (SyntaxError, ValueError) as exc:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
         line = getattr(exc, "lineno", None) or 0
         return Check("agents file", ok=False, detail=f"{path}, line {line}: {exc}", hint="correct it")
     return Check("agents file", ok=True, detail=str(path))

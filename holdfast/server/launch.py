@@ -17,11 +17,12 @@ import psutil
 
 from holdfast import errors
 from holdfast.errors import HoldfastError, StackBusy, StackError
+from holdfast.server.home import lock_holder, make_home
 from holdfast.server.leftovers import end_leftovers
-from holdfast.server.lock import folder_lock, lock_holder
+from holdfast.server.lock import folder_lock
 from holdfast.server.processes import kill_tree, log_tail
 from holdfast.server.starting import now_starting
-from holdfast.server.state import StackInfo, is_alive, make_home, read_stack, read_state, settings_environment
+from holdfast.server.state import StackInfo, is_alive, read_stack, read_state, settings_environment
 from holdfast.settings import Settings
 
 __all__ = ["start_detached", "stop_stack"]
@@ -107,6 +108,17 @@ def _runs(process: psutil.Process) -> bool:
     return False
 
 
+def _holds_lock(process: psutil.Process, home: Path) -> bool:
+    """Whether this process has the lock's file open: the pid in the file alone may be an older one's, used again."""
+    lock = home / "lock"
+    try:
+        return any(Path(each.path).samefile(lock) for each in process.open_files())
+    except psutil.NoSuchProcess:
+        raise
+    except (psutil.Error, OSError):
+        return False
+
+
 def _lock_is_free(home: Path) -> bool:
     try:
         with folder_lock(home):
@@ -128,18 +140,29 @@ def _failure(report: Path, log: Path) -> HoldfastError:
 def stop_stack(home: Path, *, grace: float = 10.0) -> bool:
     """Stop the stack of this folder and whatever a killed supervisor left; say whether anything ran. Blocks.
 
-    *grace* is the `stop_grace` of that stack, in seconds; a supervisor that takes much longer is killed.
+    Only processes that are known to be of this stack are sent a signal: what holds the folder's lock, and what carries
+    the folder's mark. *grace* is the `stop_grace` of that stack, in seconds; a supervisor that takes much longer is
+    killed.
+
+    Raises:
+        StackError: the folder is another user's, or the pid in its lock is not the process that holds it.
+
     """
     home = home.absolute()
     info = read_state(home)
-    pid = info.supervisor.pid if info is not None and is_alive(info.supervisor) else lock_holder(home)
+    pid = lock_holder(home)
     if info is None and pid is None:
         return False
     ran = False
     if pid is not None:
         ran = True
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.NoSuchProcess):
             supervisor = psutil.Process(pid)
+            if not _holds_lock(supervisor, home):
+                raise StackError(
+                    f"{home / 'lock'} is held, and names the pid {pid}, which is not what holds it: no signal was "
+                    "sent. Try again; if it stays so, find the holder with `fuser` and end it."
+                )
             supervisor.terminate()
             deadline = time.monotonic() + grace + _MARGIN
             while _runs(supervisor) and time.monotonic() < deadline:

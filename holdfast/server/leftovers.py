@@ -18,20 +18,37 @@ _TEMPER = 3.0  # seconds that the servers have to end by themselves before they 
 
 def _marked(home: Path) -> list[psutil.Process]:
     """Find processes that carry our mark (the ready file of this home in their environment), or descend from such."""
-    mark = f"{home}{os.sep}run{os.sep}"
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get("HOLDFAST_READY_FILE", "").startswith(mark):
+            if process.pid != os.getpid() and _is_marked(process, home):
                 found.append(process)
     return found
+
+
+def _is_marked(process: psutil.Process, home: Path) -> bool:
+    return process.environ().get("HOLDFAST_READY_FILE", "").startswith(f"{home}{os.sep}run{os.sep}")
+
+
+def _recognised(process: psutil.Process, home: Path) -> bool:
+    """Whether a process that `stack.json` names is of this stack: a file can name any process.
+
+    It carries our mark; PostgreSQL writes its title over its environment, and is known by the folder it works in.
+    """
+    with contextlib.suppress(psutil.Error, OSError):
+        if _is_marked(process, home):
+            return True
+    with contextlib.suppress(psutil.Error, OSError):
+        data = (home / "postgres" / "data").resolve()
+        return process.name().startswith("postgres") and Path(process.cwd()) == data
+    return False
 
 
 def end_leftovers(home: Path) -> list[str]:
     """End the children of a dead supervisor with their descendants; return the names of those that still ran.
 
-    Children are known from `stack.json` by pid and create time. A supervisor killed before it could write a child
-    down is covered by the mark in the child's environment.
+    Children are known from `stack.json` by pid and create time, and by what `_recognised` finds. A supervisor killed
+    before it could write a child down is covered by the mark in the child's environment.
     """
     info = read_state(home)
     asked: list[psutil.Process] = []
@@ -39,9 +56,11 @@ def end_leftovers(home: Path) -> list[str]:
     names = []
     for child in info.children if info is not None else []:
         if is_alive(child):
-            names.append(child.name)
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(child.pid)
+                if not _recognised(process, home):
+                    continue
+                names.append(child.name)
                 victims |= {each.pid: each for each in [process, *process.children(recursive=True)]}
                 if child.name in ("postgres", "temporal"):  # their own way out saves them a recovery
                     process.send_signal(signal.Signals(child.stop_signal))

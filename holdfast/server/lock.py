@@ -12,10 +12,10 @@ from typing import Final
 
 import psutil
 
-from holdfast.errors import StackBusy
-from holdfast.server.state import make_home
+from holdfast.errors import StackBusy, StackError
+from holdfast.server.home import make_home
 
-__all__ = ["folder_lock", "lock_holder"]
+__all__ = ["folder_lock"]
 
 
 _DYING: Final = 5.0  # seconds: a killed process keeps its locks until the last of its threads has ended
@@ -46,34 +46,20 @@ def _lives(holder: str) -> bool:
         return False
 
 
-def lock_holder(home: Path) -> int | None:
-    """Return the pid of the process that holds the lock now: a supervisor, also one that is still starting."""
-    try:
-        descriptor = os.open(home / "lock", os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-        return int(holder) if holder.isdigit() else None
-    else:
-        return None
-    finally:
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
 def folder_lock(home: Path) -> Iterator[None]:
     """Hold `{home}/lock`. The kernel frees it when its holder dies in whatever way, so it cannot become stale.
 
     Raises:
         StackBusy: another process holds it; the message names its pid and how to stop it.
-        StackError: the folder cannot be written.
+        StackError: the folder cannot be written, or is another user's.
 
     """
     make_home(home)
-    descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as exc:
+        raise StackError(f"The lock of {home} cannot be opened: {exc}. Set HOLDFAST_HOME to another folder.") from exc
     try:
         _acquire(descriptor, home)
         os.ftruncate(descriptor, 0)

@@ -15,9 +15,10 @@ import shutil
 import signal
 import stat
 import subprocess
+from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import psutil
 
@@ -25,11 +26,32 @@ from holdfast.errors import StackError
 from holdfast.server.ports import HOST
 from holdfast.server.processes import ProcessSpec
 
+if TYPE_CHECKING:
+    from holdfast.memory.database import OwnConnection
+
 __all__ = ["EmbeddedPostgres", "binaries"]
 
+T = TypeVar("T")
+
 _log = logging.getLogger("holdfast.server")
-_USER: Final = "holdfast"
+_ADMIN: Final = "holdfast"  # the superuser: the supervisor alone logs in as it
+_OWNER: Final = "holdfast_owner"  # of the database and all in it, and no more: workers and clients are this one
 _DATABASE: Final = "holdfast"
+_TAKE_OVER: Final = """
+do $$ declare found record; begin
+  if to_regnamespace('holdfast') is not null then
+  alter schema holdfast owner to holdfast_owner;
+  for found in
+    select c.oid::regclass as name from pg_class c
+    where c.relnamespace = 'holdfast'::regnamespace and (c.relkind in ('r', 'p', 'v', 'm') or c.relkind = 'S'
+      and not exists (select from pg_depend d where d.objid = c.oid and d.deptype in ('a', 'i')))
+  loop execute format('alter table %s owner to holdfast_owner', found.name); end loop;
+  for found in select p.oid::regprocedure as name from pg_proc p where p.pronamespace = 'holdfast'::regnamespace
+  loop execute format('alter routine %s owner to holdfast_owner', found.name); end loop;
+  end if;
+  alter database holdfast owner to holdfast_owner;  -- last: it says that all was done
+end $$
+"""  # what a stack made when its workers were the superuser
 _SETTINGS: Final = {
     "max_connections": "200",
     "fsync": "on",  # durability is the promise: never traded for speed
@@ -96,24 +118,29 @@ class EmbeddedPostgres:
         self.folder = home / "postgres"
         self.data = self.folder / "data"
         self.port = port
-        self._password_file = self.folder / "password"
         self._bin = binaries()
 
     @property
     def url(self) -> str:
-        """The URL of our database, password included."""
-        return f"postgresql://{_USER}:{self._password()}@{HOST}:{self.port}/{_DATABASE}"
+        """The URL of our database for workers and clients, password included; its role is no superuser."""
+        return f"postgresql://{_OWNER}:{self._password(_OWNER)}@{HOST}:{self.port}/{_DATABASE}"
 
-    def _password(self) -> str:
-        """Return the password; made once, because any user of the machine can reach a loopback port."""
+    @property
+    def admin_url(self) -> str:
+        """The URL of our database for the superuser, password included."""
+        return f"postgresql://{_ADMIN}:{self._password()}@{HOST}:{self.port}/{_DATABASE}"
+
+    def _password(self, role: str = _ADMIN) -> str:
+        """Return a role's password; made once, because any user of the machine can reach a loopback port."""
+        path = self.folder / ("password" if role == _ADMIN else f"password-{role}")
         try:
-            return self._password_file.read_text(encoding="utf-8").strip()
+            return path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(secrets.token_urlsafe(24) + "\n")
-            return self._password_file.read_text(encoding="utf-8").strip()
+            return path.read_text(encoding="utf-8").strip()
 
     def spec(self, environment: dict[str, str]) -> ProcessSpec:
         """Return how the server is started and stopped.
@@ -180,7 +207,7 @@ class EmbeddedPostgres:
                 shutil.chown(handed_over, account)
             done = subprocess.run(
                 [
-                    *(str(self._bin / "initdb"), "-D", str(fresh), "-U", _USER, f"--pwfile={handed_over}"),
+                    *(str(self._bin / "initdb"), "-D", str(fresh), "-U", _ADMIN, f"--pwfile={handed_over}"),
                     *("--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin"),
                     *("--builtin-locale=C.UTF-8", "--locale=C", "--no-instructions"),
                 ],
@@ -227,27 +254,41 @@ class EmbeddedPostgres:
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     async def probe(self) -> bool:
-        """Say whether our database answers; make it if it is not there yet."""
+        """Say whether our database answers; make it and the role that owns it if they are not there yet."""
         import asyncpg
 
         try:
-            conn = await asyncpg.connect(
-                host=HOST,
-                port=self.port,
-                user=_USER,
-                password=self._password(),
-                database="postgres",
-                timeout=5.0,
-                ssl=False,
-                server_settings={"application_name": "holdfast-supervisor"},
-            )
+            if await self._as_admin("postgres", self._make_database):
+                await self._as_admin(_DATABASE, lambda conn: conn.execute(_TAKE_OVER))
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
+        return True
+
+    async def _as_admin(self, database: str, work: Callable[[OwnConnection], Awaitable[T]]) -> T:
+        import asyncpg
+
+        conn = await asyncpg.connect(
+            host=HOST,
+            port=self.port,
+            user=_ADMIN,
+            password=self._password(),
+            database=database,
+            timeout=5.0,
+            ssl=False,
+            server_settings={"application_name": "holdfast-supervisor"},
+        )
         try:
-            if not await conn.fetchval("select 1 from pg_database where datname = $1", _DATABASE):
-                await conn.execute(f"create database {_DATABASE}")
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return False
+            return await work(conn)
         finally:
             await conn.close(timeout=2.0)
-        return True
+
+    async def _make_database(self, conn: OwnConnection) -> bool:
+        """Make the role and the database if they are missing; say whether the database has another owner."""
+        if not await conn.fetchval("select 1 from pg_roles where rolname = $1", _OWNER):
+            password = self._password(_OWNER)  # of letters, digits, - and _: no quoting is needed
+            await conn.execute(f"create role {_OWNER} login password '{password}'")
+        find_owner = "select pg_get_userbyid(datdba) from pg_database where datname = $1"
+        owner = await conn.fetchval(find_owner, _DATABASE)
+        if owner is None:
+            await conn.execute(f"create database {_DATABASE} owner {_OWNER}")
+        return owner not in (None, _OWNER)

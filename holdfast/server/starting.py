@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from holdfast.server.lock import lock_holder
+from holdfast.server.home import lock_holder
 from holdfast.server.state import read_stack
 
 __all__ = ["now_starting", "tell_start"]

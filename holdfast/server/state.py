@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from holdfast.errors import StackError
-from holdfast.private import make_private
+from holdfast.server.home import check_home, lock_holder
 from holdfast.settings import Settings
+from holdfast.trust import read_own
 
 __all__ = [
     "ProcessInfo",
     "StackInfo",
     "environment_for",
     "is_alive",
-    "make_home",
     "read_stack",
     "read_state",
     "settings_environment",
@@ -51,8 +50,8 @@ class StackInfo(BaseModel):
     temporal_address: str
     temporal_ui: str | None
     namespace: str
-    database_url: str
-    qdrant_url: str | None
+    database_url: str = Field(repr=False)
+    qdrant_url: str | None = Field(repr=False)
     home: Path
     agents: Path
     embedded_temporal: bool
@@ -78,43 +77,44 @@ def is_alive(info: ProcessInfo) -> bool:
         return False
 
 
-def make_home(home: Path) -> None:
-    """Make the folder of a stack, closed to other users: it holds conversations, logs and a password.
-
-    Raises:
-        StackError: it cannot be written.
-
-    """
-    try:
-        for folder in ("logs", "run"):
-            make_private(home, folder)
-        (home / ".gitignore").write_text("*\n", encoding="utf-8")
-    except OSError as exc:
-        raise StackError(f"The folder {home} cannot be written: {exc}. Set HOLDFAST_HOME to another folder.") from exc
-
-
 def write_state(info: StackInfo) -> None:
     """Write `{home}/stack.json` so that a reader sees all of it or none."""
     path = info.home / "stack.json"
     fresh = path.with_suffix(".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(info.model_dump_json(indent=1))
     fresh.replace(path)
 
 
 def read_state(home: Path) -> StackInfo | None:
-    """Return what the last supervisor wrote, alive or not, ready or not; None if there is nothing readable."""
+    """Return what the last supervisor wrote, alive or not, ready or not; None if there is nothing readable.
+
+    Raises:
+        StackError: the folder is another user's, or others may write to it.
+
+    """
+    check_home(home)
     try:
-        return StackInfo.model_validate_json((home / "stack.json").read_text(encoding="utf-8"))
+        return StackInfo.model_validate_json(read_own(home / "stack.json"))
     except (OSError, ValidationError, ValueError):
         return None
 
 
 def read_stack(home: Path) -> StackInfo | None:
-    """Return the stack of this folder if its supervisor lives and everything was started; else None."""
-    info = read_state(home.absolute())
-    return info if info is not None and info.ready and is_alive(info.supervisor) else None
+    """Return the stack of this folder if its supervisor lives and everything was started; else None.
+
+    It lives if it holds the folder's lock: a file that came with the folder can name a pid, but hold no lock.
+
+    Raises:
+        StackError: the folder is another user's, or others may write to it.
+
+    """
+    home = home.absolute()
+    info = read_state(home)
+    if info is None or not info.ready or not is_alive(info.supervisor):
+        return None
+    return info if lock_holder(home) == info.supervisor.pid else None
 
 
 def settings_for(settings: Settings, info: StackInfo) -> Settings:

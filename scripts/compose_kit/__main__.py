@@ -43,7 +43,7 @@ def play(folder: Path) -> int:
     qdrant = [str(folder / "venv/bin/python"), "-m", "scripts.compose_kit.qdrant_stand_in", "/qdrant/storage"]
     qdrant = ["env", f"PYTHONPATH={ROOT}", f"PATH={folder}/venv/bin:{os.environ['PATH']}", *qdrant]
     stack = Stack(
-        services({"POSTGRES_PASSWORD": PASSWORD}),
+        services({"POSTGRES_PASSWORD": f"super-{PASSWORD}", "OWNER_PASSWORD": PASSWORD, "QDRANT_API_KEY": PASSWORD}),
         Images(folder / "bin", folder / "venv", postgres, qdrant),
         folder,
         ROOT / "scripts" / "compose_kit" / "agents.py",

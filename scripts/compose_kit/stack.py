@@ -78,6 +78,8 @@ class Stack:
     def command(self, service: Service) -> list[str]:
         """Return what the image's entrypoint comes to for *service*."""
         match service.image.partition(":")[0]:
+            case "postgres" if service.command[:1] == ["/bin/sh"]:  # an entrypoint of the file's own
+                return service.command
             case "postgres":
                 return ["bash", str(ROOT / "scripts/compose_kit/postgres.sh"), *service.command]
             case "temporalio/server":  # its /etc/temporal/entrypoint.sh: bind on the container's own address

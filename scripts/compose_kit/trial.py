@@ -30,8 +30,9 @@ class Trial:
             "HOME": str(home),
             "HOLDFAST_HOME": str(home / ".holdfast"),
             "TEMPORAL_ADDRESS": "127.0.0.1:7233",
-            "HOLDFAST_DATABASE_URL": f"postgresql://holdfast:{password}@127.0.0.1:5432/holdfast",
+            "HOLDFAST_DATABASE_URL": f"postgresql://holdfast_owner:{password}@127.0.0.1:5432/holdfast",
             "HOLDFAST_QDRANT_URL": "http://127.0.0.1:6333",
+            "HOLDFAST_QDRANT_API_KEY": password,
         }
 
     async def all(self) -> int:

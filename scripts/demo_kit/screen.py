@@ -33,8 +33,12 @@ class Screen:
         self._line("✓", "bold green", text, source)
 
     def cross(self, text: str, source: str = "") -> None:
-        """Say what is not so, or was done violence to."""
+        """Say what is not so."""
         self._line("✗", "bold red", text, source)
+
+    def struck(self, text: str, source: str = "") -> None:
+        """Say what the demo itself broke on purpose."""
+        self._line("⚡", "bold yellow", text, source)
 
     def step(self, text: str, more: str = "") -> None:
         """Say what the agent does."""

@@ -133,7 +133,7 @@ class _Story:
         os.kill(self._victim, signal.SIGKILL)
         self._killed_at = time.monotonic()
         await self._until(self._gone, f"process {self._victim} is gone")
-        self._screen.cross(f"kill -9 {self._victim}: the worker is gone", "process table")
+        self._screen.struck(f"on purpose: kill -9 {self._victim}, the worker is gone", "process table")
 
     async def _held(self) -> dict[str, Any] | None:
         reports: list[dict[str, Any]] = (await self._stage.recorded())["reports"]

@@ -25,6 +25,7 @@ from holdfast.search_attributes import namespace_problem
 from holdfast.server import StackInfo, read_stack, stop_stack
 from holdfast.server.postgres import binaries
 from tests import standalone
+from tests._servers import addresses
 from tests.conformance.cluster import Cluster
 from tests.conformance.processes import ROOT, Nursery
 from tests.kit import World, until
@@ -47,12 +48,7 @@ class Servers:
         """Start them."""
         await self._start()
         info = self._info()
-        self.given = {
-            "temporal_address": info.temporal_address,
-            "temporal_ui": info.temporal_ui or "",
-            "database_url": info.database_url,
-            "folder": self._folder.name,
-        }
+        self.given = {**addresses(info), "folder": self._folder.name}
         return self
 
     async def __aexit__(
@@ -172,7 +168,11 @@ class Ground:
 
     async def make(self, source: str, cluster: Cluster | None = None, **settings: Any) -> World:
         """Return a world on these servers, or with its database in a cluster, from the source of an agents file."""
-        given = self.servers.given if cluster is None else {**self.servers.given, "database_url": cluster.url}
+        given = (
+            self.servers.given
+            if cluster is None
+            else {**self.servers.given, "database_url": cluster.url, "owner_url": cluster.url}
+        )
         return await self._stack.enter_async_context(standalone.world(given, source, **settings))
 
     async def cluster(self) -> Cluster:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from holdfast import Client
 from holdfast.memory.database import connect
@@ -36,7 +37,7 @@ async def test_production(make_world: MakeWorld, servers: dict[str, str]) -> Non
         world = await make_world(AGENTS, api_base=models.base_url)
         empty = f"{world.settings.tenant}_empty"
         admin = await connect(servers["database_url"])
-        await admin.execute(f"create database {empty}")
+        await admin.execute(f"create database {empty} owner {urlsplit(servers['owner_url']).username}")
         await admin.close()
         url = (world.settings.database_url or "").replace(world.settings.tenant, empty)
         with Page("docs/howto/production.md") as page:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from holdfast.server import stop_stack
-from holdfast.server.lock import lock_holder
+from holdfast.server.home import lock_holder
 from tests.kit import until
 
 SERVER = (sys.executable, str(Path(__file__).with_name("_stack_server.py")))

@@ -108,14 +108,15 @@ class Stage:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(make_shared_world: MakeWorld) -> AsyncIterator[Stage]:
+async def stage(make_shared_world: MakeWorld, servers: dict[str, str]) -> AsyncIterator[Stage]:
     """Set it up for all tests of this file."""
     made = Stage()
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", made.site)
     async with serving(app) as made.port, ModelServer(reply=made.reply) as models:
         made.world = await make_shared_world(AGENTS.replace("SITE", str(made.port)), api_base=models.base_url)
-        await made.world.worker(SHOP_URL=made.world.settings.database_url or "")
+        database = (made.world.settings.database_url or "").rpartition("/")[2]
+        await made.world.worker(SHOP_URL=servers["database_url"].rpartition("/")[0] + f"/{database}")
         yield made
 
 
@@ -276,7 +277,7 @@ async def test_sql_and_http_through_the_ledger(stage: Stage) -> None:
     )
     assert results[1] == "8999"
     assert json.loads(json.loads(results[2])["text"])["path"] == "/page"
-    assert "allow_superuser" in results[3], "the embedded PostgreSQL's own role is one"
+    assert "allow_superuser" in results[3], "the test's administrator is one"
     assert json.loads(results[4])["status"] == 200
     assert "not allowed" in results[5] or "link-local" in results[5]
     assert "could not be sent, 3 tries" in results[6]

@@ -89,6 +89,7 @@ def test_a_new_project_loads_and_its_tests_pass(empty_folder: Path, capsys: pyte
     assert sorted(load_agents(project / "agents.py")) == ["assistant", "support"]
     effects = {tool.effect for tool in load_agents(project / "agents.py")["support"].definition.tools}
     assert effects == {"pure", "keyed", "once"}
+    assert not any(agent.definition.memory for agent in load_agents(project / "agents.py").values())
     for command in (
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_agents.py"],
         [sys.executable, "-m", "ruff", "check", "--isolated", "."],

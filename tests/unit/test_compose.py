@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socketserver
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
@@ -24,85 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 WHERE = {"ready": "/tmp/holdfast.ready", "port": "6333"}  # what the checks below are turned from
 VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(?::?(?P<how>[-?])(?P<default>[^}]*))?\}")
 
-# The parts of https://github.com/compose-spec/compose-spec (schema/compose-spec.json) that our file uses, no more: a
-# key that is not here fails the test, and is added with its rule from the specification.
-DURATION = {"type": "string", "pattern": r"^(\d+(us|ms|s|m|h))+$"}
-STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
-COMMAND = {"oneOf": [{"type": "null"}, {"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-PORT = {"type": "string", "pattern": r"^(\d+\.\d+\.\d+\.\d+:)?\d+:\d+(/(tcp|udp))?$"}
-SHORT_VOLUME = {"type": "string", "pattern": r"^(\.{0,2}/[^:]+|[a-zA-Z0-9][a-zA-Z0-9._-]*):/[^:]+(:(ro|rw))?$"}
-
-
-def _object(properties: dict[str, Any], *, required: list[str] | None = None) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required or [], "additionalProperties": False}
-
-
-LONG_VOLUME = _object(
-    {
-        "type": {"enum": ["bind", "volume", "tmpfs"]},
-        "source": {"type": "string"},
-        "target": {"type": "string", "pattern": "^/"},
-        "read_only": {"type": "boolean"},
-        "bind": _object({"create_host_path": {"type": "boolean"}}),
-    },
-    required=["type"],
-)
-SERVICE = _object(
-    {
-        "image": {"type": "string"},
-        "build": {"type": "string"},
-        "command": COMMAND,
-        "entrypoint": COMMAND,
-        "init": {"type": "boolean"},
-        "environment": {
-            "type": "object",
-            "patternProperties": {".+": {"type": ["string", "number", "boolean", "null"]}},
-            "additionalProperties": False,
-        },
-        "env_file": {
-            "type": "array",
-            "items": _object({"path": {"type": "string"}, "required": {"type": "boolean"}}, required=["path"]),
-        },
-        "ports": {"type": "array", "items": PORT, "uniqueItems": True},
-        "volumes": {"type": "array", "items": {"oneOf": [SHORT_VOLUME, LONG_VOLUME]}, "uniqueItems": True},
-        "depends_on": {
-            "type": "object",
-            "additionalProperties": _object(
-                {"condition": {"enum": ["service_started", "service_healthy", "service_completed_successfully"]}},
-                required=["condition"],
-            ),
-        },
-        "healthcheck": _object(
-            {
-                "test": STRINGS,
-                "interval": DURATION,
-                "timeout": DURATION,
-                "retries": {"type": "integer"},
-                "start_period": DURATION,
-            },
-            required=["test"],
-        ),
-        "deploy": _object({"replicas": {"type": "integer", "minimum": 1}}),
-        "restart": {"type": "string", "pattern": r"^(no|always|on-failure(:\d+)?|unless-stopped)$"},
-        "stop_grace_period": DURATION,
-    },
-    required=["image"],
-)
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*$"},
-        "services": {
-            "type": "object",
-            "patternProperties": {"^[a-zA-Z0-9._-]+$": SERVICE},
-            "additionalProperties": False,
-        },
-        "volumes": {"type": "object", "patternProperties": {"^[a-zA-Z0-9._-]+$": {"type": "null"}}},
-    },
-    "patternProperties": {"^x-": {}},
-    "required": ["services"],
-    "additionalProperties": False,
-}
+# The official schema, unchanged, which Compose itself validates with: schema/compose-spec.json of the Go module
+# github.com/compose-spec/compose-go/v2 v2.16.2 (Apache-2.0). It takes any text for ports and durations.
+SCHEMA = json.loads(Path(__file__).with_name("compose-spec.json").read_text(encoding="utf-8"))
+REQUIRED = {"POSTGRES_PASSWORD": "super", "OWNER_PASSWORD": "owner", "QDRANT_API_KEY": "key"}
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +40,8 @@ def text() -> str:
 
 @pytest.fixture(scope="module")
 def compose(text: str) -> Any:
-    """Return the file as Compose sees it with no variable set: defaults filled in, merge keys resolved."""
-    assert all(match["how"] == "-" for match in VARIABLE.finditer(text)), "a variable without a default: up would fail"
-    return yaml.safe_load(VARIABLE.sub(lambda match: match["default"], text))
+    """Return the file as Compose sees it with what must be set: defaults filled in, merge keys resolved."""
+    return yaml.safe_load(VARIABLE.sub(lambda match: REQUIRED.get(match["name"], match["default"]), text))
 
 
 def accepted_variables() -> set[str]:
@@ -129,16 +55,21 @@ def accepted_variables() -> set[str]:
 
 
 def test_the_file_is_valid_compose(compose: Any) -> None:
-    """Every key is of the specification, with a value it allows."""
+    """Every key is of the specification, with a value it allows, by the schema that Compose itself uses."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.Draft202012Validator(SCHEMA).validate(compose)
 
 
 @pytest.mark.parametrize(
     ("service", "key", "value"),
     [
-        ("qdrant", "ports", ["6333"]),
+        ("qdrant", "ports", [{"target": []}]),
         ("qdrant", "imagee", "x"),
-        ("workers", "stop_grace_period", "15"),
+        ("qdrant", "restart", True),
+        ("qdrant", "healthcheck", {"test": "true", "retry": 3}),
+        ("workers", "deploy", {"replicas": "many", "replica": 1}),
+        ("workers", "env_file", [{"required": False}]),
+        ("workers", "volumes", [{"type": "bind", "bind": {"create_host_pat": False}}]),
         ("workers", "depends_on", {"qdrant": {"condition": "healthy"}}),
     ],
 )
@@ -147,6 +78,43 @@ def test_the_schema_refuses_mistakes(compose: Any, service: str, key: str, value
     services = {**compose["services"], service: {**compose["services"][service], key: value}}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(SCHEMA).validate({**compose, "services": services})
+
+
+def test_ports_and_durations_have_their_form(compose: Any) -> None:
+    """The schema takes any text for them; Compose does not."""
+    for service in compose["services"].values():
+        for port in service.get("ports", []):
+            assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port), "published on loopback, and nowhere else"
+        durations = [value for key, value in service.get("healthcheck", {}).items() if key not in ("test", "retries")]
+        for duration in [*durations, service.get("stop_grace_period", "10s")]:
+            assert re.fullmatch(r"(\d+(us|ms|s|m|h))+", duration)
+
+
+def test_no_password_has_a_default(text: str, compose: Any) -> None:
+    """Compose refuses to start without them, and says where they are explained; nothing else has to be set."""
+    used = {match["name"]: match["how"] for match in VARIABLE.finditer(text)}
+    assert {name for name, how in used.items() if how == "?"} == set(REQUIRED)
+    assert not [name for name in used if re.search("PASSWORD|KEY|TOKEN|SECRET", name) and name not in REQUIRED]
+    asking = {name: service["environment"] for name, service in compose["services"].items() if "environment" in service}
+    plain = [
+        value for each in asking.values() for key, value in each.items() if re.search("PASS?W(OR)?D$|API_KEY", key)
+    ]
+    assert set(plain) - {""} == set(REQUIRED.values()), "each stands in the file as a variable, none as a value"
+
+
+def test_workers_log_in_as_the_owner_and_qdrant_asks_for_a_key(compose: Any) -> None:
+    """The superuser's password reaches no container of ours, and what Qdrant wants is what workers give."""
+    services = compose["services"]
+    for name in ("prepare", "workers"):
+        environment = services[name]["environment"]
+        assert urlsplit(environment["HOLDFAST_DATABASE_URL"]).username == "holdfast_owner"
+        assert urlsplit(environment["HOLDFAST_DATABASE_URL"]).password == REQUIRED["OWNER_PASSWORD"]
+        assert REQUIRED["POSTGRES_PASSWORD"] not in environment.values()
+        assert services[name]["env_file"][0]["path"] == ".env", "which holds the superuser's password, too"
+        assert environment["POSTGRES_PASSWORD"] == "", "and `environment` goes before `env_file`"
+        assert environment["HOLDFAST_QDRANT_API_KEY"] == services["qdrant"]["environment"]["QDRANT__SERVICE__API_KEY"]
+    assert services["qdrant"]["environment"]["QDRANT__SERVICE__ENABLE_CORS"] == "false"
+    assert services["prepare"]["depends_on"]["database"] == {"condition": "service_completed_successfully"}
 
 
 def test_names_in_the_file_hang_together(compose: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from holdfast.errors import ToolError
 from holdfast.llm import OFFLINE_MODEL, ModelReply, ModelRequest, complete, context_window, count_tokens
 from holdfast.llm.extractive import NOTICE
+from holdfast.llm.notes import notes_message
 from holdfast.tools import calculator, current_time, files, recall, remember, tool
 from holdfast.tools.tool import AnyTool
 
@@ -312,7 +313,7 @@ async def test_picks_the_tool_by_meaning(tmp_path: Path, text: str, name: str, a
 
 async def test_answers_from_memory_and_the_thread() -> None:
     """What was recalled before the call, or said earlier, is quoted as such."""
-    talk = Conversation([], instructions="Help.\n\nWhat you remember that may matter here:\n- My boat is called Nomad.")
+    talk = Conversation([], messages=[notes_message(["My boat is called Nomad."])])
     assert "“My boat is called Nomad.” (memory)" in await talk.ask("What is my boat called?")
     await talk.ask("My sister's dog is named Biscuit.")
     assert "Biscuit" in await talk.ask("How is my sister's dog named?")

@@ -21,6 +21,7 @@ RANKS = {
     "contracts": 0,
     "ids": 0,
     "settings": 0,
+    "trust": 0,
     "log": 0,
     "secrets": 0,
     "private": 0,

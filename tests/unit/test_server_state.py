@@ -45,22 +45,26 @@ def live(tmp_path: Path) -> StackInfo:
 
 def test_a_live_stack_is_found(live: StackInfo) -> None:
     """What was written is read back; only its owner may read it, for it holds a password."""
-    write_state(live)
-    assert read_stack(live.home) == live
+    with folder_lock(live.home):
+        write_state(live)
+        assert read_stack(live.home) == live
+    assert read_stack(live.home) is None, "nothing holds the lock: its supervisor is gone"
     assert stat.S_IMODE((live.home / "stack.json").stat().st_mode) == 0o600
 
 
 def test_a_pid_used_again_is_not_taken_for_the_supervisor(live: StackInfo) -> None:
     """The same pid with another create time is another process."""
     write_state(stack(live.home, pid=os.getpid(), create_time=live.supervisor.create_time - 3600))
-    assert read_stack(live.home) is None
+    with folder_lock(live.home):
+        assert read_stack(live.home) is None
     assert read_state(live.home) is not None
 
 
 def test_a_stack_that_is_still_starting_is_not_given_out(live: StackInfo) -> None:
     """Clients wait until everything is ready."""
     write_state(live.model_copy(update={"ready": False}))
-    assert read_stack(live.home) is None
+    with folder_lock(live.home):
+        assert read_stack(live.home) is None
 
 
 def test_a_damaged_file_counts_as_none(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.llm.notes import read_notes
 from holdfast.llm.offline.evidence import Call
 
 __all__ = ["Turn", "read_turn"]
@@ -91,26 +92,13 @@ def read_turn(messages: list[dict[str, Any]]) -> Turn:
             content = results.get(str(asked.get("id")))
             if content is not None:
                 turn.calls.append(Call(str(function.get("name")), _arguments(function.get("arguments")), content))
-    for message in messages:
-        if message.get("role") in ("system", "developer"):
-            turn.remembered += _memories(text_of(message))
-    for message in messages[: max(0, last)]:
-        if message.get("role") == "user":
+    for at, message in enumerate(messages[: max(0, last)]):
+        notes = read_notes(message) if at <= 1 else None  # they stand between instructions and conversation
+        turn.remembered += notes or []
+        if message.get("role") == "user" and notes is None:
             sentences = re.split(r"(?<=[.!?])\s+|\n+", text_of(message))
             turn.earlier += [part for part in sentences if part.strip() and not part.rstrip().endswith("?")]
     return turn
-
-
-def _memories(system: str) -> list[str]:
-    """Return the list that follows a line about memory in the instructions."""
-    found: list[str] = []
-    under = False
-    for line in system.splitlines():
-        if under and line.startswith("- "):
-            found.append(line[2:])
-        elif line.strip():
-            under = bool(re.search(r"\b(?:remember|memor)", line, re.IGNORECASE)) and line.rstrip().endswith(":")
-    return found
 
 
 def _arguments(raw: Any) -> dict[str, Any]:

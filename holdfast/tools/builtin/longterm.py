@@ -24,7 +24,7 @@ async def _remember(
     ctx: ToolContext,
     text: Annotated[str, Field(min_length=1, max_length=4000, description="one fact, in a sentence that stands alone")],
 ) -> str:
-    """Keep a fact in long-term memory, so that later conversations know it."""
+    """Keep a fact in long-term memory, so that it is known later in this conversation."""
     raise _elsewhere("remember")
 
 
@@ -32,7 +32,7 @@ async def _recall(
     query: Annotated[str, Field(min_length=1, max_length=4000, description="what to look for, in plain words")],
     limit: Annotated[int, Field(ge=1, le=50, description="how many memories at most")] = 5,
 ) -> str:
-    """Find what earlier conversations left in long-term memory about something."""
+    """Find what long-term memory has about something from earlier in this conversation."""
     raise _elsewhere("recall")
 
 

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Makes the database of Holdfast and the role that owns it, which is no superuser: workers and clients log in as that.
+# It may run at every start, and hands over what an older stack made as the superuser. The server is named by PG*.
+set -eu
+
+psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --set=password="$OWNER_PASSWORD" --dbname=postgres <<'SQL'
+select 'create role holdfast_owner' where not exists (select from pg_roles where rolname = 'holdfast_owner') \gexec
+alter role holdfast_owner login nosuperuser nocreatedb nocreaterole noreplication password :'password';
+select 'create database holdfast' where not exists (select from pg_database where datname = 'holdfast') \gexec
+alter database holdfast owner to holdfast_owner;
+\connect holdfast
+select format('alter schema %s owner to holdfast_owner', nspname) from pg_namespace where nspname = 'holdfast' \gexec
+select format('alter table %s owner to holdfast_owner', c.oid::regclass)
+from pg_class c where c.relnamespace = to_regnamespace('holdfast') and (c.relkind in ('r', 'p', 'v', 'm')
+  or c.relkind = 'S' and not exists (select from pg_depend d where d.objid = c.oid and d.deptype in ('a', 'i'))) \gexec
+select format('alter routine %s owner to holdfast_owner', oid::regprocedure)
+from pg_proc where pronamespace = to_regnamespace('holdfast') \gexec
+SQL
