@@ -15,11 +15,12 @@ from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.endings import ended_by_a_person, stop_begun
 from holdfast.activities.hooks import Heard, hear
 from holdfast.activities.outcome import emit_notes
-from holdfast.contracts import OPEN_STATES, Activity, Admit, Admitted, ChildStart, Limits, Message, Run
+from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, Admit, Admitted, ChildStart, Limits, Message, Run
 from holdfast.ids import child_thread, effect_key, run_id_for
 from holdfast.memory import decisions, events, family, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.threads import ThreadRow
+from holdfast.visible import first_line
 
 __all__ = ["AdmitActivities"]
 
@@ -168,7 +169,7 @@ class AdmitActivities:
         await runs.insert(conn, thread.id, run_id, message, order=order, definition=digest, budget=budget, **about)
         stored = await runs.of_message(conn, run_id)
         if stored is not None:
-            out.runs.append(stored[0])
+            out.runs.append(stored[0].model_copy(update={"preview": first_line(text or "", PREVIEW)}))
         news.append(
             (
                 run_id,
@@ -207,6 +208,7 @@ class AdmitActivities:
         return Limits(
             lease=settings.scaled(settings.lease),
             linger=settings.linger,
+            linger_asked=settings.linger_asked,
             memory_wait=settings.scaled(settings.memory_wait),
             model_timeout=settings.model_timeout,
             hook_time=self._deps.hooks.seconds,

@@ -16,6 +16,7 @@ from holdfast import llm
 from holdfast.activities.alone import alone
 from holdfast.activities.answers import CORRECTION, check_model, correction, gave_up, problem_of
 from holdfast.activities.attempts import only_believed_lost, watch
+from holdfast.activities.calls import fitting
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.hooks import Seen, Sent, placed, see_reply, see_request
@@ -362,7 +363,7 @@ class ModelActivities:
         """Check arguments with the tool's own code, where this worker has it."""
         found = self._deps.tool(agent, tool)
         if found is not None:
-            found.validate(dict(args))
+            fitting(found, args)
 
     async def _too_long(self, step: Step, at: Here) -> ModelReply:
         """Record that nothing was sent: after a Reset the window has moved, and steps must be numbered as they were."""

@@ -169,6 +169,7 @@ def agent_activities(deps: Deps) -> list[Any]:
         decide.request_approvals,
         decide.record_decision,
         decide.resolve_effect,
+        decide.audit_refusals,
         ask.send_message,
         ask.read_answer,
         child.prepare_child,
