@@ -56,7 +56,7 @@ class AskActivities:
             message_id=inp.message_id,
             agent=inp.ask.agent,
             text=text if size <= settings.text_inline else None,
-            text_ref=None if size <= settings.text_inline else f"ask-{info.workflow_id}-{info.workflow_run_id}",
+            text_ref=None if size <= settings.text_inline else f"ask-{info.workflow_run_id}",
             mode=inp.ask.mode,
             notify=info.workflow_id if inp.ask.wait else None,
         )

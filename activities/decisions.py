@@ -86,7 +86,7 @@ class DecisionActivities:
                         step=call.step_no,
                         call_id=call.call_id,
                         tool=call.tool,
-                        args=(args or "")[:2000],
+                        args=fitted(args or "", _SHOWN),
                         args_hash=call.args_hash,
                     )
             if len(out.settled) + len(out.said) < len(inp.calls):

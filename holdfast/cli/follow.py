@@ -13,6 +13,7 @@ from holdfast.cli.screen import Screen
 from holdfast.cli.text import clean, output_text, short
 from holdfast.contracts import Event
 from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, RunEnded
+from holdfast.visible import visible
 
 if TYPE_CHECKING:
     from holdfast.client import Client, RunHandle
@@ -175,7 +176,7 @@ class _Asker:
             self._asking = key
             self._screen.stop()
             if len(str(event.data.get("args") or "")) >= ARGS_SHOWN:  # nobody decides on what they cannot see
-                self._screen.note(clean(json.dumps(asked[0].args, ensure_ascii=False, indent=2)), style="")
+                self._screen.note(visible(json.dumps(asked[0].args, ensure_ascii=False, indent=2)), style="")
             whose = self._screen.whose(run_id)
             said = await ask_approval(self._screen.console, f"{asked[0].tool} of {whose}" if whose else asked[0].tool)
             self._asking = None  # from here on it is decided: our own event must not cancel us

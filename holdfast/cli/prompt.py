@@ -7,6 +7,7 @@ import contextlib
 import getpass
 import os
 import sys
+import termios
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -61,8 +62,15 @@ async def read_line() -> str | None:
     return data.decode(errors="replace").rstrip("\r\n") if data else None
 
 
+def _forget_typed() -> None:
+    """Drop what was typed before a question is shown: it is no answer to it."""
+    with contextlib.suppress(OSError, termios.error, ValueError):  # no terminal: a pipe has what was meant for it
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+
+
 async def ask_line(console: Console, question: str) -> str | None:
-    """Put a question and return what was typed, or None at the end of input."""
+    """Put a question and return what was typed after it was shown, or None at the end of input."""
+    _forget_typed()
     console.print(Text(question, style="bold"), end="")
     line = await read_line()
     if line is None:

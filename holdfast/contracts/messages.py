@@ -120,7 +120,10 @@ class Ask(Contract):
         description="the conversation, 1 to 128 of `A-Z a-z 0-9 . _ -`; left out: one named after the workflow id",
     )
     message_id: str | None = Field(
-        default=None, description="the same id on the same thread names the same run; left out: the workflow id"
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="the same id on the same thread names the same run; left out: the workflow id, if longer its hash",
     )
     mode: Mode = Field(default="next", description=_MODE)
     wait: bool = Field(default=True, description="false: end as soon as the message is accepted")

@@ -150,24 +150,19 @@ async def test_a_poisonous_decision_is_refused_and_the_next_one_counts(
     assert await healthy(handle)
 
 
-@pytest.mark.parametrize("name", ["resolve", "stop", "settled", "ended", "child"])
-@pytest.mark.parametrize(
-    "word",
-    [
-        '{"step_no": 1e400, "outcome": "done"}',
-        '{"step_no": 99999999999999999999, "outcome": "abandon"}',
-        json.dumps({"step_no": 3, "outcome": "done", "decision_id": "x" * 3000}),
-        '{"step_no": 3, "outcome": "done", "result": "\\ud800", "run_id": "\\u0000", "reason": "\\udfff"}',
-        json.dumps({"run_id": "no such run", "actor": "x" * 3000}),
-        "[1e999]",
-    ],
-)
-async def test_other_poisonous_words_are_dropped_as_well(
-    waiting: tuple[RunHandle, WorkflowHandle[Any, Any]], name: str, word: str
-) -> None:
+async def test_other_poisonous_words_are_dropped_as_well(waiting: tuple[RunHandle, WorkflowHandle[Any, Any]]) -> None:
     """Whatever is signalled, the workflow goes on as before."""
     _, handle = waiting
-    await handle.signal(name, raw(word))
+    for name in ("resolve", "stop", "settled", "ended", "child"):
+        for word in (
+            '{"step_no": 1e400, "outcome": "done", "run_id": "none"}',
+            '{"step_no": 99999999999999999999, "outcome": "abandon", "run_id": "none"}',
+            json.dumps({"step_no": 3, "outcome": "done", "decision_id": "x" * 3000, "run_id": "none"}),
+            '{"step_no": 3, "outcome": "done", "result": "\\ud800", "run_id": "\\u0000", "reason": "\\udfff"}',
+            json.dumps({"run_id": "no such run", "actor": "x" * 3000}),
+            "[1e999]",
+        ):
+            await handle.signal(name, raw(word))
     assert (await handle.query("state"))["current"]["calls"][0]["state"] == "approval"
     assert await healthy(handle)
 
