@@ -6,7 +6,6 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
 import structlog
 from pydantic import ValidationError
 from temporalio import activity
@@ -23,6 +22,7 @@ from holdfast.errors import (
     Refused,
     StaleWriter,
 )
+from holdfast.memory.database import UNSTORABLE
 from holdfast.secrets import leaks, mask
 from holdfast.settings import Settings
 
@@ -30,7 +30,7 @@ __all__ = ["FINAL", "BeatInterceptor"]
 
 FINAL = (ConfigurationError, InvalidInput, ModelRefused, Refused, StaleWriter)  # what no other try can mend
 # Found in an input only by a mistake of ours, as each is checked before; but then each try would end so, for ever.
-HOPELESS = (ValidationError, UnicodeError, asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+HOPELESS = (ValidationError, UnicodeError, *UNSTORABLE)
 _FOREIGN = frozenset({Activity.TOOL_STEP, Activity.MODEL_STEP})  # run code of users, and count what it fails with
 _OURS = frozenset(Activity)  # in a worker of a user's own there are others, whose beats and errors are theirs
 

@@ -13,7 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from holdfast.errors import StorageError
 
-__all__ = ["UNAVAILABLE", "Connection", "OwnConnection", "Pool", "connect", "migrate", "open_pool"]
+__all__ = ["UNAVAILABLE", "UNSTORABLE", "Connection", "OwnConnection", "Pool", "connect", "migrate", "open_pool"]
 
 OwnConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"  # of no pool
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -31,6 +31,10 @@ UNAVAILABLE = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalClientError,  # the server has said goodbye on an idle connection, which is not closed yet
 )
+
+
+UNSTORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+"""What PostgreSQL says of a value that it will never take: it is malformed, out of range, or too long for an index."""
 
 
 class _Floor(logging.Filter):
