@@ -327,7 +327,8 @@ class EffectCall:
         try:
             await self._runner.call(work)
         except UNAVAILABLE as exc:
-            if in_tool and isinstance(exc, OSError):  # a file not found, or too slow: the tool's own, not the database
+            # A file not found, too slow, a parameter of the wrong type: the tool's own, not the database
+            if in_tool and isinstance(exc, OSError | ValueError):
                 return await self._failed_local(exc)
             raise TryAgain(f"the database did not answer: {exc!r}") from exc
         except Exception as exc:  # noqa: BLE001  # whatever a tool raises is its outcome

@@ -27,7 +27,7 @@ from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, Sta
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.llm import ModelRequest, ToolCallRequest
 from holdfast.memory import events, family, ledger, outbox, requests, runs, threads
-from holdfast.memory.database import Connection
+from holdfast.memory.database import UNSTORABLE, Connection
 from holdfast.memory.ledger import Step
 from holdfast.memory.threads import ThreadRow
 from holdfast.secrets import use
@@ -149,6 +149,9 @@ class ModelActivities:
             return await self._commit(at, inp, step, definition, sent, ranges, seen, size, limit)
         except _Lost:
             return await self._lost(step, at, seen.reply)
+        except (ValueError, *UNSTORABLE) as exc:  # each try would buy such a reply again
+            why = f"the model's reply cannot be stored: {exc!r}"[:2000]
+            raise ApplicationError(why, type="ModelError", non_retryable=True) from exc
 
     async def _call(self, request: ModelRequest, inp: ModelStep, step: Step) -> llm.ModelReply:
         deltas = DeltaWriter(self._deps, inp.run_id, inp.step_no)

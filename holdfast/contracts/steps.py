@@ -302,7 +302,7 @@ class Remembered(Contract):
 class MemoryQuestion(Contract):
     """Input of MemoryWorkflow: what does this tenant's long-term memory know about a text?"""
 
-    tenant: str = Field(default="default", description="whose memory")
+    tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,128}$", description="whose memory")
     text: str = Field(min_length=1, max_length=4000, description="what to look for")
     limit: int = Field(default=5, ge=1, le=100, description="at most so many hits")
 
