@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from temporalio import activity
-from temporalio.client import WorkflowExecutionStatus
-from temporalio.service import RPCError
 
 from holdfast.activities.deps import Deps, Here, here
-from holdfast.activities.endings import ended_by_a_person, stop_begun
+from holdfast.activities.endings import execution_ended, stop_begun
 from holdfast.activities.hooks import Heard, hear
 from holdfast.activities.outcome import emit_notes
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, Admit, Admitted, ChildStart, Limits, Message, Run
 from holdfast.ids import child_thread, effect_key, run_id_for
 from holdfast.memory import decisions, events, family, runs, threads
 from holdfast.memory.database import Connection
-from holdfast.memory.threads import ThreadRow
+from holdfast.memory.threads import ThreadRow, Written
 from holdfast.visible import first_line
 
 __all__ = ["AdmitActivities"]
+
+_LARGE = 64 * 1024  # characters of a text whose JSON is made in a thread
 
 
 class AdmitActivities:
@@ -36,10 +35,26 @@ class AdmitActivities:
         """Store messages as runs; with `open`, also return the runs that an earlier execution left."""
         at = here()
         heard = await self._heard(at, inp) if self._deps.hooks.has("message") else {}
+        bodies = await self._bodies(at, inp, heard)
+        before = await self._before(at, inp) if inp.open else None
+        while True:
+            try:
+                return await self._store(at, inp, heard, bodies, before)
+            except _TakenOver:
+                before = await self._before(at, inp)
+
+    async def _store(
+        self, at: Here, inp: Admit, heard: dict[str, Heard], bodies: dict[str, str], before: _Before | None
+    ) -> Admitted:
         out = Admitted(limits=self._limits() if inp.open else None)
         news: list[tuple[str, int]] = []
         async with self._deps.pool.acquire() as conn, conn.transaction():
-            thread = await threads.claim(conn, at.tenant, at.thread, inp.writer, inp.started, create=bool(inp.messages))
+            thread = await threads.claim(
+                conn,
+                *(at.tenant, at.thread, inp.writer, inp.started),
+                execution=at.execution,
+                create=bool(inp.messages),
+            )
             if thread is None:
                 return out
             asked = await _who_asks(conn, at, inp.child) if inp.child is not None else None
@@ -49,12 +64,14 @@ class AdmitActivities:
             out.scope = thread.scope
             if out.limits is not None and thread.scope:
                 out.limits.linger = 0.0  # whoever asked has the answer; nobody else is expected here
-            if thread.taken_over:
-                news += await self._take_over(conn, at, thread, out, asked_again=asked is not None)
+            if thread.before is not None:
+                before = None if asked is not None else before or _Before(None)
+                news += await self._take_over(conn, thread, inp.writer, out, before)
             if inp.open:
                 out.runs.extend(_anew(run) for run in await runs.open_of_thread(conn, thread.id))
             for message in inp.messages:
-                await self._admit_one(conn, at, thread, message, asked, heard.get(message.message_id), out, news)
+                about = heard.get(message.message_id), bodies.get(message.message_id)
+                await self._admit_one(conn, at, thread, message, asked, about, out, news)
         for run_id, seq in news:
             self._deps.notifier.poke(run_id, seq)
         return out
@@ -84,32 +101,59 @@ class AdmitActivities:
         )
         return unseen | {message.message_id: each for (message, _), each in zip(new, heard, strict=True)}
 
+    async def _bodies(self, at: Here, inp: Admit, heard: dict[str, Heard]) -> dict[str, str]:
+        """Return the JSON of each message's text, made before anything is locked; none of a text that is not stored."""
+        found: dict[str, str] = {}
+        for message in inp.messages:
+            name = message.message_id
+            text = heard[name].text if name in heard else message.text
+            if text is None and name not in heard:
+                async with self._deps.pool.acquire() as conn:
+                    data = await threads.get_blob(conn, at.tenant, message.text_ref or "")
+                text = None if data is None else _decoded(data)
+            if text is not None:
+                large = len(text) > _LARGE
+                found[name] = await asyncio.to_thread(runs.user_body, text) if large else runs.user_body(text)
+        return found
+
+    async def _before(self, at: Here, inp: Admit) -> _Before:
+        """Ask Temporal, before anything is locked, how the thread's last writer ended, if it has left a run begun.
+
+        By the run id of its execution: a listing of workflows lags behind what a person did a moment ago.
+        """
+        async with self._deps.pool.acquire() as conn:
+            found = await threads.written_by(conn, at.tenant, at.thread)
+        if found is None or found[0].writer == inp.writer or not found[1]:
+            return _Before(None)
+        left = found[0]
+        return _Before(left, await execution_ended(self._deps.client, at.workflow_id, left.execution or left.writer))
+
     async def _take_over(
-        self, conn: Connection, at: Here, thread: ThreadRow, out: Admitted, *, asked_again: bool
+        self, conn: Connection, thread: ThreadRow, writer: str, out: Admitted, before: _Before | None
     ) -> list[tuple[str, int]]:
         """Tidy up after an execution that is no more: its open calls are interrupted, its approvals void.
 
         If a person ended it, that ends the run it worked on, whether a sweep or the next message finds it; not if the
-        run that asked for it asks again, as after its Reset. On a thread with a scope the same calls come again under
-        the same keys: they find their slots, and what is recorded.
+        run that asked for it asks again, as after its Reset: *before* is None then. On a thread with a scope the same
+        calls come again under the same keys: they find their slots, and what is recorded.
+
+        Raises:
+            _TakenOver: *before* is about another writer than the one that this one has just followed.
+
         """
         left = await runs.open_of_thread(conn, thread.id)
         if not thread.scope:
             await threads.fill_interrupted(conn, thread.id)
             for run in left:
                 await decisions.void(conn, run.run_id)
-        why = await self._ended_before(at) if not asked_again and any(run.begun for run in left) else None
-        stopped = await stop_begun(conn, thread.id, why) if why is not None else []
+        stopped: list[tuple[str, int]] = []
+        if before is not None and any(run.begun for run in left):
+            if before.written != thread.before:
+                raise _TakenOver
+            if before.why is not None:
+                stopped = await stop_begun(conn, thread.id, before.why, writer=writer)
         out.ended += [run for run in left if run.notify is not None and run.run_id in dict(stopped)]
         return stopped
-
-    async def _ended_before(self, at: Here) -> str | None:
-        """Say whether a person ended the execution before this one; None also when Temporal cannot tell just now."""
-        with suppress(RPCError):
-            async for found in self._deps.client.list_workflows(f"WorkflowId = '{at.workflow_id}'", limit=5):
-                if found.status != WorkflowExecutionStatus.RUNNING:
-                    return ended_by_a_person(found.status)
-        return None
 
     async def _admit_one(
         self,
@@ -118,10 +162,11 @@ class AdmitActivities:
         thread: ThreadRow,
         message: Message,
         asked: _Asked | None,
-        heard: Heard | None,
+        about: tuple[Heard | None, str | None],
         out: Admitted,
         news: list[tuple[str, int]],
     ) -> None:
+        heard, body = about
         run_id = run_id_for(at.tenant, at.thread, message.message_id)
         if asked is not None and asked.child.message.message_id != message.message_id:
             asked = None
@@ -136,26 +181,28 @@ class AdmitActivities:
             elif message.notify is not None:
                 out.ended.append(run.model_copy(update={"notify": message.notify}))
             return
-        text, why = await self._text(conn, at, message)
+        why = _not_stored(message) if body is None and heard is None else None
+        if message.text_ref is not None and body is not None:  # it has its place in the thread now
+            await threads.drop_blob(conn, at.tenant, message.text_ref)
         if thread.agent not in (None, message.agent) and await family.handed_over(conn, thread.id, message.agent):
             # Sent before the conversation moved, or by a Schedule that cannot know: it goes to whose it is now.
             message = message.model_copy(update={"agent": thread.agent})
         found = await runs.agent(conn, message.agent)
         if found is None:
-            names = ", ".join(sorted(await runs.known_agents(conn))) or "none; is a worker up?"
+            names = ", ".join(await runs.agent_names(conn)) or "none; is a worker up?"
             why = why or f"there is no agent {message.agent!r}. The workers know: {names}"
         elif thread.agent is not None and thread.agent != message.agent:
             why = why or (
                 f"thread {at.thread} belongs to agent {thread.agent!r}: ask that one, or choose another thread"
             )
         if heard is not None:
-            text, why = heard.text, why or heard.refused
+            why = why or heard.refused
         if asked is not None and asked.why is not None:
             why, asked = why or asked.why, None
         parent, parent_step = (asked.parent, asked.child.step_no) if asked is not None else (None, None)
-        about: dict[str, Any] = {"text": text, "parent": parent, "parent_step": parent_step}
+        origin: dict[str, Any] = {"body": body, "parent": parent, "parent_step": parent_step}
         if why is not None:
-            await runs.insert(conn, thread.id, run_id, message, order=None, definition=None, refused=why, **about)
+            await runs.insert(conn, thread.id, run_id, message, order=None, definition=None, refused=why, **origin)
             out.ended.append(
                 Run(run_id=run_id, message_id=message.message_id, agent=message.agent, notify=message.notify)
             )
@@ -166,10 +213,10 @@ class AdmitActivities:
             await threads.own(conn, thread, message.agent)
         digest = found[0] if found else None
         order, budget = await threads.take_order(conn, thread.id), found[1].budget if found else None
-        await runs.insert(conn, thread.id, run_id, message, order=order, definition=digest, budget=budget, **about)
+        await runs.insert(conn, thread.id, run_id, message, order=order, definition=digest, budget=budget, **origin)
         stored = await runs.of_message(conn, run_id)
         if stored is not None:
-            out.runs.append(stored[0].model_copy(update={"preview": first_line(text or "", PREVIEW)}))
+            out.runs.append(stored[0].model_copy(update={"preview": _preview(message, body)}))
         news.append(
             (
                 run_id,
@@ -192,17 +239,6 @@ class AdmitActivities:
             )
             news.append((asked.child.parent, seq))
 
-    async def _text(self, conn: Connection, at: Here, message: Message) -> tuple[str | None, str | None]:
-        """Return (text, why it cannot be had); a text that was stored first moves to its place in the thread."""
-        if message.text is not None:
-            return message.text, None
-        ref = message.text_ref or ""
-        data = await threads.get_blob(conn, at.tenant, ref)
-        if data is None:
-            return None, _not_stored(message)
-        await threads.drop_blob(conn, at.tenant, ref)
-        return _decoded(data), None
-
     def _limits(self) -> Limits:
         settings = self._deps.settings
         return Limits(
@@ -218,12 +254,32 @@ class AdmitActivities:
         )
 
 
+def _preview(message: Message, body: str | None) -> str:
+    """Return the first line of a message. Of a long one, which may have megabytes, only the beginning is looked at."""
+    text = message.text
+    if text is None:
+        text = (body or "").partition('"content": "')[2][: 4 * PREVIEW].partition("\\n")[0].replace('\\"', '"')
+    return first_line(text, PREVIEW)
+
+
 def _not_stored(message: Message) -> str:
     return f"the text named by text_ref {message.text_ref!r} is not stored: store it first, then send the message"
 
 
 def _decoded(data: bytes) -> str:
     return data.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+class _TakenOver(Exception):  # the thread has had another writer between the look and the lock
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """Who has left a run begun on the thread, and how a person ended that execution, if one did."""
+
+    written: Written | None
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +299,7 @@ async def _who_asks(conn: Connection, at: Here, child: ChildStart) -> _Asked:
     agent = child.message.agent
     definition = await runs.definition(conn, parent["definition"] or "")
     tools = [tool.name for tool in definition.tools if tool.agent == agent] if definition is not None else []
-    keys = [effect_key(parent["scope"] or "", 0, child.step_no, tool) for tool in tools]
+    keys = [effect_key(parent["scope"] or "", child.step_no, tool) for tool in tools]
     if child.scope not in keys or child.message.message_id != child.scope:
         return _Asked(child, why=f"step {child.step_no} of run {child.parent} does not ask {agent} this")
     if at.thread != child_thread(agent, child.scope):

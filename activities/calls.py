@@ -20,14 +20,13 @@ def step_of(at: Here, inp: ToolStep) -> Step:
     """Return the step as the ledger has it."""
     scope = at.scope(inp)
     return Step(
-        key=effect_key(scope, inp.epoch, inp.step_no, inp.tool),
+        key=effect_key(scope, inp.step_no, inp.tool),
         run_id=inp.run_id,
         scope=scope,
         step_no=inp.step_no,
         tool=inp.tool,
         effect=inp.effect,
         args_hash=inp.args_hash,
-        epoch=inp.epoch,
     )
 
 

@@ -45,15 +45,8 @@ async def take(deps: Deps, at: Here, inp: ToolStep, step: Step) -> Claim:
         seq = None
         async with deps.pool.acquire() as conn, conn.transaction():
             claim = await ledger.claim(conn, step, at.owner, lease)
-            if claim.kind == "conflict" and inp.reuse:
-                stored = await ledger.stored(conn, step.key)
-                if stored is not None:
-                    return Claim("done", result=stored[0])
-            if claim.newly:
-                seq = await emit_doubt(conn, step, "its worker was lost after the request was sent")
-            elif claim.kind == "conflict":
-                why = "the ledger holds this step with other arguments"
-                seq = await events.emit(conn, step.run_id, "conflict", step=step.step_no, tool=step.tool, why=why)
+            if claim.newly is not None:
+                seq = await emit_doubt(conn, step, claim.newly)
         if seq is not None:
             deps.notifier.poke(step.run_id, seq)
         if claim.kind != "wait":
@@ -67,6 +60,6 @@ async def settled_by(deps: Deps, at: Here, inp: ToolStep, step: Step, claim: Cla
         return await recorded_outcome(deps, at, inp, step.key, claim.result or {})
     if claim.kind == "abandoned":
         return await commit_outcome(deps, at, inp, Outcome(_ABANDONED, status="abandoned"))
-    if claim.kind == "in_doubt" or claim.kind == "conflict":
-        return ToolOutcome(status=claim.kind, preview=step.tool)
+    if claim.kind == "in_doubt":
+        return ToolOutcome(status="in_doubt", preview=step.tool)
     return None

@@ -57,7 +57,7 @@ class DecisionActivities:
             over = thread is None or run is None or run["state"] not in OPEN_STATES
             for call in inp.calls:
                 said = await self._said(conn, inp, call)
-                key = effect_key(at.scope(inp), call.epoch, call.step_no, call.tool)
+                key = effect_key(at.scope(inp), call.step_no, call.tool)
                 ended = await ledger.stored(conn, key) is not None
                 if said is not None and (ended or not over or not said.approve):  # an approval of an ended run is void
                     out.said.append(said)
@@ -207,12 +207,7 @@ class DecisionActivities:
         at = here()
         async with self._deps.pool.acquire() as conn, conn.transaction():
             resolved, seq = await resolve_step(
-                conn,
-                tenant=at.tenant,
-                thread=at.thread,
-                run_id=inp.run_id,
-                resolution=inp.resolution,
-                conflict=inp.conflict,
+                conn, tenant=at.tenant, thread=at.thread, run_id=inp.run_id, resolution=inp.resolution
             )
         if seq is not None:
             self._deps.notifier.poke(inp.run_id, seq)

@@ -130,7 +130,10 @@ class Deps:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """Where an activity runs: its thread, and who it is among all attempts; *parent* as `hooks.placed` finds it."""
+    """Where an activity runs: its thread, and who it is among all attempts; *parent* as `hooks.placed` finds it.
+
+    *execution* is the run id of the workflow execution that asked for it.
+    """
 
     workflow_id: str
     tenant: str
@@ -138,6 +141,7 @@ class Here:
     owner: str
     attempt: int
     parent: str | None = None
+    execution: str = ""
 
     def scope(self, step: StepRef) -> str:
         """Return the scope of this thread's effects: by what another run gave it, or by the chain that writes it."""
@@ -154,4 +158,4 @@ def here() -> Here:
     workflow_id = info.workflow_id or ""
     tenant, thread = split_workflow_id(workflow_id)
     owner = f"{os.getpid()}.{info.activity_id}.{info.attempt}.{uuid.uuid4().hex[:12]}"
-    return Here(workflow_id, tenant, thread, owner, info.attempt)
+    return Here(workflow_id, tenant, thread, owner, info.attempt, execution=info.workflow_run_id or "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistoryEventFilterType
 from temporalio.service import RPCError, RPCStatusCode
 
 from holdfast.contracts import RunState, StopRequest
@@ -15,7 +15,7 @@ from holdfast.ids import workflow_id_for
 from holdfast.memory import decisions, events, family, runs, threads
 from holdfast.memory.database import Connection
 
-__all__ = ["ended_by_a_person", "status_of", "stop_begun", "stop_orphans", "tell_parents"]
+__all__ = ["ended_by_a_person", "execution_ended", "status_of", "stop_begun", "stop_orphans", "tell_parents"]
 
 _BY_A_PERSON = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.CANCELED)
 
@@ -35,13 +35,39 @@ def ended_by_a_person(status: WorkflowExecutionStatus | None) -> str | None:
     return f"{status.name.lower()} in Temporal" if status is not None and status in _BY_A_PERSON else None
 
 
-async def stop_begun(conn: Connection, thread_id: int, why: str) -> list[tuple[str, int]]:
-    """Stop what such a workflow worked on; what was queued behind goes on. Return (run id, event number) of each."""
+async def execution_ended(client: Client, workflow_id: str, run_id: str) -> str | None:
+    """Say how a person ended this execution, or the last one that it continued as; None if nobody did.
+
+    Raises:
+        RPCError: Temporal cannot tell just now.
+
+    """
+    while True:
+        handle = client.get_workflow_handle(workflow_id, run_id=run_id)
+        try:
+            status = (await handle.describe()).status
+            if status != WorkflowExecutionStatus.CONTINUED_AS_NEW:
+                return ended_by_a_person(status)
+            history = await handle.fetch_history(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT)
+        except RPCError as exc:
+            if exc.status == RPCStatusCode.NOT_FOUND:  # its history is no longer kept: it ended long ago
+                return None
+            raise
+        run_id = history.events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+
+
+async def stop_begun(conn: Connection, thread_id: int, why: str, *, writer: str) -> list[tuple[str, int]]:
+    """Stop what such a workflow worked on; what was queued behind goes on. Return (run id, event number) of each.
+
+    Nothing is stopped if the thread is no longer *writer*'s: what has begun since then is another workflow's work.
+    """
     news = []
-    for run in await runs.open_of_thread(conn, thread_id):
-        if not run.begun:
-            continue
-        async with conn.transaction():
+    async with conn.transaction():
+        if not await threads.lock_while_written_by(conn, thread_id, writer):
+            return []
+        for run in await runs.open_of_thread(conn, thread_id):
+            if not run.begun:
+                continue
             await runs.lock(conn, run.run_id)
             await threads.fill_interrupted(conn, thread_id, run.run_id)
             await decisions.void(conn, run.run_id)

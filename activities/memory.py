@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from temporalio import activity
 
 from holdfast.activities.deps import Deps, here
@@ -18,8 +19,9 @@ from holdfast.contracts import (
     Remember,
     Remembered,
 )
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, StorageError, ToolError
 from holdfast.memory import events, outbox, runs
+from holdfast.memory.database import Pool
 from holdfast.memory.longterm import LongTermMemory, MemoryRecord
 from holdfast.settings import Settings
 from holdfast.tools.context import ToolContext
@@ -27,6 +29,8 @@ from holdfast.tools.runner import Late, ToolRunner
 from holdfast.tools.tool import AnyTool
 
 __all__ = ["MemoryActivities", "MemoryToolRunner"]
+
+log = structlog.get_logger(__name__)
 
 _QUERY = 4000  # characters of a message that are searched for
 
@@ -90,31 +94,44 @@ class MemoryActivities:
 class MemoryToolRunner(ToolRunner):
     """Carries out the tools `remember` and `recall`, which have no function of their own to run."""
 
-    def __init__(self, memory: LongTermMemory, settings: Settings) -> None:
+    def __init__(self, memory: LongTermMemory, settings: Settings, pool: Pool) -> None:
         super().__init__(settings)
         self._memory = memory
+        self._pool = pool
 
     async def run(
         self, tool: AnyTool, args: dict[str, Any], ctx: ToolContext, *, deadline: float, late: Late | None = None
     ) -> Any:
-        """Return the tool's result as text."""
+        """Return the tool's result as text. With the store away the run goes on: what is to be kept is kept later.
+
+        Raises:
+            ToolError: nothing can be looked up just now.
+
+        """
         del deadline, late  # the engine answers in milliseconds, and both operations may be repeated
         if tool.name == "remember":
-            await self._memory.remember(
-                [
-                    MemoryRecord(
-                        tenant=ctx.tenant,
-                        text=args["text"],
-                        thread=ctx.thread,
-                        run_id=ctx.run_id,
-                        at=datetime.now(UTC),
-                        source_key=f"tool:{ctx.idempotency_key}",
-                    )
-                ]
-            )
-            return "remembered"
-        hits = await self._memory.search(ctx.tenant, args["query"], args["limit"])
+            return await self._remember(args["text"], ctx)
+        try:
+            hits = await self._memory.search(ctx.tenant, args["query"], args["limit"])
+        except StorageError as exc:
+            log.warning("a recall was not answered", error=str(exc))
+            raise ToolError("the long-term memory does not answer just now; go on without it") from exc
         return "\n".join(_line(hit) for hit in hits) or "nothing is remembered about that"
+
+    async def _remember(self, text: str, ctx: ToolContext) -> str:
+        source, at = f"tool:{ctx.idempotency_key}", datetime.now(UTC)
+        record = MemoryRecord(
+            tenant=ctx.tenant, text=text, thread=ctx.thread, run_id=ctx.run_id, at=at, source_key=source
+        )
+        try:
+            await self._memory.remember([record])
+        except StorageError as exc:
+            log.warning("a memory waits for its store", error=str(exc))
+            about = {"tenant": ctx.tenant, "run_id": ctx.run_id, "thread": ctx.thread, "kind": record.kind}
+            async with self._pool.acquire() as conn:  # the same key, so that it is one memory whatever came of this try
+                await outbox.put(conn, source_key=source, text=text, **about)
+            return "noted; it will be remembered as soon as the long-term memory answers again"
+        return "remembered"
 
 
 def _line(hit: MemoryHit) -> str:

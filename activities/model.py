@@ -21,7 +21,7 @@ from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.hooks import Seen, Sent, placed, see_reply, see_request
 from holdfast.activities.outcome import emit_notes
-from holdfast.activities.requests import build_request, model_of, request_hash, revealed, tokens_besides, window_limit
+from holdfast.activities.requests import build_request, digest_of, model_of, revealed, tokens_besides, window_limit
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
 from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
@@ -65,7 +65,7 @@ class ModelActivities:
         """
         at = here()
         step = Step(
-            key=effect_key(at.scope(inp), 0, inp.step_no, MODEL),
+            key=effect_key(at.scope(inp), inp.step_no, MODEL),
             run_id=inp.run_id,
             scope=at.scope(inp),
             step_no=inp.step_no,
@@ -203,6 +203,7 @@ class ModelActivities:
     ) -> ModelReply:
         """Append the reply, its slots and its ledger row in one transaction."""
         request, reply, usage = sent.request, seen.reply, seen.reply.usage
+        digest = await digest_of(request, size)  # before anything is locked
         calls = [
             self._read_call(definition, inp, number, call, asks=call.id in seen.asks)
             for number, call in enumerate(reply.tool_calls)
@@ -220,7 +221,7 @@ class ModelActivities:
             wrong = await problem_of(self._deps, definition, reply.text, reply.finish_reason)
 
         async def write(conn: Connection) -> int:
-            thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
+            thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer, at.execution)
             run = await runs.lock(conn, inp.run_id)
             if run is None or run["state"] not in OPEN_STATES:  # ended in Temporal, and nobody took the thread over yet
                 raise StaleWriter(f"run {inp.run_id} has ended: nothing more is written to its thread")
@@ -258,7 +259,7 @@ class ModelActivities:
                 params={"model": request.model}
                 | ({"native": True} if request.response_format else {})
                 | ({"changed": sent.change} if sent.change else {}),
-                digest=request_hash(request),
+                digest=digest,
             )
             await sent.store(conn, at.tenant, thread.id)
             await runs.add_usage(conn, inp.run_id, usage.input_tokens, usage.output_tokens, reply.cost_usd, rounds=1)

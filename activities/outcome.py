@@ -64,7 +64,7 @@ async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: O
         return None
     content, blob = outcome.text, None
     if len(content.encode()) > deps.settings.result_inline:
-        blob = f"result-{inp.run_id}-{inp.step_no}-{inp.epoch}"
+        blob = f"result-{inp.run_id}-{inp.step_no}"
         await threads.put_blob(conn, at.tenant, outcome.text.encode(), blob_id=blob)
         agent = deps.definitions.get(inp.definition)  # read before the call; not here, amid a transaction
         readers = [tool.name for tool in agent.tools if tool.name in _READERS] if agent is not None else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +23,7 @@ from holdfast.typed import response_format
 __all__ = [
     "asks_natively",
     "build_request",
+    "digest_of",
     "model_of",
     "rebuild_request",
     "request_hash",
@@ -34,6 +37,7 @@ _FINAL = (
     "this JSON and nothing else: no words around it, no code fence.\n"
     "JSON schema of the final answer:"
 )
+_LARGE = 16_000  # tokens of a request that is hashed in a thread
 _REPLY_SHARE = 8  # an eighth of the window is left for the reply, unless max_tokens says more
 
 
@@ -148,8 +152,13 @@ def _asked(params: dict[str, Any]) -> dict[str, Any]:
     return {"model": params["model"], "native": params.get("native", False)}
 
 
+async def digest_of(request: ModelRequest, size: int) -> str:
+    """Return `request_hash`; of a request of very many tokens (*size*) in a thread, so that leases are renewed."""
+    return await asyncio.to_thread(request_hash, request) if size > _LARGE else request_hash(request)
+
+
 def request_hash(request: ModelRequest) -> str:
-    """Return the hash of what is sent: model, messages, tools and parameters."""
+    """Return the hash of what is sent: model, messages, tools and parameters, as one canonical JSON text."""
     sent: dict[str, Any] = {
         "model": request.model,
         "messages": request.messages,
@@ -161,4 +170,22 @@ def request_hash(request: ModelRequest) -> str:
     }
     if request.response_format is not None:
         sent["response_format"] = request.response_format
-    return hashlib.sha256(canonical_json(sent).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for piece in _pieces(sent):
+        digest.update(piece.encode())
+    return digest.hexdigest()
+
+
+def _pieces(sent: dict[str, Any]) -> Iterator[str]:
+    """Yield the canonical JSON of *sent* message by message: written at once, megabytes would stop every thread."""
+    lead = "{"
+    for key, value in sorted(sent.items()):
+        yield f"{lead}{canonical_json(key)}:"
+        lead = ","
+        if isinstance(value, list):
+            for number, each in enumerate(value):
+                yield f"{',' if number else '['}{canonical_json(each)}"
+            yield "]" if value else "[]"
+        else:
+            yield canonical_json(value)
+    yield "}"

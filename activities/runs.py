@@ -47,7 +47,7 @@ class RunActivities:
         scope = at.scope(inp)
         base = Begun(step_no=inp.step_no)
         async with self._deps.pool.acquire() as conn, conn.transaction():
-            thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)
+            thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer, at.execution)
             row = await runs.lock(conn, inp.run_id)
             if row is None:
                 raise UnknownRun(f"run {inp.run_id} is not in the database")
@@ -68,7 +68,7 @@ class RunActivities:
                 return base
             else:
                 base = Begun(
-                    step_no=max(inp.step_no, 1 + await ledger.last_step(conn, thread.id, scope)),
+                    step_no=max(inp.step_no, 1 + await ledger.last_step(conn, scope)),
                     rounds=row["rounds"],
                     steps=row["steps"],
                     tokens=row["tokens"],
@@ -90,7 +90,7 @@ class RunActivities:
         definition = await self._deps.definition(inp.definition)
         await self._deps.warm(model_of(definition, self._deps.settings))
         scope = at.scope(inp)
-        key = effect_key(scope, 0, inp.step_no, _COMPACT)
+        key = effect_key(scope, inp.step_no, _COMPACT)
         step = Step(key, inp.run_id, scope, inp.step_no, _COMPACT, "pure", args_hash=inp.definition)
         async with self._deps.pool.acquire() as conn, conn.transaction():
             thread = await threads.lock_for_writer(conn, at.tenant, at.thread, inp.writer)

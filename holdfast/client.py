@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import uuid
 from types import TracebackType
@@ -38,6 +39,9 @@ class Sending(TypedDict, total=False):
     mode: Mode
 
 
+_ACCEPTED_KEPT = 1000  # runs started by a client that it knows by itself; PostgreSQL knows all that are stored
+_ID_LENGTH = len(str(uuid.UUID(int=0)))
+_LOOK_AGAIN = 0.05  # seconds
 _RESTARTING = 15.0  # seconds in which the supervisor of an embedded stack has a server that died up again
 
 
@@ -47,6 +51,7 @@ class Client:
     def __init__(self, link: Link) -> None:
         """Wrap an open connection; use `Client.connect`."""
         self._link = link
+        self._accepted: dict[str, RunHandle] = {}  # the latest runs that were started here, by id
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, *, temporal: bool = True) -> Client:
@@ -141,7 +146,11 @@ class Client:
                 result_type=Accepted,
             )
 
-        return RunHandle(self._link, (await send()).run_id, thread, again=send)
+        run_id = (await send()).run_id
+        self._accepted[run_id] = started = RunHandle(self._link, run_id, thread, again=send)
+        while len(self._accepted) > _ACCEPTED_KEPT:
+            del self._accepted[next(iter(self._accepted))]
+        return started
 
     @overload
     async def run(
@@ -232,9 +241,9 @@ class Client:
         return await self._link.read(look)
 
     async def _check_agent(self, conn: Connection, agent: str, thread: str) -> str:
-        known = await runs.known_agents(conn)
+        known = await runs.agent_names(conn)
         if agent not in known:
-            raise UnknownAgent(_no_such_agent(agent, sorted(known)))
+            raise UnknownAgent(_no_such_agent(agent, known))
         row = await threads.find(conn, self._link.tenant, thread)
         if row is None or row.agent is None or row.agent == agent:
             return agent
@@ -247,6 +256,9 @@ class Client:
 
     async def get(self, run: str) -> RunHandle:
         """Return the run with this id, or whose id begins so.
+
+        A whole id may be of a run that was accepted a moment ago and is not stored yet: it is looked for again for
+        `accepted_wait`; one that this client has started is known to it.
 
         Raises:
             UnknownRun: there is none, or several begin so.
@@ -265,7 +277,17 @@ class Client:
                 raise UnknownRun(f"No run begins with {prefix!r}. `holdfast runs` lists the runs there are.")
             return RunHandle(self._link, found[0], row["thread"])
 
-        return await self._link.read(look)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.scaled(self.settings.accepted_wait)
+        while True:
+            try:
+                return await self._link.read(look)
+            except UnknownRun:
+                if prefix in self._accepted:
+                    return self._accepted[prefix]
+                if len(prefix) < _ID_LENGTH or loop.time() > deadline:
+                    raise
+            await asyncio.sleep(_LOOK_AGAIN)
 
     async def runs(self, state: str | None = None, thread: str | None = None, limit: int = 50) -> list[RunSummary]:
         """Return runs, newest first; *state* and *thread* choose among them.

@@ -17,7 +17,7 @@ from holdfast.views import RunStatus
 
 __all__ = ["RunHandle", "check_prefix"]
 
-_Outcome = Literal["done", "not_done", "abandon", "reuse", "redo"]
+_Outcome = Literal["done", "not_done", "abandon"]
 _SETTLING = 3.0  # what was accepted a moment ago, or is taken up again after a crash, is known to its workflow by then
 
 
@@ -85,14 +85,9 @@ class RunHandle(RunReader):
         done: str | None = None,
         not_done: bool = False,
         abandon: bool = False,
-        reuse: bool = False,
-        redo: bool = False,
         actor: str | None = None,
     ) -> Receipt:
-        """Say what became of a call in doubt: `done` with its result, `not_done`, or `abandon` it.
-
-        For a call that came back with other arguments after a Reset: `reuse` the recorded result, `redo` it, or
-        `abandon` it. Give exactly one.
+        """Say what became of a call in doubt: `done` with its result, `not_done`, or `abandon` it. Give exactly one.
 
         Raises:
             InvalidInput: not exactly one of them is given.
@@ -104,12 +99,10 @@ class RunHandle(RunReader):
             "done": done is not None,
             "not_done": not_done,
             "abandon": abandon,
-            "reuse": reuse,
-            "redo": redo,
         }
         chosen: list[_Outcome] = [outcome for outcome, said in given.items() if said]
         if len(chosen) != 1:
-            raise InvalidInput("say exactly one of: done with its result, not done, abandon, reuse, redo")
+            raise InvalidInput("say exactly one of: done with its result, not done, abandon")
         word = Resolution(
             step_no=step,
             outcome=chosen[0],
@@ -131,9 +124,6 @@ class RunHandle(RunReader):
     async def _resolve_directly(self, word: Resolution) -> Receipt:
         """Settle a ledger row whose workflow has closed: nobody else will."""
         from holdfast.memory.resolve import resolve_step
-
-        if word.outcome in ("reuse", "redo"):
-            raise DecisionRefused(f"run {self.run_id} is no longer worked on: say done, not done or abandon")
 
         async def settle(conn: Connection) -> Resolved:
             async with conn.transaction():
@@ -166,7 +156,7 @@ class RunHandle(RunReader):
                 if status.ended and name != "resolve":
                     raise self._too_late(name, status) from exc
                 settling = (
-                    status.state in ("accepted", "queued") or isinstance(exc, NotRunning) or await self._in_doubt(word)
+                    status.state in ("accepted", "queued") or isinstance(exc, NotRunning) or await self._open(word)
                 )
                 if not settling or loop.time() > deadline:
                     if isinstance(exc, NotRunning) and name != "resolve":
@@ -178,8 +168,12 @@ class RunHandle(RunReader):
                     raise
             await asyncio.sleep(0.5)
 
-    async def _in_doubt(self, word: Decision | Resolution | StopRequest) -> bool:
-        """Say whether the ledger has this step in doubt: its workflow hears of it a moment later."""
+    async def _open(self, word: Decision | Resolution | StopRequest) -> bool:
+        """Say whether PostgreSQL has this step in doubt, or an approval pending: the workflow hears a moment later."""
+        if isinstance(word, Decision):
+            asked = await self._link.read(lambda conn: decisions.of_run(conn, self.run_id))
+            meant = [each for each in asked if word.call_id in (None, each["call_id"], str(each["step_no"]))]
+            return any(each["state"] == "pending" for each in meant)
         if not isinstance(word, Resolution):
             return False
         row = await self._link.read(lambda conn: ledger.find(conn, self.run_id, word.step_no))

@@ -17,10 +17,12 @@ __all__ = [
     "canonical_json",
     "check_part",
     "child_thread",
+    "control_queue",
     "effect_key",
     "effect_scope",
     "occurrence_thread",
     "run_id_for",
+    "run_ids_from",
     "schedule_id_for",
     "split_workflow_id",
     "storable",
@@ -71,6 +73,26 @@ def run_id_for(tenant: str, thread: str, message_id: str) -> str:
     return str(uuid.uuid5(RUN_NAMESPACE, hashlib.sha256(_framed(tenant, thread, message_id)).hexdigest()))
 
 
+def run_ids_from(prefix: str) -> tuple[uuid.UUID, uuid.UUID] | None:
+    """Return the first and the last run id that begin so, or None if none can: an index finds what is between them."""
+    zeros = str(uuid.UUID(int=0))
+    rest = zeros[len(prefix) :]
+    if len(prefix) > len(zeros) or any((char == "-") != (at == "-") for char, at in zip(prefix, zeros, strict=False)):
+        return None
+    try:
+        return uuid.UUID(prefix + rest), uuid.UUID(prefix + rest.replace("0", "f"))
+    except ValueError:
+        return None
+
+
+def control_queue(task_queue: str) -> str:
+    """Return the task queue of short activities beside that of an agent's workflows and long calls.
+
+    A name made of the other: a workflow knows it before its first admission has told it anything.
+    """
+    return f"{task_queue}-control"
+
+
 def schedule_id_for(tenant: str, name: str) -> str:
     """Return the id of a Temporal Schedule; its workflows are called so too, with their time behind it.
 
@@ -93,9 +115,9 @@ def effect_scope(workflow_id: str, first_execution_run_id: str) -> str:
     return f"{workflow_id}@{first_execution_run_id}"
 
 
-def effect_key(scope: str, epoch: int, step_no: int, tool: str) -> str:
+def effect_key(scope: str, step_no: int, tool: str) -> str:
     """Return the ledger key of a step, 64 hex digits. It is also the idempotency key a tool sends."""
-    return hashlib.sha256(_framed(scope, str(epoch), str(step_no), tool)).hexdigest()
+    return hashlib.sha256(_framed(scope, str(step_no), tool)).hexdigest()
 
 
 def child_thread(agent: str, key: str) -> str:

@@ -25,7 +25,16 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from holdfast.activities.interceptor import BeatInterceptor
 from holdfast.convert import data_converter
 from holdfast.errors import ConfigurationError
-from holdfast.runtime import WORKFLOWS, agent_activities, memory_worker, open_deps, serve_agents, workflow_runner
+from holdfast.runtime import (
+    WORKFLOWS,
+    agent_activities,
+    control_worker,
+    memory_worker,
+    open_deps,
+    serve_agents,
+    workflow_runner,
+    workflow_slots,
+)
 from holdfast.search_attributes import ensure_search_attributes
 from holdfast.secrets import use
 from holdfast.settings import Settings, load_settings
@@ -81,6 +90,8 @@ class HoldfastPlugin(SimplePlugin):
             config["graceful_shutdown_timeout"] = timedelta(seconds=self._settings.shutdown_grace)
         if config.get("sticky_queue_schedule_to_start_timeout") == _SDK_STICKY:
             config["sticky_queue_schedule_to_start_timeout"] = timedelta(seconds=self._settings.scaled(1.0))
+        if config.get("max_concurrent_workflow_tasks") is None and config.get("tuner") is None:
+            config["max_concurrent_workflow_tasks"] = workflow_slots(self._settings)
         return config
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
@@ -119,6 +130,7 @@ class HoldfastPlugin(SimplePlugin):
             use(deps.secrets)
             late.deps = deps
             await serve_agents(deps, stack)
+            await stack.enter_async_context(control_worker(deps))
             if deps.memory is not None:
                 await stack.enter_async_context(await memory_worker(deps, stack))
             log.info("agents are served", agents=sorted(deps.agents), queue=worker.task_queue)

@@ -16,7 +16,6 @@ from typing import Any, Literal, NoReturn
 
 import structlog
 from temporalio.client import Client
-from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -36,14 +35,14 @@ from holdfast.activities.requests import model_of
 from holdfast.activities.runs import RunActivities
 from holdfast.activities.tools import ToolActivities
 from holdfast.agent import definition_hash
-from holdfast.contracts import OUTBOX_WORKFLOW
 from holdfast.convert import data_converter, quiet_runtime
 from holdfast.errors import ConfigurationError, HoldfastError, StackError, StorageError
+from holdfast.ids import control_queue
 from holdfast.log import configure_logging
+from holdfast.long_term import drain_outbox, keep_opening, open_memory
 from holdfast.mcp.serve import Equipment, open_servers
-from holdfast.memory import outbox, runs
+from holdfast.memory import runs
 from holdfast.memory.database import UNAVAILABLE, open_pool
-from holdfast.memory.longterm import LongTermMemory
 from holdfast.plugins.equip import check_secrets, equip
 from holdfast.plugins.opened import open_plugins
 from holdfast.search_attributes import ensure_search_attributes
@@ -62,12 +61,15 @@ __all__ = [
     "Role",
     "agent_activities",
     "connect_temporal",
+    "control_activities",
+    "control_worker",
     "main",
     "memory_worker",
     "open_deps",
     "run_worker",
     "serve_agents",
     "workflow_runner",
+    "workflow_slots",
 ]
 
 Role = Literal["agents", "memory"]
@@ -112,16 +114,6 @@ async def connect_temporal(settings: Settings, *, identity: str, patience: float
             await asyncio.sleep(0.2)
 
 
-def _open_memory(settings: Settings) -> LongTermMemory:
-    if settings.qdrant_url:
-        from holdfast.memory.qdrant_server import QdrantServerMemory
-
-        return QdrantServerMemory(settings.qdrant_url, api_key=settings.qdrant_api_key)
-    from holdfast.memory.qdrant_edge import QdrantEdgeMemory
-
-    return QdrantEdgeMemory(settings.home / "qdrant")
-
-
 @contextlib.asynccontextmanager
 async def open_deps(settings: Settings, client: Client, *, role: Role, name: str) -> AsyncIterator[Deps]:
     """Open what activities need, and close it in order."""
@@ -151,14 +143,23 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
         deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins, deps.runner))
         deps.secrets = deps.hooks.secrets
         if role == "memory" or settings.qdrant_url:
-            deps.memory = _open_memory(settings)
-            await deps.memory.open()
+            deps.memory = open_memory(settings)
             stack.push_async_callback(deps.memory.close)
+            if settings.qdrant_url:
+                opening = await _serve_beside(stack, keep_opening(deps.memory, settings))
+                await asyncio.wait([opening], timeout=settings.scaled(settings.memory_wait))
+            else:
+                await deps.memory.open()
         yield deps
 
 
 def agent_activities(deps: Deps) -> list[Any]:
-    """Return the activities of the agents' queue."""
+    """Return the activities of the agents' queue: the calls of models and tools, which may take minutes."""
+    return [ModelActivities(deps).model_step, ToolActivities(deps).tool_step]
+
+
+def control_activities(deps: Deps) -> list[Any]:
+    """Return the activities of the control queue; `contracts.CONTROL` names the same."""
     run, decide, ask, child = RunActivities(deps), DecisionActivities(deps), AskActivities(deps), ChildActivities(deps)
     return [
         AdmitActivities(deps).admit,
@@ -166,8 +167,6 @@ def agent_activities(deps: Deps) -> list[Any]:
         run.compact,
         run.recall_missed,
         run.end_run,
-        ModelActivities(deps).model_step,
-        ToolActivities(deps).tool_step,
         decide.request_approvals,
         decide.record_decision,
         decide.resolve_effect,
@@ -186,7 +185,20 @@ def _memory_activities(deps: Deps, runner: ToolRunner) -> list[Any]:
     return [memory.recall, memory.remember, memory.search_memory, tools.tool_step]
 
 
-def _worker(deps: Deps, queue: str, workflows: list[type], activities: list[Any]) -> Worker:
+def workflow_slots(settings: Settings) -> int:
+    """Return how many workflow tasks a worker carries out at once; with fewer than two the SDK keeps no workflows."""
+    return max(2, settings.max_concurrent_workflow_tasks or 2 * (os.cpu_count() or 1))
+
+
+def control_worker(deps: Deps) -> Worker:
+    """Return the worker of short activities: no model call or tool ever takes one of its slots."""
+    queue = control_queue(deps.settings.task_queue)
+    return _worker(deps, queue, [], control_activities(deps), slots=deps.settings.max_concurrent_control)
+
+
+def _worker(
+    deps: Deps, queue: str, workflows: list[type], activities: list[Any], *, slots: int | None = None
+) -> Worker:
     settings = deps.settings
     return Worker(
         deps.client,
@@ -196,7 +208,8 @@ def _worker(deps: Deps, queue: str, workflows: list[type], activities: list[Any]
         build_id=f"holdfast-{__version__}",  # else the SDK hashes the code of every loaded module: 3.5 CPU-seconds
         workflow_runner=workflow_runner(),
         interceptors=[BeatInterceptor(settings)],
-        max_concurrent_activities=settings.max_concurrent_steps,
+        max_concurrent_activities=slots or settings.max_concurrent_steps,
+        max_concurrent_workflow_tasks=workflow_slots(settings),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=settings.scaled(1.0)),
         max_heartbeat_throttle_interval=timedelta(seconds=settings.scaled(0.3)),
         default_heartbeat_throttle_interval=timedelta(seconds=settings.scaled(0.3)),
@@ -244,27 +257,6 @@ async def _equip_again(deps: Deps, equipment: Equipment) -> None:
             log.info("tools of servers not looked at", error=str(exc))
 
 
-async def _drain_outbox(deps: Deps) -> None:
-    """Start the workflow that carries outbox rows over, whenever some are left."""
-    while True:
-        try:
-            async with deps.pool.acquire() as conn:
-                left = await outbox.count(conn)
-            if left:
-                await deps.client.start_workflow(
-                    OUTBOX_WORKFLOW,
-                    id=f"{deps.settings.memory_queue}-outbox",
-                    task_queue=deps.settings.memory_queue,
-                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                    task_timeout=timedelta(seconds=deps.settings.scaled(deps.settings.task_timeout)),
-                )
-        except (*UNAVAILABLE, RPCError) as exc:
-            log.info("outbox not looked at", error=str(exc))
-        except Exception:  # looked at again later
-            log.exception("outbox not looked at")
-        await asyncio.sleep(deps.settings.scaled(deps.settings.sweep_every))
-
-
 async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | None = None) -> None:
     """Serve the task queue of *role* until *stop* is set, or SIGTERM or SIGINT comes; then drain.
 
@@ -290,6 +282,7 @@ async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | No
         if role == "agents":
             await serve_agents(deps, stack)
             workers.append(_worker(deps, settings.task_queue, WORKFLOWS, agent_activities(deps)))
+            workers.append(control_worker(deps))
         if deps.memory is not None:
             workers.append(await memory_worker(deps, stack))
         await _serve(workers, deps, stop)
@@ -320,12 +313,15 @@ async def serve_agents(deps: Deps, stack: contextlib.AsyncExitStack) -> None:
 async def memory_worker(deps: Deps, stack: contextlib.AsyncExitStack) -> Worker:
     """Return a worker of the memory queue, for a process that has the long-term memory."""
     assert deps.memory is not None
-    runner = MemoryToolRunner(deps.memory, deps.settings)
-    await _serve_beside(stack, _drain_outbox(deps))
+    runner = MemoryToolRunner(deps.memory, deps.settings, deps.pool)
+    await _serve_beside(stack, drain_outbox(deps))
     return _worker(deps, deps.settings.memory_queue, MEMORY_WORKFLOWS, _memory_activities(deps, runner))
 
 
-async def _serve_beside(stack: contextlib.AsyncExitStack, work: Any) -> None:  # Any: a coroutine of any type
+async def _serve_beside(
+    stack: contextlib.AsyncExitStack,
+    work: Any,  # Any: a coroutine of any type
+) -> asyncio.Task[None]:
     task = asyncio.create_task(work)
 
     async def end() -> None:
@@ -334,6 +330,7 @@ async def _serve_beside(stack: contextlib.AsyncExitStack, work: Any) -> None:  #
             await task
 
     stack.push_async_callback(end)
+    return task
 
 
 async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None:

@@ -23,6 +23,7 @@ from holdfast.errors import ConfigurationError
 __all__ = ["Settings", "load_settings"]
 
 KiB = 1024
+HOUR, DAY = 3600.0, 86_400.0
 
 
 class Settings(BaseSettings):
@@ -84,7 +85,23 @@ class Settings(BaseSettings):
         default=True, description="The embedded stack replaces its workers when the agents file changes."
     )
     tool_threads: int = Field(default=32, ge=1, le=1024, description="Threads of a worker for synchronous tools.")
-    max_concurrent_steps: int = Field(default=64, ge=1, le=2000, description="Activities a worker runs at once.")
+    max_concurrent_steps: int = Field(
+        default=64, ge=1, le=2000, description="Model calls and tool calls that a worker runs at once."
+    )
+    max_concurrent_control: int = Field(
+        default=32,
+        ge=1,
+        le=2000,
+        description="Short activities that a worker runs at once beside them, on the control queue: admissions, "
+        "decisions, begins and ends of runs.",
+    )
+    max_concurrent_workflow_tasks: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="Workflow tasks that a worker runs at once; 0: twice the processors. All replay under one "
+        "interpreter lock: with many more, long histories miss their task time-out together.",
+    )
     database_pool: int = Field(default=10, ge=2, le=200, description="PostgreSQL connections of a worker.")
     start_timeout: float = Field(
         default=60.0, gt=0, description="A process of the embedded stack is ready within this time."
@@ -120,6 +137,34 @@ class Settings(BaseSettings):
         default=2.0, gt=0, description="How long a run waits for the memory process to take a step."
     )
     sweep_every: float = Field(default=5.0, gt=0, description="Interval of the sweeper for runs and rows left behind.")
+    sweep_threads: int = Field(
+        default=200,
+        ge=1,
+        le=10_000,
+        description="Threads with work that one sweep looks at; the next goes on from there.",
+    )
+    collect_every: float = Field(
+        default=600.0, gt=0, description="Interval of the collection of rows that nothing needs any more."
+    )
+    collect_batch: int = Field(
+        default=1000, ge=1, le=100_000, description="Rows of each kind that one collection looks at."
+    )
+    keep_blobs: float = Field(
+        default=7 * DAY,
+        ge=HOUR,
+        description="A large text that no message names is kept so long: a message under way may yet name it.",
+    )
+    keep_late_outcomes: float = Field(
+        default=30 * DAY,
+        ge=HOUR,
+        description="Outcomes of calls that came after another was recorded are kept so long.",
+    )
+    keep_deltas: float = Field(
+        default=1 * HOUR, ge=60, description="Tokens of a model call whose reply was never recorded are kept so long."
+    )
+    accepted_wait: float = Field(
+        default=1.0, ge=0, description="`Client.get` waits so long for a run that was accepted a moment ago."
+    )
     hook_timeout: float = Field(default=10.0, gt=0, description="Longest that one hook of a plugin may take.")
     model_timeout: float = Field(default=600.0, gt=0, description="Longest model call.")
     model_patience: float = Field(
@@ -138,7 +183,11 @@ class Settings(BaseSettings):
     schedule_text_max: int = Field(default=16 * KiB, ge=256, description="Longest message template of a schedule.")
     answer_inline: int = Field(default=16 * KiB, ge=256, description="Longer answers come by reference in AskWorkflow.")
     agent_depth: int = Field(default=5, ge=0, le=50, description="Agents may ask one another so deep.")
-    roll_after_events: int = Field(default=4000, ge=50, description="Continue-as-new before this many history events.")
+    roll_after_events: int = Field(
+        default=500,
+        ge=50,
+        description="Continue-as-new before this many history events: a worker that takes over replays them all.",
+    )
 
     # MCP servers
     mcp_start_wait: float = Field(

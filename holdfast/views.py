@@ -99,7 +99,6 @@ class StepView(_View):
     """One row of the effect ledger. `effect` is the step's class, `fence` how often it was taken over plus one."""
 
     step_no: int
-    epoch: int
     tool: str
     effect: str
     state: str

@@ -12,7 +12,7 @@ from holdfast.ids import storable
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
-__all__ = ["CHANNEL", "drop_deltas", "emit", "new_generation", "read", "read_deltas", "sweep_deltas", "write_delta"]
+__all__ = ["CHANNEL", "drop_deltas", "emit", "new_generation", "read", "read_deltas", "write_delta"]
 
 CHANNEL = "holdfast_events"  # its payload is `run_id:seq`
 
@@ -59,8 +59,3 @@ async def read_deltas(conn: Connection, run_id: str) -> tuple[int, int, str] | N
 async def drop_deltas(conn: Connection, run_id: str, step_no: int) -> None:
     """Forget the tokens of a model call: its reply is about to be committed."""
     await conn.execute(_Q["drop_deltas"], run_id, step_no)
-
-
-async def sweep_deltas(conn: Connection) -> None:
-    """Forget tokens an hour old: their call was lost."""
-    await conn.execute(_Q["sweep_deltas"])

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from holdfast.contracts import OPEN_STATES, AgentDefinition, Budget, Owner
+from holdfast.contracts import OPEN_STATES, Budget, Owner
+from holdfast.memory import definitions
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
@@ -79,7 +80,9 @@ async def owner(conn: Connection, run_id: str) -> Owner | None:
     row = await conn.fetchrow(_Q["owner"], run_id)
     if row is None:
         return None
-    body = AgentDefinition.model_validate_json(row["body"])
+    body = await definitions.one(conn, row["definition"])
+    if body is None:
+        return None
     budget = Budget.model_validate_json(row["budget"]) if row["budget"] else body.budget
     return Owner(agent=row["agent"], definition=row["definition"], budget=budget, memory=body.memory)
 

@@ -44,6 +44,9 @@ __all__ = [
 
 _Q = queries("ledger")
 
+_LOST = "its worker was lost after the request was sent"
+_OTHER_ARGUMENTS = "the ledger has this call with other arguments, which took effect or may have: nothing was sent"
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -56,7 +59,6 @@ class Step:
     tool: str
     effect: EffectClass
     args_hash: str
-    epoch: int = 0
     settle: float = 0.0
 
 
@@ -65,14 +67,14 @@ class Claim:
     """What the caller may do now.
 
     `go`: send, after the guard. `look`: ask the remote first. `wait`: claim again in so many *seconds*.
-    `done`: here is the *result*. `in_doubt`, `abandoned`, `conflict`: not for this caller to decide.
+    `done`: here is the *result*. `in_doubt`, `abandoned`: not for this caller to decide.
     """
 
-    kind: Literal["go", "look", "wait", "done", "in_doubt", "abandoned", "conflict"]
+    kind: Literal["go", "look", "wait", "done", "in_doubt", "abandoned"]
     fence: int = 0
     seconds: float = 0.0
     result: dict[str, Any] | None = None
-    newly: bool = False  # this very claim found the call in doubt
+    newly: str | None = None  # why it is in doubt, where this very claim found that it is
     sends: int = 0
     unproven: bool = False  # an earlier owner's request may have landed: this one's failure proves nothing
 
@@ -85,7 +87,6 @@ async def claim(conn: Connection, step: Step, owner: str, lease: float) -> Claim
         step.run_id,
         step.scope,
         step.step_no,
-        step.epoch,
         step.tool,
         step.effect,
         step.args_hash,
@@ -99,16 +100,32 @@ async def claim(conn: Connection, step: Step, owner: str, lease: float) -> Claim
     if row is None:  # rows are never deleted while their run is open
         raise AssertionError(f"ledger row {step.key} vanished between insert and lock")
     state = row["state"]
-    final_failure = state == "failed" and row["result"] is not None
-    if row["args_hash"] != step.args_hash and (final_failure or state not in ("failed", "retry_ok")):
-        return Claim("conflict", fence=row["fence"])
-    if state == "done" or final_failure:
+    if row["args_hash"] != step.args_hash:
+        return await _claim_other_arguments(conn, step, owner, lease, row)
+    if state == "done" or (state == "failed" and row["result"] is not None):
         return Claim("done", fence=row["fence"], result=json.loads(row["result"]))
     if state in ("abandoned", "in_doubt"):
         return Claim(state, fence=row["fence"])
     if state == "in_flight":
         return await _claim_in_flight(conn, step, owner, lease, row)
     return await _take_over(conn, step, owner, lease, row, keep_sent=False)
+
+
+async def _claim_other_arguments(conn: Connection, step: Step, owner: str, lease: float, row: asyncpg.Record) -> Claim:
+    """Claim a step that the ledger has with other arguments: where those may have taken effect, a person decides.
+
+    Nothing in the product brings them: a reply is recorded together with its calls, a decision with its arguments. A
+    database restored to an earlier state may, or a mistake of ours. What was recorded moves to `late_outcomes`.
+    """
+    if row["state"] == "in_flight" and row["sent_at"] is None:
+        return await _claim_in_flight(conn, step, owner, lease, row)
+    if row["state"] in ("failed", "retry_ok"):  # proved, or said by a person: nothing took effect
+        return await _take_over(conn, step, owner, lease, row, keep_sent=False)
+    if row["result"] is not None:
+        outcome = {"result": json.loads(row["result"]), "args_hash": row["args_hash"]}
+        await late(conn, step.key, row["fence"], row["owner"], outcome)
+    await conn.execute(_Q["doubt_arguments"], step.key, step.args_hash, _OTHER_ARGUMENTS)
+    return Claim("in_doubt", fence=row["fence"], newly=_OTHER_ARGUMENTS)
 
 
 async def _claim_in_flight(conn: Connection, step: Step, owner: str, lease: float, row: asyncpg.Record) -> Claim:
@@ -122,8 +139,8 @@ async def _claim_in_flight(conn: Connection, step: Step, owner: str, lease: floa
         if row["settle_left"] > 0:
             return Claim("wait", seconds=row["settle_left"])
         return await _take_over(conn, step, owner, lease, row, keep_sent=True)
-    await doubt(conn, step.key, row["fence"], "its worker was lost after the request was sent")
-    return Claim("in_doubt", fence=row["fence"], newly=True)
+    await doubt(conn, step.key, row["fence"], _LOST)
+    return Claim("in_doubt", fence=row["fence"], newly=_LOST)
 
 
 async def _take_over(
@@ -198,7 +215,6 @@ async def record_pure(conn: Connection, step: Step, owner: str, result: dict[str
         step.run_id,
         step.scope,
         step.step_no,
-        step.epoch,
         step.tool,
         step.args_hash,
         owner,
@@ -225,7 +241,7 @@ async def late(
     conn: Connection,
     key: str,
     fence: int,
-    owner: str,
+    owner: str | None,
     outcome: dict[str, Any],
     *,
     tokens: int = 0,
@@ -271,13 +287,13 @@ async def of_run(conn: Connection, run_id: str) -> list[asyncpg.Record]:
 
 
 async def find(conn: Connection, run_id: str, step_no: int) -> asyncpg.Record | None:
-    """Return key, scope, epoch, tool, state, class and args_hash of a step of a run."""
+    """Return key, scope, tool, state, class and args_hash of a step of a run."""
     return await conn.fetchrow(_Q["find"], run_id, step_no)
 
 
-async def last_step(conn: Connection, thread_id: int, scope: str) -> int:
-    """Return the highest step number that the ledger has of a thread under this scope; 0 if none."""
-    found: int = await conn.fetchval(_Q["last_step"], thread_id, scope)
+async def last_step(conn: Connection, scope: str) -> int:
+    """Return the highest step number that the ledger has under this scope, which is one thread's; 0 if none."""
+    found: int = await conn.fetchval(_Q["last_step"], scope)
     return found
 
 

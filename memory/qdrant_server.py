@@ -133,7 +133,7 @@ class QdrantServerMemory:
     async def _translated(self) -> AsyncIterator[AsyncQdrantClient]:
         """Lend the client, and turn its errors into ours."""
         if self._client is None:
-            raise StorageError(f"The long-term memory at {self._url} is not open. Call open() first.")
+            raise StorageError(f"The long-term memory at {self._url} is not open (yet): it has not answered so far.")
         try:
             yield self._client
         except UnexpectedResponse as exc:

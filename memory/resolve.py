@@ -1,4 +1,4 @@
-"""Carries out a person's word on a call in doubt or in conflict, with its audit row, in one transaction.
+"""Carries out a person's word on a call in doubt, with its audit row, in one transaction.
 
 The activity `resolve_effect` calls it for a run under way, the client for a run whose workflow is no more.
 """
@@ -6,7 +6,6 @@ The activity `resolve_effect` calls it for a run under way, the client for a run
 from __future__ import annotations
 
 import uuid
-from typing import Literal, cast
 
 from holdfast.contracts import PREVIEW, Resolution, Resolved, ToolOutcome
 from holdfast.memory import decisions, events, ledger, runs, threads
@@ -16,7 +15,7 @@ __all__ = ["resolve_step"]
 
 
 async def resolve_step(
-    conn: Connection, *, tenant: str, thread: str, run_id: str, resolution: Resolution, conflict: bool = False
+    conn: Connection, *, tenant: str, thread: str, run_id: str, resolution: Resolution
 ) -> tuple[Resolved, int | None]:
     """Return (whether it was carried out, the number of the event written). Call it inside a transaction.
 
@@ -25,11 +24,8 @@ async def resolve_step(
     decision_id = resolution.decision_id or f"{run_id}:{resolution.step_no}:{resolution.outcome}"
     said = await decisions.audited(conn, decision_id)
     row = await ledger.find(conn, run_id, resolution.step_no)
-    epoch = row["epoch"] if row is not None else 0
     if said is not None and said.about(run_id, resolution.step_no):
-        return Resolved(
-            accepted=said.accepted, epoch=int(said.detail.get("epoch", epoch)), why=said.detail.get("why")
-        ), None
+        return Resolved(accepted=said.accepted, why=said.detail.get("why")), None
     seq = slot = None
     text = resolution.result if resolution.result is not None else "done"
     if said is not None:
@@ -37,20 +33,14 @@ async def resolve_step(
         decision_id = f"{run_id}:{resolution.step_no}:{uuid.uuid4().hex}"
     elif row is None:
         settled = ledger.Settled(False, f"run {run_id} has no step {resolution.step_no} in the ledger")
-    elif conflict:
-        settled = ledger.Settled(True)
-        epoch += resolution.outcome == "redo"
-    elif resolution.outcome in ("reuse", "redo"):
-        settled = ledger.Settled(False, f"step {resolution.step_no} is not in conflict")
     else:
-        word = cast("Literal['done', 'not_done', 'abandon']", resolution.outcome)
         outcome = ToolOutcome(status="done", preview=text[:PREVIEW], bytes=len(text.encode()))
-        settled = await ledger.resolve(conn, row["key"], word, outcome.model_dump(mode="json"))
+        settled = await ledger.resolve(conn, row["key"], resolution.outcome, outcome.model_dump(mode="json"))
     if settled.accepted:
         await runs.resume(conn, run_id)  # locks the run: after the call, before its slot, as whoever ends a run does
         if resolution.outcome == "done":
             slot = await _fill(conn, tenant, thread, run_id, resolution.step_no, text)
-    detail = {"outcome": resolution.outcome, "result": resolution.result, "why": settled.why, "epoch": epoch}
+    detail = {"outcome": resolution.outcome, "result": resolution.result, "why": settled.why}
     await decisions.audit(
         conn,
         decision_id,
@@ -83,7 +73,7 @@ async def resolve_step(
             bytes=len(text.encode()),
             seconds=0.0,
         )
-    return Resolved(accepted=settled.accepted, epoch=epoch, why=settled.why), seq
+    return Resolved(accepted=settled.accepted, why=settled.why), seq
 
 
 async def _fill(conn: Connection, tenant: str, thread: str, run_id: str, step_no: int, text: str) -> str | None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import asyncpg
 
 from holdfast.contracts import AgentDefinition, Begun, Budget, Message, Run, RunState
-from holdfast.ids import storable
-from holdfast.memory import family
+from holdfast.ids import run_ids_from, storable
+from holdfast.memory import definitions, family
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 from holdfast.memory.threads import tokens_of
 
 __all__ = [
+    "OpenThread",
     "add_usage",
     "agent",
+    "agent_names",
     "answer_text",
     "begin",
     "brief",
@@ -23,6 +27,7 @@ __all__ = [
     "definition",
     "end",
     "find",
+    "has_open",
     "insert",
     "known_agents",
     "listing",
@@ -30,17 +35,32 @@ __all__ = [
     "merge",
     "of_message",
     "open_of_thread",
+    "open_threads",
     "publish_agent",
     "resume",
     "set_state",
-    "threads_with_open_runs",
+    "user_body",
 ]
 
 _Q = queries("runs")
 
 
-def _run(row: asyncpg.Record) -> Run:
-    body = AgentDefinition.model_validate_json(row["body"]) if row["body"] else None
+class OpenThread(NamedTuple):
+    """A thread with work."""
+
+    id: int
+    tenant: str
+    thread: str
+    writer: str | None
+
+
+async def _runs(conn: Connection, rows: Sequence[asyncpg.Record]) -> list[Run]:
+    """Return runs as the workflow holds them. A thousand may share one definition: it is not sent with each row."""
+    known = await definitions.several(conn, {row["definition"] for row in rows if row["definition"]})
+    return [_run(row, known.get(row["definition"] or "")) for row in rows]
+
+
+def _run(row: asyncpg.Record, body: AgentDefinition | None) -> Run:
     return Run(
         run_id=str(row["run_id"]),
         message_id=row["message_id"],
@@ -62,13 +82,24 @@ def _run(row: asyncpg.Record) -> Run:
 
 async def open_of_thread(conn: Connection, thread_id: int) -> list[Run]:
     """Return the runs not ended: the one under way first, then the queued in order of acceptance."""
-    return [_run(row) for row in await conn.fetch(_Q["open_of_thread"], thread_id)]
+    return await _runs(conn, await conn.fetch(_Q["open_of_thread"], thread_id))
+
+
+async def has_open(conn: Connection, thread_id: int) -> bool:
+    """Whether a run of the thread has not ended."""
+    found: bool = await conn.fetchval(_Q["has_open"], thread_id)
+    return found
 
 
 async def of_message(conn: Connection, run_id: str) -> tuple[Run, RunState] | None:
     """Return a run as the workflow holds it, with its state."""
     row = await conn.fetchrow(_Q["of_message"], run_id)
-    return None if row is None else (_run(row), RunState(row["state"]))
+    return None if row is None else ((await _runs(conn, [row]))[0], RunState(row["state"]))
+
+
+def user_body(text: str) -> str:
+    """Return the JSON of a user's message, as it is stored and sent to the model."""
+    return json.dumps({"role": "user", "content": text}, ensure_ascii=False)
 
 
 async def insert(
@@ -77,7 +108,7 @@ async def insert(
     run_id: str,
     message: Message,
     *,
-    text: str | None,
+    body: str | None,
     order: int | None,
     definition: str | None,
     refused: str | None = None,
@@ -85,13 +116,12 @@ async def insert(
     parent: asyncpg.Record | None = None,
     parent_step: int | None = None,
 ) -> None:
-    """Store an accepted message with its text and its run; with *refused*, the run ends there.
+    """Store an accepted message and its run; with *refused*, the run ends there. *body* is that of `user_body`.
 
     *parent* is the row of the run that asks for it, if one does, in its step *parent_step*.
     """
     stored = None
-    if text is not None:
-        body = json.dumps({"role": "user", "content": text}, ensure_ascii=False)
+    if body is not None:
         stored = await conn.fetchval(_Q["insert_message"], thread_id, run_id, body, tokens_of(body))
     state = RunState.REFUSED if refused else RunState.QUEUED
     await conn.execute(
@@ -168,7 +198,10 @@ async def by_id(conn: Connection, run_id: str) -> asyncpg.Record | None:
 
 async def find(conn: Connection, tenant: str, prefix: str) -> list[str]:
     """Return up to two of the tenant's run ids that begin with *prefix*: one means it is unambiguous."""
-    return [str(row["run_id"]) for row in await conn.fetch(_Q["by_prefix"], prefix, tenant)]
+    between = run_ids_from(prefix)
+    return (
+        [] if between is None else [str(row["run_id"]) for row in await conn.fetch(_Q["by_prefix"], *between, tenant)]
+    )
 
 
 async def listing(
@@ -197,20 +230,26 @@ async def message_text(conn: Connection, run_id: str) -> str | None:
 
 async def definition(conn: Connection, digest: str) -> AgentDefinition | None:
     """Return a stored definition by its hash."""
-    body = await conn.fetchval(_Q["definition"], digest)
-    return None if body is None else AgentDefinition.model_validate_json(body)
+    return await definitions.one(conn, digest)
 
 
 async def agent(conn: Connection, name: str) -> tuple[str, AgentDefinition] | None:
     """Return (hash, definition) that a new run of this agent gets."""
-    row = await conn.fetchrow(_Q["agent"], name)
-    return None if row is None else (row["definition"], AgentDefinition.model_validate_json(row["body"]))
+    digest = await conn.fetchval(_Q["agent"], name)
+    body = await definitions.one(conn, digest) if digest is not None else None
+    return None if body is None else (digest, body)
 
 
 async def known_agents(conn: Connection) -> dict[str, AgentDefinition]:
     """Return what the workers have published, by name."""
     rows = await conn.fetch(_Q["known_agents"])
-    return {row["name"]: AgentDefinition.model_validate_json(row["body"]) for row in rows}
+    known = await definitions.several(conn, {row["definition"] for row in rows})
+    return {row["name"]: known[row["definition"]] for row in rows}
+
+
+async def agent_names(conn: Connection) -> list[str]:
+    """Return the names of what the workers have published, in order; their definitions may be large."""
+    return [row["name"] for row in await conn.fetch(_Q["known_agents"])]
 
 
 async def publish_agent(conn: Connection, body: AgentDefinition, digest: str) -> None:
@@ -219,6 +258,6 @@ async def publish_agent(conn: Connection, body: AgentDefinition, digest: str) ->
     await conn.execute(_Q["publish_agent"], body.name, digest)
 
 
-async def threads_with_open_runs(conn: Connection) -> list[tuple[str, str, str | None]]:
-    """Return (tenant, thread, writer) of every thread with a run that has not ended."""
-    return [(row["tenant"], row["thread"], row["writer"]) for row in await conn.fetch(_Q["abandoned"])]
+async def open_threads(conn: Connection, after: int, limit: int) -> list[OpenThread]:
+    """Return the next threads, by id, with a run that has not ended."""
+    return [OpenThread(**row) for row in await conn.fetch(_Q["open_threads"], after, limit)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from holdfast.ids import run_ids_from
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
@@ -28,9 +29,10 @@ async def result(
 
 async def runs_by_prefix(conn: Connection, tenant: str, prefix: str) -> list[dict[str, Any]]:
     """Return up to two runs of the tenant: state and counts, none of their texts, arguments or results."""
-    if _PREFIX.fullmatch(prefix) is None:
+    between = run_ids_from(prefix) if _PREFIX.fullmatch(prefix) else None
+    if between is None:
         return []
     return [
         {**dict(row), "run_id": str(row["run_id"]), "cost_usd": float(row["cost_usd"])}
-        for row in await conn.fetch(_Q["runs"], tenant, prefix)
+        for row in await conn.fetch(_Q["runs"], tenant, *between)
     ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
+
+import asyncpg
 
 from holdfast.errors import StaleWriter
 from holdfast.memory.database import Connection
@@ -16,6 +19,7 @@ __all__ = [
     "INTERRUPTED",
     "Entry",
     "ThreadRow",
+    "Written",
     "append",
     "call_arguments",
     "claim",
@@ -27,6 +31,7 @@ __all__ = [
     "get_blob",
     "hold_for_writer",
     "lock_for_writer",
+    "lock_while_written_by",
     "message_at",
     "own",
     "page",
@@ -39,12 +44,20 @@ __all__ = [
     "take_order",
     "tokens_of",
     "window",
-    "window_tokens",
+    "written_by",
 ]
 
 INTERRUPTED = "interrupted: the run ended before this call did. Its outcome is not known here."
 
+_LARGE = 16_000  # tokens of a window that is parsed in a thread
 _Q = queries("threads")
+
+
+class Written(NamedTuple):
+    """Who wrote to a thread last: a chain of workflow executions, and the latest of them, where that is known."""
+
+    writer: str
+    execution: str | None
 
 
 @dataclass(slots=True)
@@ -55,8 +68,9 @@ class ThreadRow:
     agent: str | None
     last_seq: int
     window_from: int
-    taken_over: bool = False
+    before: Written | None = None  # set: the thread was another writer's until now
     scope: str = ""
+    execution: str | None = None  # set: who appends is this execution, and the thread's row remembers it
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +91,9 @@ def tokens_of(text: str) -> int:
 
 
 async def claim(
-    conn: Connection, tenant: str, thread: str, writer: str, started: datetime, *, create: bool
+    conn: Connection, tenant: str, thread: str, writer: str, started: datetime, *, execution: str, create: bool
 ) -> ThreadRow | None:
-    """Lock the thread for *writer*; None when there is none and *create* is false.
+    """Lock the thread for *writer*, of which *execution* is the present one; None when there is none and not *create*.
 
     Raises:
         StaleWriter: a workflow execution that started later owns the thread.
@@ -90,13 +104,27 @@ async def claim(
     row = await conn.fetchrow(_Q["lock"], tenant, thread)
     if row is None:
         return None
-    taken_over = False
-    if row["writer"] != writer:
-        if row["writer"] is not None and row["writer_started"] > started:
-            raise StaleWriter(f"thread {thread}: a newer workflow execution than {writer} owns it")
-        await conn.execute(_Q["claim"], row["id"], writer, started)
-        taken_over = row["writer"] is not None
-    return ThreadRow(row["id"], row["agent"], row["last_seq"], row["window_from"], taken_over, row["scope"] or "")
+    before = Written(row["writer"], row["execution"]) if row["writer"] not in (None, writer) else None
+    if before is not None and row["writer_started"] > started:
+        raise StaleWriter(f"thread {thread}: a newer workflow execution than {writer} owns it")
+    if (row["writer"], row["execution"]) != (writer, execution):
+        await conn.execute(_Q["claim"], row["id"], writer, started, execution)
+    return ThreadRow(
+        row["id"], row["agent"], row["last_seq"], row["window_from"], before, row["scope"] or "", execution
+    )
+
+
+async def written_by(conn: Connection, tenant: str, thread: str) -> tuple[Written, bool] | None:
+    """Return who wrote to a thread last, and whether a run there has begun and not ended; None if nobody has."""
+    row = await conn.fetchrow(_Q["writer"], tenant, thread)
+    if row is None or row["writer"] is None:
+        return None
+    return Written(row["writer"], row["execution"]), row["begun"]
+
+
+async def lock_while_written_by(conn: Connection, thread_id: int, writer: str) -> bool:
+    """Lock the thread unless another writer has claimed it meanwhile."""
+    return await conn.fetchval(_Q["lock_while_written_by"], thread_id, writer) is not None
 
 
 async def own(conn: Connection, thread: ThreadRow, agent: str) -> None:
@@ -121,8 +149,10 @@ async def find(conn: Connection, tenant: str, thread: str) -> ThreadRow | None:
     return None if row is None else ThreadRow(row["id"], row["agent"], row["last_seq"], row["window_from"])
 
 
-async def lock_for_writer(conn: Connection, tenant: str, thread: str, writer: str) -> ThreadRow:
-    """Lock the thread for an append.
+async def lock_for_writer(
+    conn: Connection, tenant: str, thread: str, writer: str, execution: str | None = None
+) -> ThreadRow:
+    """Lock the thread for an append; *execution* is remembered with it.
 
     Raises:
         StaleWriter: *writer* does not own the thread (any more).
@@ -131,7 +161,7 @@ async def lock_for_writer(conn: Connection, tenant: str, thread: str, writer: st
     row = await conn.fetchrow(_Q["lock_for_writer"], tenant, thread, writer)
     if row is None:
         raise StaleWriter(f"thread {thread}: workflow execution {writer} does not own it")
-    return ThreadRow(row["id"], None, row["last_seq"], row["window_from"])
+    return ThreadRow(row["id"], None, row["last_seq"], row["window_from"], execution=execution)
 
 
 async def append(
@@ -151,7 +181,7 @@ async def append(
         tokens = tokens_of(text)
     thread.last_seq += 1
     await conn.execute(_Q["append"], thread.id, thread.last_seq, run_id, step_no, role, call_id, text, tokens, None)
-    await conn.execute(_Q["set_last_seq"], thread.id, thread.last_seq)
+    await conn.execute(_Q["set_last_seq"], thread.id, thread.last_seq, thread.execution)
     return thread.last_seq
 
 
@@ -159,7 +189,7 @@ async def place(conn: Connection, thread: ThreadRow, message: int) -> int:
     """Give an accepted message its place at the end of the thread and return its seq."""
     await conn.execute(_Q["place"], message, thread.last_seq + 1)
     thread.last_seq += 1
-    await conn.execute(_Q["set_last_seq"], thread.id, thread.last_seq)
+    await conn.execute(_Q["set_last_seq"], thread.id, thread.last_seq, thread.execution)
     return thread.last_seq
 
 
@@ -185,6 +215,13 @@ async def fill_interrupted(conn: Connection, thread_id: int, run_id: str | None 
 
 async def window(conn: Connection, thread_id: int, from_seq: int, to_seq: int | None = None) -> list[Entry]:
     """Return the messages from *from_seq* on (up to *to_seq*), in order."""
+    rows = await conn.fetch(_Q["window"], thread_id, from_seq, to_seq)
+    if sum(row["tokens"] or 0 for row in rows) > _LARGE:  # the loop renews leases meanwhile
+        return await asyncio.to_thread(_entries, rows)
+    return _entries(rows)
+
+
+def _entries(rows: list[asyncpg.Record]) -> list[Entry]:
     return [
         Entry(
             row["seq"],
@@ -194,14 +231,8 @@ async def window(conn: Connection, thread_id: int, from_seq: int, to_seq: int | 
             json.loads(row["body"]) if row["body"] is not None else None,
             row["tokens"] or 0,
         )
-        for row in await conn.fetch(_Q["window"], thread_id, from_seq, to_seq)
+        for row in rows
     ]
-
-
-async def window_tokens(conn: Connection, thread_id: int, from_seq: int) -> int:
-    """Return the estimated tokens of the messages from *from_seq* on."""
-    value: int = await conn.fetchval(_Q["window_tokens"], thread_id, from_seq)
-    return value
 
 
 async def count_of_run(conn: Connection, run_id: str, role: str) -> int:

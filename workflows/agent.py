@@ -265,7 +265,7 @@ class AgentWorkflow:
 
     @workflow.update(name="resolve")
     def resolve(self, word: Resolution) -> Receipt:
-        """Say what became of a call in doubt, or in conflict."""
+        """Say what became of a call in doubt."""
         try:
             return self._resolve(word)
         except InvalidInput as exc:

@@ -184,10 +184,8 @@ class Round:
                 effect=call.effect,
                 args=call.args,
                 args_hash=call.args_hash,
-                epoch=call.epoch,
                 edited=call.edited,
                 rejected=rejected,
-                reuse=call.reuse,
                 **self._ref(call),
             ),
             ToolOutcome,
@@ -196,9 +194,8 @@ class Round:
             timeout=options.tool_timeout(call, self._carry.limits),
             queue=self._carry.limits.memory_queue if call.memory_queue else None,
         )
-        if outcome.status in ("in_doubt", "conflict"):
-            call.state = outcome.status
-            call.in_conflict = outcome.status == "conflict"
+        if outcome.status == "in_doubt":
+            call.state = "in_doubt"
             if call.settled:  # proof has come before the attempt could tell of the doubt: read the row again
                 call.state, call.settled = "ready", False
         else:
@@ -263,11 +260,8 @@ class Round:
         if word is None:
             call.state = "in_doubt"
             return
-        resolved = await self._carry_out(call)
-        if resolved.accepted and call.in_conflict and word.outcome == "abandon":
-            call.state, call.pending = "rejected", Decision(approve=False, reason="abandoned after a conflict")
-        else:
-            call.state = "ready"  # the ledger row tells how it stands, whether or not the word was carried out
+        await self._carry_out(call)
+        call.state = "ready"  # the ledger row tells how it stands, whether or not the word was carried out
 
     async def _carry_out(self, call: Call) -> Resolved:
         word = call.resolution
@@ -275,14 +269,12 @@ class Round:
             return Resolved(accepted=False)
         resolved: Resolved = await options.execute(
             Activity.RESOLVE_EFFECT,
-            ResolveEffect(resolution=word, conflict=call.in_conflict, **self._ref(call)),
+            ResolveEffect(resolution=word, **self._ref(call)),
             Resolved,
             self._carry.limits,
             summary=f"{word.outcome} {call.tool}"[:PREVIEW],
         )
         call.resolution = None
-        call.epoch = max(call.epoch, resolved.epoch)
-        call.reuse = call.reuse or (resolved.accepted and word.outcome == "reuse")
         return resolved
 
 

@@ -44,7 +44,7 @@ class _Child:  # what a call's other agent is known by: the same after a Reset, 
         own = workflow.info().workflow_id
         self.tenant = split_workflow_id(own)[0]
         scope = effect_scope(own, carry.scope or carry.writer)
-        self.key = effect_key(scope, call.epoch, call.step_no, call.tool)
+        self.key = effect_key(scope, call.step_no, call.tool)
         self.thread = child_thread(call.agent or "", self.key)
         self.run_id = run_id_for(self.tenant, self.thread, self.key)
         self.workflow_id = workflow_id_for(self.tenant, self.thread)
@@ -63,7 +63,6 @@ def _about(carry: Carry, run: Run, call: Call) -> dict[str, Any]:
         "effect": call.effect,
         "args": call.args,
         "args_hash": call.args_hash,
-        "epoch": call.epoch,
         "edited": call.edited,
         "agent": call.agent,
     }

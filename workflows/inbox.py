@@ -242,7 +242,7 @@ def find_pending(carry: Carry, decision: Decision) -> Call:
 
 
 def find_doubt(carry: Carry, word: Resolution) -> Call:
-    """Return the call in doubt, or in conflict, that a resolution is about; or one that is under way.
+    """Return the call in doubt that a resolution is about, or one that is under way.
 
     Of a call under way the ledger may know already that it is in doubt: it judges the word.
 
@@ -257,10 +257,7 @@ def find_doubt(carry: Carry, word: Resolution) -> Call:
                 continue
             if call.resolution is not None:
                 raise DecisionRefused(f"another word on step {word.step_no} is being carried out: see what it did")
-            if call.state in ("in_doubt", "conflict"):
-                fits = ("done", "not_done", "abandon") if call.state == "in_doubt" else ("reuse", "redo", "abandon")
-                if word.outcome not in fits:
-                    raise DecisionRefused(f"step {word.step_no} is {call.state}: choose one of {', '.join(fits)}")
+            if call.state == "in_doubt":
                 return call
             if call.state == "ready" and call.effect != "pure" and call.agent is None:
                 return call

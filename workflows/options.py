@@ -9,7 +9,8 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
-from holdfast.contracts import Activity, Call, Limits
+from holdfast.contracts import CONTROL, Activity, Call, Limits
+from holdfast.ids import control_queue
 
 __all__ = ["MEMORY_ONCE", "RETRY", "execute", "start", "task_timeout", "tool_timeout"]
 
@@ -36,6 +37,8 @@ def start(
     schedule_to_start: timedelta | None = None,
 ) -> workflow.ActivityHandle[Any]:
     """Schedule an activity by its name. A cancel is sent and not waited for: the ledger decides what became of it."""
+    if queue is None and activity in CONTROL:
+        queue = control_queue(workflow.info().task_queue)
     return workflow.start_activity(
         activity.value,
         arg,

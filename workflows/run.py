@@ -185,6 +185,9 @@ class RunLoop:
 
     async def _join(self, run: Run) -> None:
         """Let steering messages join before the model speaks next, never between calls and their results."""
+        carry = self._carry  # one that was accepted before this model call is stored first, and joins it
+        await workflow.wait_condition(lambda: bool(run.stop) or all(each.mode != "steer" for each in carry.inbox))
+        self._check_stop(run)
         for steer in [other for other in self._carry.queue if other.mode == "steer" and other.stop is None]:
             self._carry.queue.remove(steer)
             await self._do(

@@ -289,21 +289,17 @@ def resolve(
     done: Annotated[str | None, typer.Option(help="It took effect; this is what it returned.")] = None,
     not_done: Annotated[bool, typer.Option("--not-done", help="It did not take effect: make the call.")] = False,
     abandon: Annotated[bool, typer.Option("--abandon", help="Go on without it.")] = False,
-    reuse: Annotated[bool, typer.Option("--reuse", help="After a reset: take the recorded result.")] = False,
-    redo: Annotated[bool, typer.Option("--redo", help="After a reset: make the call again.")] = False,
     json: Json = False,
 ) -> None:
     """Say what became of a call in doubt."""
     from holdfast.cli import decide
 
-    if sum([done is not None, not_done, abandon, reuse, redo]) != 1:
-        raise typer.BadParameter("give exactly one of --done RESULT, --not-done, --abandon, --reuse, --redo")
+    if sum([done is not None, not_done, abandon]) != 1:
+        raise typer.BadParameter("give exactly one of --done RESULT, --not-done, --abandon")
     word: dict[str, Any] = {
         "done": done,
         "not_done": not_done,
         "abandon": abandon,
-        "reuse": reuse,
-        "redo": redo,
     }
     _tell(with_client(lambda client: decide.resolve(client, run, step, word)), as_json=json)
 

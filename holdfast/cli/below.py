@@ -62,7 +62,7 @@ class Below:
             by = f" by {clean(str(data['actor']))}" if data.get("actor") else ""
             mark, style = ("✓", "green") if data.get("approve") else ("✗", "yellow")
             return [(mark, f"{who}: {clean(str(data.get('tool', '')))} {said}{by}", style, "")]
-        if event.kind in ("in_doubt", "conflict"):
+        if event.kind == "in_doubt":
             text = f"{who}: step {data.get('step')}, {data.get('tool')}: waits for your word"
             return [("?", text, "bold yellow", f"holdfast show {short(event.run_id)}")]
         if event.kind == "tool_done" and data.get("status") != "done":

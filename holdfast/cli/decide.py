@@ -108,7 +108,7 @@ async def stop(client: Client, run_id: str, reason: str | None) -> Done:
 
 
 async def resolve(client: Client, run_id: str, step: int, word: dict[str, Any]) -> Done:
-    """Settle a call in doubt, or in conflict."""
+    """Settle a call in doubt."""
     run = await client.get(run_id)
     receipt = await run.resolve(step, **word, actor=me())
     said = next(name for name, value in word.items() if value is not None and value is not False)

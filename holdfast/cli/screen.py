@@ -261,15 +261,10 @@ class Screen:
         self.activity("waiting for your decision")
 
     def _in_doubt(self, event: Event, data: dict[str, Any]) -> None:
-        self._person(event, data, "may or may not have taken effect", conflict=False)
-
-    def _conflict(self, event: Event, data: dict[str, Any]) -> None:
-        self._person(event, data, "is recorded with other arguments", conflict=True)
-
-    def _person(self, event: Event, data: dict[str, Any], what: str, *, conflict: bool) -> None:
+        what = "may or may not have taken effect"
         text = Text(f"step {data.get('step')}, {data.get('tool')}: {what}", style="bold yellow")
         self.line("?", text, style="bold yellow", more=clean(str(data.get("why") or "")))
-        lines = resolve_lines(event.run_id, int(data.get("step", 0)), conflict=conflict)
+        lines = resolve_lines(event.run_id, int(data.get("step", 0)))
         longest = max(len(command) for command, _ in lines)
         for command, meaning in lines:
             self.note(f"      {command.ljust(longest)}   {meaning}")

@@ -99,24 +99,13 @@ class Detail:
         self.ui = ui
         self.children = children or []
 
-    def waiting_steps(self) -> list[tuple[int, str, str, bool]]:
-        """Return (step, tool, why, conflict) of what waits for `holdfast resolve`."""
-        found = {
-            step.step_no: (step.step_no, step.tool, step.error or "it was sent, and its outcome is not known", False)
+    def waiting_steps(self) -> list[tuple[int, str, str]]:
+        """Return (step, tool, why) of what waits for `holdfast resolve`."""
+        return [
+            (step.step_no, step.tool, step.error or "it was sent, and its outcome is not known")
             for step in self.steps
             if step.state == "in_doubt"
-        }
-        conflicts: dict[int, Event] = {}
-        for event in self.events:
-            if event.kind == "conflict":
-                conflicts[int(event.data["step"])] = event
-            elif event.kind == "resolved":
-                conflicts.pop(int(event.data["step"]), None)
-        if not self.status.ended:
-            for number, event in conflicts.items():
-                why = str(event.data.get("why") or "it is recorded with other arguments")
-                found[number] = (number, str(event.data.get("tool", "")), why, True)
-        return [found[number] for number in sorted(found)]
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Return it all as JSON-friendly values."""
@@ -209,10 +198,9 @@ def _waiting(detail: Detail, console: Console) -> None:
             console.print(Text(f"  {call_text(approval.tool, approval.args, 2000)}"))
             console.print(Text(f"  holdfast approve {short(run_id)} {approval.step_no}", style="dim"))
             console.print(Text(f"  holdfast reject {short(run_id)} {approval.step_no} --reason '…'", style="dim"))
-    for number, tool, why, conflict in detail.waiting_steps():
-        kind = "is recorded with other arguments" if conflict else "is in doubt"
-        console.print(Text(f"\nstep {number}, {tool}, {kind}: {clean(why)}", style="bold yellow"))
-        lines = resolve_lines(run_id, number, conflict=conflict)
+    for number, tool, why in detail.waiting_steps():
+        console.print(Text(f"\nstep {number}, {tool}, is in doubt: {clean(why)}", style="bold yellow"))
+        lines = resolve_lines(run_id, number)
         longest = max(len(command) for command, _ in lines)
         for command, meaning in lines:
             console.print(Text(f"  {command.ljust(longest)}   {meaning}", style="dim"), soft_wrap=True)
@@ -250,8 +238,6 @@ def _steps(detail: Detail, width: int) -> Table:
         shown.add(step.step_no)
         data = told.get(step.step_no, {})
         what = _what(step.tool, calls.get(step.step_no), data)
-        if step.epoch:
-            what += f" (redone, {step.epoch})"
         state = Text(step.state.replace("_", " "), style=_LEDGER_STYLE.get(step.state, "red"))
         if data.get("status") == "error":
             state.append(" error", style="red")

@@ -130,15 +130,9 @@ def call_text(tool: str, args: Any, width: int = 100) -> str:
     return one_line(visible(f"{tool}({inside})"), width)
 
 
-def resolve_lines(run_id: str, step: int, *, conflict: bool = False) -> list[tuple[str, str]]:
+def resolve_lines(run_id: str, step: int) -> list[tuple[str, str]]:
     """Return the commands that settle a step, each with what it means."""
     base = f"holdfast resolve {short(run_id)} {step}"
-    if conflict:
-        return [
-            (f"{base} --reuse", "take the result that is recorded"),
-            (f"{base} --redo", "make the call again, with the new arguments"),
-            (f"{base} --abandon", "go on without it"),
-        ]
     return [
         (f"{base} --done {shlex.quote('its result')}", "it took effect, and this is what it returned"),
         (f"{base} --not-done", "it did not take effect: make the call"),

@@ -15,6 +15,7 @@ from holdfast.contracts.agents import (
 from holdfast.contracts.base import (
     AGENT_WORKFLOW,
     ASK_WORKFLOW,
+    CONTROL,
     MEMORY_WORKFLOW,
     MOST_STEPS,
     OPEN_STATES,
@@ -94,6 +95,7 @@ from holdfast.contracts.steps import (
 __all__ = [
     "AGENT_WORKFLOW",
     "ASK_WORKFLOW",
+    "CONTROL",
     "MEMORY_WORKFLOW",
     "MOST_STEPS",
     "OPEN_STATES",

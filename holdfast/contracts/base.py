@@ -78,3 +78,13 @@ class Activity(StrEnum):
     CHILD_RESULT = "child_result"
     HAND_OFF = "hand_off"
     AUDIT_REFUSALS = "audit_refusals"
+
+
+CONTROL = frozenset(Activity) - {
+    Activity.MODEL_STEP,
+    Activity.TOOL_STEP,
+    Activity.RECALL,
+    Activity.REMEMBER,
+    Activity.SEARCH_MEMORY,
+}
+"""Short activities, a transaction each, on a task queue with slots of its own: none of them waits for a model."""

@@ -71,9 +71,7 @@ class Resolution(Contract):
     """A person's word on a call in doubt. Update and signal `resolve` of AgentWorkflow."""
 
     step_no: int = Field(ge=0, le=MOST_STEPS, description="the call's step, as `holdfast show` has it")
-    outcome: Literal["done", "not_done", "abandon", "reuse", "redo"] = Field(
-        description="what became of it; `reuse` and `redo` only after a Reset brought other arguments"
-    )
+    outcome: Literal["done", "not_done", "abandon"] = Field(description="what became of it")
     result: str | None = Field(default=None, description="what the call returned, with outcome `done`")
     run_id: str | None = Field(default=None, description=_ONLY_RUN)
     decision_id: str | None = Field(default=None, description=_DECISION_ID)

@@ -24,17 +24,14 @@ class Call(Contract):
     effect: EffectClass = "once"
     args: str | None = Field(default=None, description="JSON text, when short; else it is read from Postgres")
     args_hash: str = ""
-    epoch: int = 0
     memory_queue: bool = False
     timeout: float = 60.0
     settle: float = 0.0
     error: bool = Field(default=False, description="malformed: its slot already holds the error the model will see")
     state: Literal[
-        "ready", "approval", "deciding", "rejected", "in_doubt", "conflict", "resolving", "child", "answered", "done"
+        "ready", "approval", "deciding", "rejected", "in_doubt", "resolving", "child", "answered", "done"
     ] = "ready"
     edited: bool = False
-    in_conflict: bool = Field(default=False, description="its ledger row holds other arguments, as after a Reset")
-    reuse: bool = Field(default=False, description="a person chose to take the stored result of other arguments")
     pending: Decision | None = None
     resolution: Resolution | None = None
     failed: str = Field(default="", description="what its tool failed with, a preview")

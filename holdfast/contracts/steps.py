@@ -117,16 +117,14 @@ class ToolStep(StepRef):
     effect: EffectClass
     args: str | None = None
     args_hash: str
-    epoch: int = 0
     edited: bool = False
     rejected: str | None = Field(default=None, description="a person rejected the call: fill its slot with this reason")
-    reuse: bool = False
 
 
 class ToolOutcome(Contract):
-    """What became of a tool call. `in_doubt` and `conflict` wait for a person."""
+    """What became of a tool call. `in_doubt` waits for a person."""
 
-    status: Literal["done", "error", "in_doubt", "conflict", "abandoned"]
+    status: Literal["done", "error", "in_doubt", "abandoned"]
     preview: str = ""
     bytes: int = 0
 
@@ -239,14 +237,12 @@ class ResolveEffect(StepRef):
     """Carry out a person's word on a call in doubt, audited."""
 
     resolution: Resolution
-    conflict: bool = False
 
 
 class Resolved(Contract):
     """Whether the word was carried out; `not_done` is refused until lease and deadline have passed."""
 
     accepted: bool
-    epoch: int = 0
     why: str | None = None
 
 

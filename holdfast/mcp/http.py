@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -18,8 +19,11 @@ from holdfast.mcp.answers import MARK, Mark
 from holdfast.mcp.server import Endpoint
 from holdfast.mcp.weight import Weight
 from holdfast.settings import Settings
+from holdfast.tools.builtin.addresses import is_local, parse
+from holdfast.tools.builtin.credentials import in_the_clear
+from holdfast.tools.builtin.urls import look_up
 
-__all__ = ["Caller", "open_client"]
+__all__ = ["Caller", "check_private", "open_client"]
 
 _READABLE = ("application/json", "text/event-stream")
 _NO_ANSWER = (202, 301, 302, 303, 307, 308)
@@ -27,6 +31,28 @@ _IDLE = 300.0  # seconds without a byte after which a stream is taken for dead, 
 _LISTENING_AGAIN = 0.5  # seconds between requests for a stream: a server says itself how soon the library asks again
 _BETWEEN = re.compile(rb"\n\n|\r\r|\r\n\r\n")
 _CONNECTING = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+
+
+async def check_private(declared: Endpoint, url: str) -> None:
+    """Make sure that credentials which go to *url* without encryption stay on this machine or in a private network.
+
+    Raises:
+        ConfigurationError: the server's name leads elsewhere.
+        OSError: it cannot be looked up.
+
+    """
+    headers = dict(declared.headers)
+    if url.startswith("https:") or not (in_the_clear(url, headers) or in_the_clear(declared.url or "", headers)):
+        return
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or 80
+    for found in await look_up(host, port):
+        address = parse(found)
+        if address is None or not is_local(address):
+            raise ConfigurationError(
+                f"{host} leads to {found}, which is not in a private network, and credentials would go there in the "
+                "clear. Use https://."
+            )
 
 
 def open_client(endpoint: Endpoint, settings: Settings, *, timeout: float) -> Caller:
@@ -45,6 +71,7 @@ def open_client(endpoint: Endpoint, settings: Settings, *, timeout: float) -> Ca
         settings,
         headers={**dict(endpoint.headers), "accept-encoding": "identity"},
         timeout=httpx2.Timeout(endpoint.connect_timeout, read=max(_IDLE, timeout + 10)),
+        trust_env=(endpoint.url or "").startswith("https:"),  # a proxy would see what goes without encryption
     )
 
 

@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from holdfast.errors import HoldfastError, ServerLost, ToolNotStarted
 from holdfast.mcp.answers import Mark, judge, marked, read_answer
-from holdfast.mcp.http import open_client
+from holdfast.mcp.http import check_private, open_client
 from holdfast.mcp.offers import list_offers
 from holdfast.mcp.server import Endpoint, revealed
 from holdfast.mcp.stdio import Child
@@ -208,6 +208,7 @@ async def open_link(endpoint: Endpoint, settings: Settings, *, longest_call: flo
                     over = child.gone
                     transport: Any = child.streams()
                 else:
+                    await check_private(endpoint, reached.url)
                     caller = open_client(reached, settings, timeout=longest_call)
                     transport = streamable_http_client(
                         reached.url,

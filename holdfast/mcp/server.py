@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from holdfast.contracts import ApprovalPolicy, EffectClass
 from holdfast.errors import ConfigurationError
 from holdfast.secrets import reveal, secret_names
+from holdfast.tools.builtin.credentials import in_the_clear, may_be_local
 from holdfast.tools.source import ToolSource
 
 __all__ = ["Endpoint", "MCPServer", "Protocol", "expand", "revealed", "tool_name"]
@@ -243,6 +244,12 @@ class MCPServer(ToolSource):
         for header, _ in pairs:
             if not _HEADER.fullmatch(header):
                 raise ConfigurationError(f"{self._label}: {header!r} cannot be the name of an HTTP header.")
+        assert parts.hostname is not None
+        if in_the_clear(url, dict(pairs)) and not may_be_local(parts.hostname):
+            raise ConfigurationError(
+                f"{self._label}: its credentials would cross the network in the clear. Use https://; http:// is for "
+                "servers on this machine or in a private network."
+            )
         return Endpoint(self.name, url=url, headers=pairs, protocol=protocol, connect_timeout=patience)
 
     def _pairs(self, given: Mapping[str, str] | None, what: str) -> tuple[tuple[str, str], ...]:

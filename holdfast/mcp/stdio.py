@@ -24,6 +24,7 @@ from mcp_types import jsonrpc_message_adapter
 
 from holdfast.mcp.server import Endpoint, inherited
 from holdfast.mcp.weight import Weight
+from holdfast.private import make_private
 from holdfast.settings import Settings
 from holdfast.tools.builtin.processes import GUARD
 
@@ -204,7 +205,7 @@ class _BoundedLog:
             return
         try:
             if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                make_private(self._path.parents[1], self._path.parent.name)
                 self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             os.write(self._file, text.encode(errors="replace")[: self._most])
             if os.fstat(self._file).st_size > self._most:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 from holdfast.server.trial import Verdict, try_agents
 from holdfast.settings import Settings
+from holdfast.tools.imports import imported_files
 
-__all__ = ["Reloader", "file_hash", "imported_files"]
+__all__ = ["Reloader", "file_hash"]
 
 _LOOK: Final = 0.4  # seconds between two looks at the files' times
 _STILL: Final = 0.25  # seconds without a change after which an editor, or git, is taken to have finished
@@ -28,51 +28,6 @@ def file_hash(path: Path) -> str | None:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return None
-
-
-def imported_files(agents: Path) -> set[Path]:
-    """Return the agents file and the files of its folder that it may import, also those that are not there yet.
-
-    The files are read, not run: this must work for one that does not load. What is imported by computed names is not
-    seen.
-    """
-    folder, found, waiting = agents.parent, set[Path](), [agents]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        found.add(path)
-        try:
-            tree = ast.parse(path.read_bytes(), str(path))
-        except (OSError, SyntaxError, ValueError, RecursionError):
-            continue
-        waiting += [file for module in _modules(tree, path, folder) for file in _candidates(folder, module)]
-    return found
-
-
-def _modules(tree: ast.Module, path: Path, folder: Path) -> Iterator[tuple[str, ...]]:
-    package = path.parent.relative_to(folder).parts
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (tuple(alias.name.split(".")) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            base += tuple(node.module.split(".")) if node.module else ()
-            yield base
-            yield from ((*base, alias.name) for alias in node.names if alias.name != "*")
-
-
-def _candidates(folder: Path, module: tuple[str, ...]) -> Iterator[Path]:
-    """Yield where a module of the folder would be: none if not even its top-level name can be there."""
-    if not module:
-        return
-    for depth in range(1, len(module) + 1):
-        place = folder.joinpath(*module[:depth])
-        if place.is_dir():
-            yield place / "__init__.py"
-        else:
-            yield place.with_name(f"{place.name}.py")
-            return
 
 
 class Reloader:

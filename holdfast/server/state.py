@@ -11,6 +11,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from holdfast.errors import StackError
+from holdfast.private import make_private
 from holdfast.settings import Settings
 
 __all__ = [
@@ -85,8 +86,8 @@ def make_home(home: Path) -> None:
 
     """
     try:
-        for folder in (home, home / "logs", home / "run"):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in ("logs", "run"):
+            make_private(home, folder)
         (home / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError as exc:
         raise StackError(f"The folder {home} cannot be written: {exc}. Set HOLDFAST_HOME to another folder.") from exc

@@ -152,7 +152,7 @@ def _calls(
     approvals: list[ApprovalView],
 ) -> list[ToolCall]:
     effects = {tool.name: tool.effect for tool in definition.tools} if definition is not None else {}
-    rows = {row.step_no: row for row in steps}  # in order of epochs: a redone step is shown as it was done last
+    rows = {row.step_no: row for row in steps}
     asked = {approval.step_no: approval for approval in approvals}
     found = []
     for event in replies:

@@ -29,6 +29,3 @@ order by n
 
 -- name: drop_deltas
 delete from deltas where run_id = $1 and step_no = $2
-
--- name: sweep_deltas
-delete from deltas where at < clock_timestamp() - interval '1 hour'

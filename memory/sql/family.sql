@@ -31,7 +31,7 @@ from runs r join threads t on t.id = r.thread_id left join spent_below s on s.ru
 where r.parent_run_id = $1 order by r.parent_step, r.created_at
 
 -- name: owner
-select r.agent, r.definition, r.budget, d.body from runs r join definitions d on d.hash = r.definition where r.run_id = $1
+select agent, definition, budget from runs where run_id = $1 and definition is not null
 
 -- name: hand_over
 -- The run under way speaks as the new agent; what waits behind it on the thread is the new agent's as well.
@@ -39,10 +39,10 @@ update runs set agent = $3, definition = $4, budget = case when run_id = $2 then
 where thread_id = $1 and (run_id = $2 or state = 'queued')
 
 -- name: handed_over
--- By way of the thread's messages, which are found by its number; asked only for a name that is not the owner's.
+-- Asked only for a name that is not the owner's.
 select exists (
-    select from (select distinct run_id from messages where thread_id = $1) m join events e on e.run_id = m.run_id
-    where e.kind = 'handed_off' and e.data ->> 'before' = $2
+    select from runs r join events e on e.run_id = r.run_id
+    where r.thread_id = $1 and e.kind = 'handed_off' and e.data ->> 'before' = $2
 )
 
 -- name: give_scope

@@ -1,7 +1,7 @@
 -- name: insert
-insert into effects (key, run_id, scope, step_no, epoch, tool, class, args_hash, state, owner, lease_until, settle)
-values ($1, $2, $3, $4, $5, $6, $7, $8, 'in_flight', $9, clock_timestamp() + make_interval(secs => $10),
-        make_interval(secs => $11))
+insert into effects (key, run_id, scope, step_no, tool, class, args_hash, state, owner, lease_until, settle)
+values ($1, $2, $3, $4, $5, $6, $7, 'in_flight', $8, clock_timestamp() + make_interval(secs => $9),
+        make_interval(secs => $10))
 on conflict (key) do nothing
 
 -- name: lock
@@ -17,7 +17,7 @@ from effects where key = $1 for update
 update effects set state = 'in_flight', fence = fence + 1, owner = $2, args_hash = $3,
                    lease_until = clock_timestamp() + make_interval(secs => $4),
                    sent_at = case when $5 then sent_at end, deadline = case when $5 then deadline end,
-                   error = null, ended_at = null
+                   result = null, error = null, ended_at = null
 where key = $1 returning fence
 
 -- name: renew
@@ -71,9 +71,13 @@ where key = $1 and fence = $2 and state = 'in_flight' and sent_at is null and le
 update effects set state = 'in_doubt', error = $3
 where key = $1 and fence = $2 and state = 'in_flight' and sent_at is not null
 
+-- name: doubt_arguments
+-- The completion of the attempt that had other arguments no longer fits the row.
+update effects set state = 'in_doubt', args_hash = $2, error = $3, result = null, ended_at = null where key = $1
+
 -- name: insert_done
-insert into effects (key, run_id, scope, step_no, epoch, tool, class, args_hash, state, owner, sends, result, ended_at)
-values ($1, $2, $3, $4, $5, $6, 'pure', $7, 'done', $8, 1, $9, clock_timestamp())
+insert into effects (key, run_id, scope, step_no, tool, class, args_hash, state, owner, sends, result, ended_at)
+values ($1, $2, $3, $4, $5, 'pure', $6, 'done', $7, 1, $8, clock_timestamp())
 on conflict (key) do nothing
 
 -- name: result
@@ -91,15 +95,15 @@ update effects set state = $2, result = coalesce($3, result), error = $4,
 where key = $1
 
 -- name: of_run
-select * from effects where run_id = $1 order by step_no, epoch
+select * from effects where run_id = $1 order by step_no, created_at
 
 -- name: find
-select key, scope, epoch, tool, state, class, args_hash from effects
-where run_id = $1 and step_no = $2 order by epoch desc limit 1
+select key, scope, tool, state, class, args_hash from effects
+where run_id = $1 and step_no = $2 order by created_at desc limit 1
 
 -- name: last_step
-select coalesce(max(e.step_no), 0) from runs r join effects e on e.run_id = r.run_id
-where r.thread_id = $1 and e.scope = $2
+-- A scope is one thread's alone: it begins with the thread's workflow id.
+select coalesce(max(step_no), 0) from effects where scope = $1
 
 -- name: left_behind
 select e.key, e.run_id, e.step_no, e.tool, e.sent_at is not null as sent, e.fence

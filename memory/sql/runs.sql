@@ -4,7 +4,7 @@ from runs r join threads t on t.id = r.thread_id left join spent_below s on s.ru
 
 -- name: by_prefix
 select r.run_id from runs r join threads t on t.id = r.thread_id
-where t.tenant = $2 and r.run_id::text like $1 || '%' order by r.created_at desc limit 2
+where t.tenant = $3 and r.run_id between $1 and $2 limit 2
 
 -- name: lock
 select r.run_id, r.state, r.message, r.message_id, r.started_at, r.agent, r.definition, r.scope, r.base, r.rounds, r.steps,
@@ -22,15 +22,15 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
 
 -- name: open_of_thread
 select r.run_id, r.message_id, r.agent, r.definition, r.mode, r.notify, r.state, r.started_at, r.rounds, r.steps,
-       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.budget, r.parent_run_id, r.depth, d.body
-from runs r left join definitions d on d.hash = r.definition
+       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.budget, r.parent_run_id, r.depth
+from runs r
 where r.thread_id = $1 and r.state in ('queued', 'running', 'waiting')
 order by r.started_at is null, r.accept_no
 
 -- name: of_message
 select r.run_id, r.message_id, r.agent, r.definition, r.mode, r.notify, r.state, r.started_at, r.rounds, r.steps,
-       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.budget, r.parent_run_id, r.depth, d.body
-from runs r left join definitions d on d.hash = r.definition
+       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.budget, r.parent_run_id, r.depth
+from runs r
 where r.run_id = $1
 
 -- name: begin
@@ -86,13 +86,13 @@ select m.body from runs r join messages m on m.thread_id = r.thread_id and m.seq
 select m.body from runs r join messages m on m.id = r.message where r.run_id = $1
 
 -- name: known_agents
-select a.name, a.definition, d.body from agents a join definitions d on d.hash = a.definition order by a.name
+select name, definition from agents order by name
 
 -- name: agent
-select definition, d.body from agents a join definitions d on d.hash = a.definition where a.name = $1
+select definition from agents where name = $1
 
--- name: definition
-select body from definitions where hash = $1
+-- name: definitions
+select hash, body from definitions where hash = any ($1)
 
 -- name: put_definition
 insert into definitions (hash, body) values ($1, $2) on conflict (hash) do nothing
@@ -101,6 +101,13 @@ insert into definitions (hash, body) values ($1, $2) on conflict (hash) do nothi
 insert into agents (name, definition) values ($1, $2)
 on conflict (name) do update set definition = excluded.definition, updated_at = clock_timestamp()
 
--- name: abandoned
-select distinct t.tenant, t.thread, t.writer from runs r join threads t on t.id = r.thread_id
-where r.state in ('queued', 'running', 'waiting')
+-- name: open_threads
+select t.id, t.tenant, t.thread, t.writer from threads t
+where t.id in (
+    select distinct thread_id from runs
+    where state in ('queued', 'running', 'waiting') and thread_id > $1 order by thread_id limit $2
+)
+order by t.id
+
+-- name: has_open
+select exists (select from runs where thread_id = $1 and state in ('queued', 'running', 'waiting'))

@@ -15,4 +15,4 @@ select r.run_id, t.thread, r.agent, r.state, r.rounds, r.steps, r.tokens_in + r.
        (select e.kind from events e where e.run_id = r.run_id order by e.seq desc limit 1) as last_event,
        (select e.at from events e where e.run_id = r.run_id order by e.seq desc limit 1) as last_event_at
 from runs r join threads t on t.id = r.thread_id
-where t.tenant = $1 and r.run_id::text like $2 || '%' order by r.created_at desc limit 2
+where t.tenant = $1 and r.run_id between $2 and $3 limit 2

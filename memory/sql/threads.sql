@@ -2,11 +2,20 @@
 insert into threads (tenant, thread) values ($1, $2) on conflict (tenant, thread) do nothing
 
 -- name: lock
-select id, agent, writer, writer_started, last_seq, next_order, window_from, scope
+select id, agent, writer, writer_started, execution, last_seq, next_order, window_from, scope
 from threads where tenant = $1 and thread = $2 for update
 
 -- name: claim
-update threads set writer = $2, writer_started = $3 where id = $1
+update threads set writer = $2, writer_started = $3, execution = $4 where id = $1
+
+-- name: writer
+select writer, execution,
+       exists (select from runs r where r.thread_id = t.id and r.state in ('queued', 'running', 'waiting')
+               and r.started_at is not null) as begun
+from threads t where tenant = $1 and thread = $2
+
+-- name: lock_while_written_by
+select id from threads where id = $1 and writer = $2 for update
 
 -- name: own
 update threads set agent = $2 where id = $1
@@ -23,7 +32,7 @@ where tenant = $1 and thread = $2 and (writer = $3 or scope = $4) for share
 select id, last_seq, window_from from threads where tenant = $1 and thread = $2 and writer = $3 for update
 
 -- name: set_last_seq
-update threads set last_seq = $2 where id = $1
+update threads set last_seq = $2, execution = coalesce($3, execution) where id = $1
 
 -- name: set_window
 update threads set window_from = $2 where id = $1
@@ -51,9 +60,6 @@ where thread_id = $1 and run_id = $2 and role = 'tool' and seq is not null and b
 -- name: window
 select seq, role, run_id, call_id, body, tokens from messages
 where thread_id = $1 and seq >= $2 and ($3::bigint is null or seq <= $3) order by seq
-
--- name: window_tokens
-select coalesce(sum(coalesce(tokens, 0)), 0) from messages where thread_id = $1 and seq >= $2
 
 -- name: count_of_run
 select count(*) from messages where run_id = $1 and role = $2 and role <> 'assistant' and seq is not null
@@ -83,7 +89,9 @@ from messages m join threads t on t.id = m.thread_id
 where t.tenant = $1 and t.thread = $2 and m.seq > $3 order by m.seq limit $4
 
 -- name: put_blob
-insert into blobs (id, tenant, bytes, body) values ($1, $2, $3, $4) on conflict (id) do nothing
+insert into blobs (id, tenant, bytes, body) values ($1, $2, $3, $4)
+on conflict (id) do update set created_at = clock_timestamp()  -- it is wanted again: the collection shall not take it
+where blobs.tenant = excluded.tenant and blobs.created_at < clock_timestamp() - interval '1 day'
 
 -- name: get_blob
 select body from blobs where id = $1 and tenant = $2

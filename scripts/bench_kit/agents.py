@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 
-from holdfast import Agent, ToolContext, tool
+from holdfast import Agent, Budget, ToolContext, tool
 
 RECORDER = os.environ["BENCH_RECORDER"]
 MARKS = Path(os.environ["BENCH_MARKS"])  # a file here for each run that is held; `go` lets them go
@@ -94,4 +94,10 @@ async def asked() -> str:
     return "done"
 
 
-worker = Agent(name="worker", model="openai/test", tools=[pure, keyed, verifiable, once, local_tx, asked])
+worker = Agent(
+    name="worker",
+    model="openai/test",
+    tools=[pure, keyed, verifiable, once, local_tx, asked],
+    budget=Budget(rounds=None),  # a long history has more rounds than the default allows
+    window=1_000_000,  # and is not compacted: the script counts its messages
+)

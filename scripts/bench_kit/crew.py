@@ -147,10 +147,10 @@ class Crew:
         )
         return list(await asyncio.gather(*asked))
 
-    async def gathered(self, runs: Sequence[RunHandle], what: str) -> None:
-        """Wait until each run has left its mark."""
+    async def gathered(self, runs: Sequence[RunHandle], what: str, patience: float) -> None:
+        """Wait until each run has left its mark, at most *patience* seconds."""
         names = {run.run_id for run in runs}
-        await until(lambda: names <= {file.name for file in self.marks.iterdir()}, what, patience=300)
+        await until(lambda: names <= {file.name for file in self.marks.iterdir()}, what, patience=patience)
 
     async def count(self, runs: Sequence[RunHandle]) -> Count:
         """Return what came of *runs*: the recorder's word, the table's and the model server's against the ledger."""

@@ -21,6 +21,7 @@ from tests.kit import until
 __all__ = ["KILLS", "SCRIPT", "Kill", "Stage", "Took"]
 
 PATIENCE = 600.0  # seconds for a run to finish on a loaded machine
+TURNS = 100  # of each run with a long history, before the kill
 
 SCRIPT = (
     "".join(
@@ -34,7 +35,12 @@ SCRIPT = (
     + """
   - when: "ask:"
     replies: [{call: {asked: {}}}, {say: moved}]
-"""
+  - when: "long:"
+    replies:
+      - {call: {pure: {mode: quick, n: "{{n}}"}}, repeat: TURNS}
+      - {call: {pure: {mode: hold, n: last}}}
+      - {say: moved}
+""".replace("TURNS", str(TURNS))
 )
 
 
@@ -49,11 +55,13 @@ class Kill:
     committed: Activity | None = None
     step: str = "tool_done"  # the event that says that the step which was cut off is done
     doubts: bool = False  # the step cannot be taken over: a person is asked
+    turns: int = 0  # done before the one that is cut off
     promised: bool = True  # the design's figure holds for it; else it adds its waits
 
 
 KILLS = (
     Kill("in an activity", "hold pure"),
+    Kill(f"in an activity, after {TURNS} turns", "long", turns=TURNS),
     Kill("in a workflow task", "ask"),
     Kill("in a commit: keyed tool, before", "gate keyed", "tool before commit"),
     Kill("in a commit: local_tx tool, before", "gate local_tx", "tool before commit"),
@@ -106,7 +114,7 @@ class Stage:
     async def _anywhere(self, kill: Kill) -> list[Took | None]:
         worker = await self._only_worker(kill.death)
         runs = await self._start(kill.text)
-        await self._crew.gathered(runs, f"every run is where it is killed: {kill.name}")
+        await self._crew.gathered(runs, f"every run is where it is killed: {kill.name}", 300 + 20 * kill.turns)
         self._spare = await self._crew.worker()
         await self._load.go()
         died = self._crew.marks / "died"
@@ -177,7 +185,7 @@ class Stage:
         if kill.committed is not None:
             step = await self._told(run, kill.committed) - at
         else:
-            step = _after(events, kill.step, at)
+            step = _after(events, kill.step, at, kill.turns)
         # After a model call come its tool and then its next call; its own reply was the step.
         last = [event for event in events if event.kind == "replied"][-1]
         return Took(where, step, last.at.timestamp() - at)
@@ -221,7 +229,7 @@ class Stage:
         return float(found.event_time.ToNanoseconds()) / 1e9
 
 
-def _after(events: Sequence[Event], kind: str, at: float) -> float:
-    """Return how long after *at* the first event of this kind came; an earlier one was not cut off."""
-    found = next(event for event in events if event.kind == kind)
+def _after(events: Sequence[Event], kind: str, at: float, turns: int) -> float:
+    """Return how long after *at* this event of the turn after so many came; an earlier one was not cut off."""
+    found = [event for event in events if event.kind == kind][turns]
     return found.at.timestamp() - at

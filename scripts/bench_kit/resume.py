@@ -18,8 +18,10 @@ __all__ = ["measure"]
 Row = dict[str, float]
 
 
-async def measure(rounds: int, loads: Sequence[int], out: Path) -> None:
+async def measure(rounds: int, loads: Sequence[int], out: Path, only: str = "") -> None:
     """Kill *rounds* workers at each place, once for each of *loads*, and report seconds until runs move.
+
+    With *only*, at the places whose name has this text, and without the runs that nobody harms.
 
     Raises:
         RuntimeError: a run did not finish, or something took place twice, was lost, or is in doubt without need.
@@ -32,8 +34,8 @@ async def measure(rounds: int, loads: Sequence[int], out: Path) -> None:
             {
                 "load": load,
                 "load_of_others": round(before, 1),
-                "killed": await _killed(rounds, load),
-                "unharmed": await _unharmed(rounds, load),
+                "killed": await _killed(rounds, load, only),
+                **({} if only else {"unharmed": await _unharmed(rounds, load)}),
             }
         )
     rows = {
@@ -42,7 +44,7 @@ async def measure(rounds: int, loads: Sequence[int], out: Path) -> None:
     promised = found[0]["killed"]["promised"]
     notes = [
         *(f"load {one['load']}, killed: {one['killed']['said']}" for one in found),
-        *(f"load {one['load']}, nobody killed: {one['unharmed']['said']}" for one in found),
+        *(f"load {one['load']}, nobody killed: {one['unharmed']['said']}" for one in found if not only),
         f"promised: {promised['p50']:.1f} s at p50, {promised['p95']:.1f} s at p95, where (p) stands, on a machine not "
         "starved; the others add their waits",
         f"{RUNS} runs under way at each kill; the other worker is up; load: so many busy processes from 1 s before on",
@@ -52,17 +54,18 @@ async def measure(rounds: int, loads: Sequence[int], out: Path) -> None:
     ]
     report.show("seconds until a run moves again after kill -9", rows, notes, out, found)
     for one in found:
-        for part in ("killed", "unharmed"):
+        for part in ("killed",) if only else ("killed", "unharmed"):
             _check(one[part]["count"], f"load {one['load']}, {part}")
 
 
-async def _killed(rounds: int, busy: int) -> dict[str, Any]:
+async def _killed(rounds: int, busy: int, only: str) -> dict[str, Any]:
     """Kill at every place in turn and return what came of it."""
+    places = [kill for kill in kills.KILLS if only in kill.name]
     took: dict[str, list[kills.Took]] = defaultdict(list)
     async with crew(f"conversations:{kills.SCRIPT}", delay="0") as made, Load(busy) as load:
         stage = kills.Stage(made, load)
         for _ in range(rounds):
-            for kill in kills.KILLS:
+            for kill in places:
                 for each in await stage.play(kill):
                     took[each.where].append(each)
         load.rest()
@@ -117,7 +120,7 @@ def _table(one: Mapping[str, Any]) -> list[tuple[str, Row]]:
         for what in ("step", "asked", "reply")
         if what in place
     ]
-    return [*rows, ("nobody killed: a whole run", one["unharmed"]["run"])]
+    return [*rows, *([("nobody killed: a whole run", one["unharmed"]["run"])] if "unharmed" in one else [])]
 
 
 def _check(count: Mapping[str, int], where: str) -> None:

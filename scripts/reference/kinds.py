@@ -143,15 +143,11 @@ class InDoubt(_Kind):
     why: str = Field(description="how it came")
 
 
-class Conflict(InDoubt):
-    """After a Reset a call came back to a step that is recorded with other arguments; it waits for a person."""
-
-
 class Resolved(_Kind):
     """A person has said what became of it."""
 
     step: int = Field(description=_STEP)
-    outcome: Literal["done", "not_done", "abandon", "reuse", "redo"] = Field(description="their word")
+    outcome: Literal["done", "not_done", "abandon"] = Field(description="their word")
     actor: str | None = Field(description="who, as they said")
 
 
@@ -232,7 +228,6 @@ KINDS: dict[str, type[_Kind]] = {
     "approval_decided": ApprovalDecided,
     "approval_refused": ApprovalRefused,
     "in_doubt": InDoubt,
-    "conflict": Conflict,
     "resolved": Resolved,
     "child_started": ChildStarted,
     "child_ended": ChildEnded,

@@ -159,7 +159,7 @@ SHAPES: dict[str, list[Shape]] = {
             {
                 **_RUN,
                 "step": "integer",
-                "outcome": '"done", "not_done", "abandon", "reuse" or "redo"',
+                "outcome": '"done", "not_done" or "abandon"',
                 "decision_id": "string",
             },
         )

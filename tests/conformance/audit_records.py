@@ -56,10 +56,7 @@ def ledger_history_recorder_agree(books: Books) -> Iterator[str]:
                 yield f"{about} is in doubt in history and never was in the ledger"
         elif row is None:
             yield f"{about} is {result['status']} in history and has no ledger row"
-        elif result["status"] == "conflict":
-            if given["args_hash"] == row["args_hash"]:
-                yield f"{about} is in conflict in history over the arguments that the ledger has"
-        elif given["args_hash"] != row["args_hash"] and not given.get("reuse"):
+        elif given["args_hash"] != row["args_hash"]:
             yield f"{about} is {result['status']} in history with other arguments than the ledger has"
         elif result["status"] == "abandoned":
             if row["state"] != "abandoned":
@@ -92,7 +89,7 @@ def ledger_history_recorder_agree(books: Books) -> Iterator[str]:
         if row["tool"] != "compact" and known not in begun:
             yield f"{about} is in the ledger and no history has it"
         if row["key"] != _key(row):
-            yield f"{about} has the key {row['key']}, which is not that of its scope, epoch, step and tool"
+            yield f"{about} has the key {row['key']}, which is not that of its scope, step and tool"
         if row["tool"] == "model" and row["state"] == "done":
             seq = json.loads(row["result"]).get("seq")
             if seq is not None and (books.threads[row["run"]], seq) not in seen:
@@ -104,8 +101,8 @@ def _outcome(result: Row) -> tuple[str, int]:
 
 
 def _key(row: Row) -> str:
-    """Return the hash of length-prefixed (effect scope, epoch, step, tool), as the design has it."""
-    parts = [str(part).encode() for part in (row["scope"], row["epoch"], row["step_no"], row["tool"])]
+    """Return the hash of length-prefixed (effect scope, step, tool), as the design has it."""
+    parts = [str(part).encode() for part in (row["scope"], row["step_no"], row["tool"])]
     return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()
 
 

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 Call = tuple[str, str, str]  # run, tool, n: each is asked for once
 
 _TABLES = {
-    "effects": "select key, run_id::text as run, scope, step_no, epoch, tool, class, args_hash, state, fence, owner, "
+    "effects": "select key, run_id::text as run, scope, step_no, tool, class, args_hash, state, fence, owner, "
     "sent_at, deadline, sends, result, error, created_at, ended_at, extract(epoch from settle)::float8 as settles "
     "from effects",
     "late": "select key, tokens, at from late_outcomes order by id",

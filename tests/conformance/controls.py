@@ -71,14 +71,6 @@ CONTROLS = (
     Control("settle", ("verifiable_late",), schedules.killed_on_its_way, _by("at_most_one_effect")),
     Control("look_up", ("verifiable_held",), schedules.killed_in_one_call, _by("at_most_one_effect")),
     Control("deadline", ("once_late",), schedules.not_done_too_early, _by("at_most_one_effect")),
-    Control(
-        "args_hash",
-        ("once_now",),
-        schedules.reset_to_other_arguments,
-        _by("ledger_history_recorder_agree"),
-        first=("other:arguments",),
-        then=(("keyed_held",),),
-    ),
     Control("transaction", ("local_note",), schedules.dies, _by("completed_has_its_effect"), first=("die:complete",)),
     Control(
         "message_id",

@@ -24,7 +24,6 @@ __all__ = [
     "not_done_too_early",
     "plain",
     "reset_after_reply",
-    "reset_to_other_arguments",
     "sent_again_late",
     "wakes_at_guard",
     "wakes_at_reply",
@@ -180,21 +179,6 @@ async def reset_after_reply(scene: Scene) -> None:
     await scene.arrivals(1)
     await scene.reset((await scene.workflow.describe()).run_id)
     await scene.let("answer")
-    await scene.ended()
-
-
-async def reset_to_other_arguments(scene: Scene) -> None:
-    """A Reset when a call is done, and the next one under way, brings other arguments to the key of the first."""
-    await scene.send()
-    await scene.arrivals(2)
-    await scene.reset((await scene.workflow.describe()).run_id)
-    await scene.let("answer")
-    parked = await scene.row(
-        "select coalesce((select (data->>'step')::int from holdfast.events where kind = 'conflict'), 0) as step_no "
-        "where exists (select from holdfast.events where kind in ('conflict', 'ended'))"
-    )
-    if parked["step_no"]:
-        await (await scene.run()).resolve(parked["step_no"], reuse=True, actor="person")
     await scene.ended()
 
 

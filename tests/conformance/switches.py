@@ -6,7 +6,6 @@ import asyncio
 import os
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import replace as changed
 from typing import Any
 
 import asyncpg
@@ -85,17 +84,6 @@ def _look_up() -> None:
 def _deadline() -> None:
     """A person's "not done" is accepted at once."""
     _edit("ledger", "lock", ("greatest(lease_until, deadline) - clock_timestamp()", "interval '0'"))
-
-
-def _args_hash() -> None:
-    """The ledger takes a call for the one it has, whatever its arguments."""
-    claim = ledger.claim
-
-    async def careless(conn: Any, step: ledger.Step, owner: str, lease: float) -> ledger.Claim:
-        known = await conn.fetchval("select args_hash from effects where key = $1", step.key)
-        return await claim(conn, changed(step, args_hash=known or step.args_hash), owner, lease)
-
-    replace(ledger, "claim", careless)
 
 
 def _transaction() -> None:
@@ -192,7 +180,6 @@ SWITCHES: dict[str, Callable[[], None]] = {
     "off:settle": _settle,
     "off:look_up": _look_up,
     "off:deadline": _deadline,
-    "off:args_hash": _args_hash,
     "off:transaction": _transaction,
     "off:message_id": _message_id,
     "off:writer": _writer,

@@ -7,7 +7,6 @@ first.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -15,10 +14,9 @@ from typing import Any
 
 from temporalio.worker._activity import _RunningActivity
 
-from holdfast.activities import interceptor, model
+from holdfast.activities import interceptor
 from holdfast.activities.effects import EffectCall
 from holdfast.activities.model import ModelActivities
-from holdfast.ids import args_hash, canonical_json
 from holdfast.memory import events, ledger, outbox
 
 __all__ = ["TRAPS", "View", "replace"]
@@ -126,23 +124,6 @@ def _hang_after_local() -> None:
     replace(EffectCall, "_local", hanging)
 
 
-def _other_arguments() -> None:
-    """A model step that finds its reply recorded reads other arguments there, of calls of `once_now`.
-
-    The product records a reply with its calls, so a Reset alone brings the same again; a restored database may not.
-    """
-
-    async def stored(conn: Any, key: str) -> tuple[dict[str, Any], str] | None:
-        done = await ledger.stored(conn, key)
-        for call in done[0].get("calls", []) if done is not None else []:
-            if call["tool"] == "once_now":
-                args = {**json.loads(call["args"]), "note": "other"}
-                call.update(args=canonical_json(args), args_hash=args_hash(args))
-        return done
-
-    replace(model, "ledger", View(ledger, stored=stored))
-
-
 def _mute() -> None:
     """Never beat: Temporal takes every slow activity of this process for lost, and has it tried again."""
 
@@ -164,7 +145,6 @@ TRAPS: dict[str, Callable[[], None]] = {
     "die:event": _die_at_event,
     "die:drop": _die_at_drop,
     "hang:local": _hang_after_local,
-    "other:arguments": _other_arguments,
     "mute": _mute,
     "deaf": _deaf,
 }

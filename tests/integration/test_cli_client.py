@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from holdfast.errors import DecisionRefused, InvalidInput, ThreadOwned, UnknownAgent, UnknownRun
+from holdfast.errors import InvalidInput, ThreadOwned, UnknownAgent, UnknownRun
 from tests.kit import PATIENCE, until
 from tests.terminal import AGENTS, SCRIPT, Terminal
 
@@ -75,8 +75,6 @@ async def test_a_call_in_doubt_of_an_ended_run_can_still_be_settled(terminal: Te
         run.run_id,
     )
     assert f"holdfast resolve {run.run_id[:8]} 77 --done" in (await terminal("show", run.run_id)).out
-    with pytest.raises(DecisionRefused):
-        await run.resolve(77, redo=True)
     with pytest.raises(InvalidInput):
         await run.resolve(77)
     assert (await terminal("resolve", run.run_id, "77", "--done", "paid")).code == 0

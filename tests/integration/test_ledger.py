@@ -20,7 +20,7 @@ GUARDED: list[EffectClass] = ["once", "verifiable", "keyed", "local_tx"]
 
 def step(effect: EffectClass = "once", *, settle: float = 0.0, args: str = "a") -> Step:
     """Return a step of its own."""
-    return Step(uuid.uuid4().hex, str(uuid.uuid4()), "scope", 1, "tool", effect, args, 0, settle)
+    return Step(uuid.uuid4().hex, str(uuid.uuid4()), "scope", 1, "tool", effect, args, settle)
 
 
 def other_args(given: Step) -> Step:
@@ -80,8 +80,8 @@ async def test_once_sent_and_lost_is_in_doubt_until_proof_or_a_person(pool: Pool
         await ledger.guard(conn, given.key, 1, 5.0)
         await expire(pool, given)
         second = await ledger.claim(conn, given, "two", LEASE)
-        assert (second.kind, second.newly) == ("in_doubt", True)
-        assert not (await ledger.claim(conn, given, "two", LEASE)).newly
+        assert (second.kind, second.newly) == ("in_doubt", "its worker was lost after the request was sent")
+        assert (await ledger.claim(conn, given, "two", LEASE)).newly is None
         assert await ledger.complete(conn, given.key, 1, given.args_hash, {"status": "done"}) == "in_doubt"
         assert await state(pool, given) == "done"
 
@@ -125,14 +125,45 @@ async def test_the_guard_holds_only_under_a_living_lease(pool: Pool) -> None:
         assert not await ledger.guard(conn, given.key, 1, 5.0)
 
 
-async def test_other_arguments_under_the_same_key_are_a_conflict(pool: Pool) -> None:
-    """After a Reset the model may ask otherwise; what took effect before is not taken for an answer."""
-    given = step("once")
+@pytest.mark.parametrize("effect", GUARDED)
+@pytest.mark.parametrize("ended", [True, False])
+async def test_other_arguments_under_a_key_that_took_effect_are_in_doubt(
+    pool: Pool, effect: EffectClass, ended: bool
+) -> None:
+    """Nothing is sent, the first outcome is kept, and a person's word holds for the arguments that came last."""
+    given = step(effect)
+    other = other_args(given)
     async with pool.acquire() as conn:
         await ledger.claim(conn, given, "one", LEASE)
         await ledger.guard(conn, given.key, 1, 5.0)
-        await ledger.complete(conn, given.key, 1, given.args_hash, {"status": "done"})
-        assert (await ledger.claim(conn, other_args(given), "two", LEASE)).kind == "conflict"
+        if ended:
+            await ledger.complete(conn, given.key, 1, given.args_hash, {"status": "done"})
+        claim = await ledger.claim(conn, other, "two", LEASE)
+        assert claim.kind == "in_doubt"
+        assert "other arguments" in (claim.newly or "")
+        again = await ledger.claim(conn, other, "three", LEASE)
+        assert (again.kind, again.newly) == ("in_doubt", None)
+        assert not await ledger.guard(conn, given.key, 1, 5.0)
+        assert await ledger.complete(conn, given.key, 1, given.args_hash, {}) is None, "it is of other arguments"
+        kept = await conn.fetch(
+            "select outcome->'result'->>'status' as status from late_outcomes where key = $1", given.key
+        )
+        assert [row["status"] for row in kept] == (["done"] if ended else [])
+        assert (await ledger.resolve(conn, given.key, "done", {"status": "done", "preview": "b"})).accepted
+        assert (await ledger.claim(conn, other, "four", LEASE)).result == {"status": "done", "preview": "b"}
+
+
+async def test_other_arguments_go_where_nothing_took_effect(pool: Pool) -> None:
+    """What was never sent, or is proved to have failed, stands in nobody's way; its owner can send no more."""
+    unsent, failed = step("keyed"), step("once")
+    async with pool.acquire() as conn:
+        for given in (unsent, failed):
+            await ledger.claim(conn, given, "one", LEASE)
+        assert await ledger.fail(conn, failed.key, 1, "no", {"status": "error"})
+        for given in (unsent, failed):
+            claim = await ledger.claim(conn, other_args(given), "two", LEASE)
+            assert (claim.kind, claim.fence) == ("go", 2)
+            assert not await ledger.guard(conn, given.key, 1, 5.0)
 
 
 async def test_failed_may_be_tried_again_and_failed_for_good_may_not(pool: Pool) -> None:

@@ -221,7 +221,7 @@ async def test_a_missing_secret_is_told_before_the_first_call(make_world: MakeWo
     source = (
         "from holdfast import Agent, secret\n"
         "from holdfast.tools import http_request\n"
-        'tools = http_request("*", headers={"X-Key": secret("SHOP_KEY")})\n'
+        'tools = http_request("shop.example.com", headers={"X-Key": secret("SHOP_KEY")})\n'
         'desk = Agent("desk", "openai/test", "Help.", tools=[*tools])\n'
     )
     world = await make_world(source, api_base="http://127.0.0.1:9")

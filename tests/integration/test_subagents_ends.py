@@ -128,7 +128,7 @@ async def test_nobody_is_charged_to_a_run_that_did_not_ask(world: World) -> None
     key = "0" * 64
     [row] = await world.rows("select scope from runs where run_id = $1", run.run_id)
     [step] = [event.data["step"] for event in await run.recorded() if event.kind == "child_started"]
-    asked = effect_key(row["scope"], 0, step, "middle")
+    asked = effect_key(row["scope"], step, "middle")
     wrong = [
         ("claims-1", "leaf", key, "00000000-0000-0000-0000-000000000000", "is not known here"),
         (child_thread("leaf", key), "leaf", key, run.run_id, "does not ask leaf this"),

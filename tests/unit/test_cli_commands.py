@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("empty_folder")
         (["run", "support", "hello", "--agents", "nope.py"], 2, "no agents file nope.py"),
         (["run", "support", "hello", "--steer"], 2, "--thread"),
         (["resolve", "1a80a918", "3"], 2, "exactly one"),
-        (["resolve", "1a80a918", "3", "--abandon", "--redo"], 2, "exactly one"),
+        (["resolve", "1a80a918", "3", "--abandon", "--not-done"], 2, "exactly one"),
         (["reject", "1a80a918"], 2, "--reason"),
         (["dev", "nope.py"], 2, "no agents file nope.py"),
         (["bogus"], 2, "bogus"),

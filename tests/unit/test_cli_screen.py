@@ -94,12 +94,10 @@ def test_a_rejection_is_told_once() -> None:
     assert drawn(ASKED, rejected, result).count("too much") == 1
 
 
-@pytest.mark.parametrize(
-    ("kind", "words"), [("in_doubt", ["--done", "--not-done", "--abandon"]), ("conflict", ["--reuse", "--redo"])]
-)
-def test_what_waits_for_a_person_comes_with_the_commands(kind: str, words: list[str]) -> None:
-    """A call in doubt, or in conflict, is shown with the exact lines that settle it."""
-    text = drawn(event(4, kind, step=7, tool="refund", why="its worker was lost"))
+def test_what_waits_for_a_person_comes_with_the_commands() -> None:
+    """A call in doubt is shown with the exact lines that settle it."""
+    words = ["--done", "--not-done", "--abandon"]
+    text = drawn(event(4, "in_doubt", step=7, tool="refund", why="its worker was lost"))
     assert "its worker was lost" in text
     assert all(f"holdfast resolve 1a80a918 7 {word}" in text for word in words)
 
@@ -174,7 +172,6 @@ def test_a_run_in_detail_shows_ledger_and_events_together() -> None:
         return StepView.model_validate(
             {
                 "step_no": number,
-                "epoch": 0,
                 "tool": tool,
                 "effect": effect,
                 "state": state,

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from holdfast.server.reload import Reloader, imported_files
+from holdfast.server.reload import Reloader
 from holdfast.server.state import settings_environment
 from holdfast.server.trial import Verdict, try_agents
 from holdfast.settings import load_settings
+from holdfast.tools.imports import imported_files
 from tests.kit import until
 
 GOOD = """

@@ -91,7 +91,7 @@ def test_tools_load_when_they_are_used() -> None:
 import sys
 import holdfast.tools
 from holdfast.tools import files, http_request, queries, result_tools, shell, sql_query, web_page
-http_request("*", methods=["GET", "POST"]), web_page(), queries("."), files(".", write=True), sql_query("sqlite:///x.db")
+http_request("*", methods=["GET", "POST"]), web_page("*"), queries("."), files(".", write=True), sql_query("sqlite:///x.db")
 heavy = {"aiohttp", "asyncpg", "yarl", "jmespath", "sqlite3"} & set(sys.modules)
 assert not heavy, heavy
 assert "holdfast.tools.builtin.arithmetic" not in sys.modules

@@ -53,7 +53,7 @@ async def test_a_command_with_placeholders(tmp_path: Path) -> None:
     assert set(tool.definition.parameters["required"]) == {"word", "n", "kind", "file"}
     told = await _call(tool, word="$(id); `id` && x | y > z '\" {n}", n=-3, kind="b", file="new/x.txt")
     assert told.startswith("exit code 0")
-    assert told.splitlines()[1] == str(["$(id); `id` && x | y > z '\" {n}", "--n=-3", "b", "new/x.txt"])
+    assert told.splitlines()[1] == str(["$(id); `id` && x | y > z '\" {n}", "--n=-3", "b", "./new/x.txt"])
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,21 @@ async def test_a_command_with_placeholders(tmp_path: Path) -> None:
         ({"file": "out/x"}, ToolError),
         ({"file": ".env"}, ToolError),
         ({"file": "-x"}, ToolError),
+        ({"file": "@x"}, ToolError),
+        ({"file": ":x"}, ToolError),
+        ({"file": "~x"}, ToolError),
+        ({"file": "+x"}, ToolError),
+        ({"file": "|x"}, ToolError),
+        ({"file": "a\nb"}, ToolError),
+        ({"file": "a\x1b[0m"}, ToolError),
+        ({"file": "holdfast.toml"}, ToolError),
+        ({"word": "@/etc/passwd"}, ToolError),
+        ({"word": "+5"}, ToolError),
+        ({"word": "~/x"}, ToolError),
+        ({"word": ":/"}, ToolError),
+        ({"word": "a\rb"}, ToolError),
+        ({"word": "\ud800"}, ToolArgumentsInvalid),
+        ({"joined": "@/etc/passwd"}, ToolError),
         ({"n": -9}, ToolError),
     ],
 )
@@ -80,17 +95,102 @@ async def test_what_may_not_be_filled_in(tmp_path: Path, given: dict[str, Any], 
     root.mkdir()
     (root / "out").symlink_to(tmp_path)
     ran = root / "ran"
-    tool = _one([PYTHON, "-c", f"open({str(ran)!r}, 'w')", "{word}", "{n:int}", "{kind:a|b}", "{file:path}"], root)
-    args: dict[str, Any] = {"word": "w", "n": 1, "kind": "a", "file": "f", **given}
+    argv = [PYTHON, "-c", f"open({str(ran)!r}, 'w')", "{word}", "{n:int}", "{kind:a|b}", "{file:path}", "--x={joined}"]
+    tool = _one(argv, root)
+    args: dict[str, Any] = {"word": "w", "n": 1, "kind": "a", "file": "f", "joined": "j", **given}
     with pytest.raises(error):
         await _call(tool, **args)
     assert not ran.exists()
 
 
-async def test_after_two_dashes_nothing_is_an_option(tmp_path: Path) -> None:
-    """So there a value may begin with one."""
-    tool = _one([PYTHON, "-c", "import sys; print(sys.argv[1:])", "--", "{word}"], tmp_path)
-    assert "-rf" in await _call(tool, word="-rf")
+SHOW = "import sys; print(sys.argv[1:])"
+
+
+async def test_two_dashes_allow_nothing_by_themselves(tmp_path: Path) -> None:
+    """They may be another program's, as in `env -- git`; where a value may begin with one, the author says so."""
+    with pytest.raises(ToolError, match="for an option"):
+        await _call(_one(["env", "--", PYTHON, "-c", SHOW, "{word}"], tmp_path), word="-rf")
+    tool = _one([PYTHON, "-c", SHOW, "--", "{word:any}"], tmp_path)
+    for word in ("-rf", "@home", "two\nlines"):
+        assert repr(word) in await _call(tool, word=word)
+    with pytest.raises(ToolError, match="control character"):
+        await _call(tool, word="\x1b[2J")
+
+
+READS_OPTIONS = """
+import argparse
+parser = argparse.ArgumentParser(fromfile_prefix_chars="@")
+parser.add_argument("--output")
+parser.add_argument("file", nargs="*")
+given = parser.parse_args()
+if given.output:
+    open(given.output, "w").write("stolen")
+print(given.file)
+"""
+
+
+async def test_a_file_of_options_is_only_a_file(tmp_path: Path) -> None:
+    """Programs that read options from `@file` get `./@file`, so what a model wrote into it writes nothing outside."""
+    root = tmp_path / "root"
+    (root / "docs").mkdir(parents=True)
+    outside = tmp_path / "outside"
+    for path in (root / "docs/notes.txt", root / "@notes.txt"):
+        path.write_text(f"--output\n{outside}\n")
+    tool = _one([PYTHON, "-c", READS_OPTIONS, "{file:path}"], root)
+    for path in ("@docs/notes.txt", "@notes.txt"):
+        with pytest.raises(ToolError, match="may not begin with '@'"):
+            await _call(tool, file=path)
+    assert "['./@notes.txt']" in await _call(tool, file="./@notes.txt")
+    assert not outside.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("file:/etc/passwd", "./file:/etc/passwd"),
+        ("host:/etc/passwd", "./host:/etc/passwd"),
+        ("docs//./a b.txt", "./docs/a b.txt"),
+        ("inner.txt", "./docs/a b.txt"),
+        ("docs", "./docs"),
+        (".", "."),
+    ],
+)
+async def test_a_path_is_passed_as_what_it_is(tmp_path: Path, path: str, shown: str) -> None:
+    """Resolved and below the root, so that no program takes it for a URL, another machine or an option."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a b.txt").touch()
+    (tmp_path / "inner.txt").symlink_to(tmp_path / "docs/a b.txt")
+    tool = _one([PYTHON, "-c", SHOW, "{file:path}", "--from={file:path}", "-I{file:path}"], tmp_path)
+    assert str([shown, f"--from={shown}", f"-I{shown}"]) in await _call(tool, file=path)
+
+
+@pytest.mark.parametrize(
+    "part", ["docs/{a:path}", "{a:path}.bak", "{a:path}/x", "x{a:path}", "{a}{b:path}", "--x{a:path}"]
+)
+def test_a_path_stands_alone(tmp_path: Path, part: str) -> None:
+    """What is joined to it would make it another path than the one that was checked."""
+    with pytest.raises(ConfigurationError, match="argument of its own"):
+        _one(["ls", part], tmp_path)
+
+
+async def test_no_command_is_let_at_what_workers_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `once` command may write where it is pointed at; one that only reads may be pointed there."""
+    (tmp_path / "agents.py").write_text("import helpers\n")
+    monkeypatch.setenv("HOLDFAST_AGENTS", str(tmp_path / "agents.py"))
+    for path in ("agents.py", "./agents.py", "helpers.py", "docs/../agents.py", "json.py"):
+        with pytest.raises(ToolError):
+            await _call(_one(["touch", "{file:path}"], tmp_path), file=path)
+    assert not (tmp_path / "json.py").exists()
+    assert "agents.py" in await _call(_one(Command(["wc", "{file:path}"], effect="pure"), tmp_path), file="agents.py")
+
+
+async def test_the_folder_of_its_home_is_nobody_elses(tmp_path: Path) -> None:
+    """Whoever makes `.holdfast` first, it is closed to other users; also when it was open before."""
+    for folder in (tmp_path / "new", tmp_path / "open/.holdfast"):
+        folder.mkdir(parents=True, mode=0o755)
+    for root in (tmp_path / "new", tmp_path / "open"):
+        await _call(_one(["true"], root))
+        assert (root / ".holdfast").stat().st_mode & 0o777 == 0o700
 
 
 async def test_it_gets_few_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

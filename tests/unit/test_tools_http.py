@@ -165,7 +165,7 @@ async def test_the_users_headers_stay_with_their_host(site: Site) -> None:
     get = _tools(
         site,
         allow_local=[f"localhost:{site.port}", f"127.0.0.1:{site.port}"],
-        headers={"Authorization": "Bearer secret"},
+        headers={f"localhost:{site.port}": {"Authorization": "Bearer secret"}},
     )["http_get"]
     await _call(get, url=f"{site.base}/away?to=/json", headers={"X-Mine": "1"})
     answer = await _call(get, url=f"{site.base}/away?to=http://127.0.0.1:{site.port}/json", headers={"X-Mine": "1"})
@@ -260,7 +260,7 @@ async def test_a_slow_look_up_sent_nothing() -> None:
         await asyncio.Event().wait()
         return []
 
-    fetcher = Fetcher(UrlGuard("*", resolve=resolve), headers={}, timeout=0.4, most=10, redirects=0)
+    fetcher = Fetcher(UrlGuard("*", resolve=resolve), timeout=0.4, most=10, redirects=0)
     with pytest.raises(OSError, match="looked up") as caught:
         await fetcher.send("POST", "https://example.com/", {}, None)
     assert classify(caught.value, "once") == "not_sent"

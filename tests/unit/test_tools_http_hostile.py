@@ -53,7 +53,7 @@ STALL = b"(and nothing more)"
 
 def _fetcher(port: int, *, timeout: float = 20.0) -> Fetcher:
     guard = UrlGuard([], allow_local=[f"localhost:{port}"])
-    return Fetcher(guard, headers={}, timeout=timeout, most=1_000_000, redirects=2)
+    return Fetcher(guard, timeout=timeout, most=1_000_000, redirects=2)
 
 
 async def _get(port: int) -> Exchange:

@@ -55,7 +55,7 @@ def _get(allow: str | list[str] = "*", **given: object) -> AnyTool:
 @pytest.mark.parametrize("kind", ["http_get", "web_page"])
 async def test_a_disguised_address_is_refused(url: str, kind: str) -> None:
     """Whatever it is spelled like, it is refused by the tool itself, before anything is looked up or sent."""
-    tool = _get() if kind == "http_get" else web_page()
+    tool = _get() if kind == "http_get" else web_page("*")
     with pytest.raises(ToolError):
         await tool(url=url)
 
@@ -196,7 +196,7 @@ async def test_a_rebound_name_is_looked_up_once(sites: Sites) -> None:
         return answers.pop(0)
 
     guard = UrlGuard([], allow_local=[f"rebind.example.com:{sites.port}"], resolve=resolve)
-    fetcher = Fetcher(guard, headers={}, timeout=10, most=1000, redirects=3)
+    fetcher = Fetcher(guard, timeout=10, most=1000, redirects=3)
     done = await fetcher.get(f"http://rebind.example.com:{sites.port}/a")
     assert done.body.startswith(b"hello from 127.0.0.1")
     assert len(answers) == 2
@@ -212,7 +212,7 @@ async def test_a_name_rebound_between_redirects_is_refused(sites: Sites) -> None
         return answers.pop(0)
 
     guard = UrlGuard([], allow_local=[f"rebind.example.com:{sites.port}"], resolve=resolve)
-    fetcher = Fetcher(guard, headers={}, timeout=10, most=1000, redirects=3)
+    fetcher = Fetcher(guard, timeout=10, most=1000, redirects=3)
     with pytest.raises(ToolError, match="link-local"):
         await fetcher.get(f"http://rebind.example.com:{sites.port}/a")
     assert sites.asked == ["127.0.0.1/a"]

@@ -17,6 +17,7 @@ import pytest
 
 from holdfast.errors import EffectError, ToolError, ToolNotStarted
 from holdfast.tools import ToolContext, files
+from holdfast.tools.builtin.folder import Folder
 from holdfast.tools.builtin.tree import Tree
 from holdfast.tools.outcomes import classify
 from holdfast.tools.tool import AnyTool
@@ -182,7 +183,7 @@ def test_where_nobody_can_tell_it_says_so(root: Path) -> None:
     _killed(root, "after")
     (root / "k.txt").write_text("something else\n")
     with pytest.raises(EffectError, match="somebody else") as caught:
-        Tree(root, 1000).change("k.txt", "d" * 64, time.monotonic() + 30, lambda before: b"x")
+        Tree(Folder(root), 1000).change("k.txt", "d" * 64, time.monotonic() + 30, lambda before: b"x")
     assert classify(caught.value, "keyed") == "unknown"
     assert (root / "k.txt").read_text() == "something else\n"
 
@@ -222,7 +223,7 @@ elif where == "after":
         real["link"](*a, **k)
         die()
     os.link = link
-tree.Tree(Path(sys.argv[1]), 1000).change("k.txt", "d" * 64, time.monotonic() + 30, lambda before: b"x")
+tree.Tree(tree.Folder(sys.argv[1]), 1000).change("k.txt", "d" * 64, time.monotonic() + 30, lambda before: b"x")
 """
 
 
@@ -243,7 +244,7 @@ def test_kill_9_at_the_worst_moment(root: Path, where: str) -> None:
         made.append(before)
         return b"x"
 
-    change = Tree(root, 1000).change("k.txt", "d" * 64, time.monotonic() + 30, make)
+    change = Tree(Folder(root), 1000).change("k.txt", "d" * 64, time.monotonic() + 30, make)
     assert change.again == (where == "after")
     assert made == ([] if where == "after" else [None])
     assert (root / "k.txt").read_bytes() == b"x"
@@ -252,7 +253,7 @@ def test_kill_9_at_the_worst_moment(root: Path, where: str) -> None:
 def test_two_writers_do_not_lose_each_others_words(root: Path) -> None:
     """Read, change and put back is one step, for threads and processes alike."""
     (root / "count.txt").write_text("0")
-    tree = Tree(root, 1000)
+    tree = Tree(Folder(root), 1000)
 
     def work(name: str) -> None:
         for number in range(20):
@@ -269,7 +270,7 @@ def test_two_writers_do_not_lose_each_others_words(root: Path) -> None:
 
 def test_old_entries_are_forgotten(root: Path) -> None:
     """The journal does not grow for ever."""
-    tree = Tree(root, 1000)
+    tree = Tree(Folder(root), 1000)
     journal = root / ".holdfast/writes"
     tree.change("a.txt", "e" * 64, time.monotonic() + 9, lambda _: b"1")
     [old] = journal.glob("*.json")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-__all__ = ["Address", "parse", "why_refused"]
+__all__ = ["Address", "is_local", "parse", "why_refused"]
 
 Address = IPv4Address | IPv6Address
 
@@ -48,6 +48,8 @@ _V6 = {
     "reserved": ["2001::/23", "2620:4f:8000::/48"],
     "documentation": ["2001:db8::/32", "3fff::/20"],
 }
+# They lie in private space, so that allowing private hosts would let them in: AWS, Google Cloud, Scaleway.
+_METADATA_6 = [IPv6Network(net) for net in ("fd00:ec2::/32", "fd20:ce::/32", "fd00:42::/32")]
 _REFUSED_4 = [(IPv4Network(net), kind) for kind, nets in _V4.items() for net in nets]
 _REFUSED_6 = [(IPv6Network(net), kind) for kind, nets in _V6.items() for net in nets]
 _GLOBAL_6 = IPv6Network("2000::/3")
@@ -69,7 +71,7 @@ def why_refused(address: Address, *, private: bool = False) -> str | None:
     """Say what kind of address this is if no request may go there, else None.
 
     With *private*, loopback and private networks are allowed: for a host that the user named for that purpose.
-    Link-local addresses never are, since clouds hand out credentials there.
+    Link-local addresses and those of clouds' metadata services never are, since clouds hand out credentials there.
     """
     if isinstance(address, IPv4Address):
         if private and any(address in net for net in _PRIVATE_4):
@@ -77,6 +79,8 @@ def why_refused(address: Address, *, private: bool = False) -> str | None:
         return next((kind for net, kind in _REFUSED_4 if address in net), None)
     if address.scope_id is not None:
         return "zoned"
+    if any(address in net for net in _METADATA_6):
+        return "cloud's metadata"
     if private and any(address in net for net in _PRIVATE_6):
         return None
     if address in _NAT64:
@@ -91,3 +95,8 @@ def why_refused(address: Address, *, private: bool = False) -> str | None:
         inner = why_refused(IPv4Address(int(address) & 0xFFFF_FFFF))
         return f"ISATAP of {inner}" if inner else None
     return None
+
+
+def is_local(address: Address) -> bool:
+    """Tell whether an address is on this machine or in a private network."""
+    return why_refused(address) is not None and why_refused(address, private=True) is None

@@ -1,7 +1,8 @@
 """Tools that run programs, one for each command a user declares; `shell` makes them. No shell is ever between.
 
 A command is a list of arguments with typed placeholders. A model fills in the placeholders and nothing else: one
-placeholder is one argument, or part of one, and never becomes an option.
+placeholder is one argument, or part of one, and never becomes an option. A path reaches the program as `./…`, resolved,
+so that nothing in it reads as an option, an address or a file of options.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import re
 import shutil
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -19,6 +21,7 @@ from pydantic import Field
 
 from holdfast.contracts import ApprovalPolicy
 from holdfast.errors import ConfigurationError, ToolError
+from holdfast.private import make_private
 from holdfast.secrets import reveal, secret_names
 from holdfast.tools.builtin.folder import Folder
 from holdfast.tools.builtin.processes import Finished, run_process
@@ -31,6 +34,10 @@ __all__ = ["Command", "shell"]
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z_][a-z0-9_]*)(?::([^{}]+))?\}")  # two braces stand for one, as in format
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
 _WORD = 1000  # characters of a filled-in text
+_MARKS = ("@", ":", "~", "|")  # at the front of a value: a file to read, a pattern, a home, a pipe
+_OPTIONS = ("-", "+")  # at the front of an argument
+_JOINTS = ("=", ":", ",", "@")  # what may stand before a path in its argument; the last one not behind it
+_OPTION = re.compile(r"-[A-Za-z]")
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,9 @@ class Command:
 
     Attributes:
         argv: program and arguments; `{name}` or `{name:text}` takes a text, `{name:int}` a number, `{name:path}` a path
-            below the root, `{name:a|b|c}` one of these words. A brace itself is written twice.
+            below the root, `{name:a|b|c}` one of these words. `{name:any}` takes any text, also one that begins with
+            `-` or `@`: only for a place where the program looks for neither, such as after its own `--`. A brace
+            itself is written twice.
         description: what the model is told it does; unset, the command itself.
         effect: `pure` if it changes nothing and may run again, else `once`.
         timeout: seconds, then it is killed with all it started.
@@ -127,15 +136,15 @@ class _Place:
 
     def _home(self) -> str:
         """Return a home where no tool of ours writes: a .gitconfig in it, say, makes `git log` run any program."""
-        home = self.folder.root / ".holdfast" / "home"
         try:
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with (home / ".gitignore").open("x") as file:
-                file.write("*\n")
-        except FileExistsError:
-            pass
+            home = make_private(self.folder.root / ".holdfast", "home")
         except OSError:  # a folder that is only read
             return "/nonexistent"
+        try:
+            with (home / ".gitignore").open("x") as file:
+                file.write("*\n")
+        except OSError:  # it is there
+            pass
         return str(home)
 
 
@@ -151,19 +160,13 @@ def _tool(name: str, command: Command, place: _Place, timeout: float, approval: 
         )
     if _placeholders(argv[0]):
         raise ConfigurationError(f"shell: {name} lets the model choose the program. Write the program's name.")
-    types: dict[str, Any] = {}
-    for part in argv:
-        if "{" in _PLACEHOLDER.sub("", part):
-            raise ConfigurationError(f"shell: {name} has {part!r}: a placeholder is {{name}} or {{name:kind}}.")
-        for parameter, kind in _placeholders(part):
-            if parameter == "ctx" or (parameter in types and kind and types[parameter] != _type(name, kind)):
-                raise ConfigurationError(f"shell: {name} cannot have {parameter!r} in this way: choose another name.")
-            types.setdefault(parameter, _type(name, kind))
-    paths = {parameter for part in argv for parameter, kind in _placeholders(part) if kind == "path"}
+    kinds = _kinds(name, argv)
+    changes = command.effect != "pure"
 
     async def run(**values: Any) -> str:
         ctx: ToolContext = values.pop("ctx")
-        filled = _filled(argv, {each: _checked(place, each, value, paths) for each, value in values.items()})
+        checked = {each: _checked(place, each, value, kinds[each], changes) for each, value in values.items()}
+        filled = _filled(argv, checked, kinds)
         environment = await place.environment()
         program = shutil.which(filled[0], path=environment["PATH"]) if "/" not in filled[0] else filled[0]
         if program is None:
@@ -184,7 +187,8 @@ def _tool(name: str, command: Command, place: _Place, timeout: float, approval: 
 
     parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=ToolContext)]
     parameters += [
-        inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for each, kind in types.items()
+        inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, annotation=_type(name, kind))
+        for each, kind in kinds.items()
     ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__name__ = run.__qualname__ = name
@@ -204,8 +208,44 @@ def _put(part: str, value: Callable[[str], str]) -> str:
     return _PLACEHOLDER.sub(lambda match: value(match[1]) if match[1] else match[0][0], part)
 
 
+def _kinds(owner: str, argv: Sequence[str]) -> dict[str, str]:
+    """Return the kind of each placeholder, by its name.
+
+    Raises:
+        ConfigurationError: a placeholder is written or used wrongly.
+
+    """
+    kinds: dict[str, str] = {}
+    for part in argv:
+        if "{" in _PLACEHOLDER.sub("", part):
+            raise ConfigurationError(f"shell: {owner} has {part!r}: a placeholder is {{name}} or {{name:kind}}.")
+        for parameter, kind in _placeholders(part):
+            _type(owner, kind)
+            if parameter == "ctx" or (kind and kinds.get(parameter, kind) != kind):
+                raise ConfigurationError(f"shell: {owner} cannot have {parameter!r} in this way: choose another name.")
+            kinds.setdefault(parameter, kind or "text")
+    for part in argv:
+        _check_paths(owner, part, kinds)
+    return kinds
+
+
+def _check_paths(owner: str, part: str, kinds: Mapping[str, str]) -> None:
+    """Refuse a path with text joined to it: what the program opened would not be what was checked."""
+    end = 0
+    for match in _PLACEHOLDER.finditer(part):
+        if match[1] and kinds[match[1]] == "path":
+            before, after = part[end : match.start()], part[match.end() : match.end() + 1]
+            apart = not before if match.start() == 0 else before.endswith(_JOINTS) or _OPTION.fullmatch(before)
+            if not apart or (after and after not in _JOINTS[:3]):
+                raise ConfigurationError(
+                    f"shell: {owner} has {part!r}: the path must be an argument of its own, or follow an option or one "
+                    "of = : , @, with nothing joined to it. For paths below another folder, give shell(root=…)."
+                )
+        end = match.end()
+
+
 def _type(owner: str, kind: str) -> Any:
-    if kind in ("", "text"):
+    if kind in ("", "text", "any"):
         return Annotated[str, Field(min_length=1, max_length=_WORD)]
     if kind == "int":
         return Annotated[int, Field(ge=-(10**15), le=10**15)]
@@ -213,26 +253,41 @@ def _type(owner: str, kind: str) -> Any:
         return Annotated[str, Field(min_length=1, max_length=_WORD, description="path below the root")]
     if "|" in kind:
         return Literal[tuple(kind.split("|"))]
-    raise ConfigurationError(f"shell: {owner} has a placeholder of kind {kind!r}: use text, int, path or a|b|c.")
+    raise ConfigurationError(f"shell: {owner} has a placeholder of kind {kind!r}: use text, int, path, a|b|c or any.")
 
 
-def _checked(place: _Place, name: str, value: Any, paths: set[str]) -> str:
+def _checked(place: _Place, name: str, value: Any, kind: str, changes: bool) -> str:
+    """Return a value as the program is given it.
+
+    Raises:
+        ToolError: it may not be filled in; nothing was run.
+
+    """
     text = str(value)
-    if "\x00" in text:
-        raise ToolError(f"{name} has a NUL character. Nothing was run.")
-    if name in paths:
-        place.folder.locate(text)
-    return text
+    allowed = "\n\t" if kind == "any" else ""
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") and char not in allowed for char in text):
+        raise ToolError(f"{name} has a line end or another control character. Nothing was run.")
+    if kind == "text" and text.startswith(_MARKS):
+        raise ToolError(f"{name} may not begin with {text[0]!r}: it may be taken for a place to read. Nothing was run.")
+    if kind != "path":
+        return text
+    if text.startswith((*_MARKS, *_OPTIONS)):
+        raise ToolError(f"{name} may not begin with {text[0]!r}: write ./{text[:100]}. Nothing was run.")
+    real = place.folder.locate(text)
+    if changes:
+        place.folder.check_not_loaded(real)
+    inner = real.relative_to(place.folder.root).as_posix()
+    return "." if inner == "." else f"./{inner}"
 
 
-def _filled(argv: Sequence[str], values: Mapping[str, str]) -> list[str]:
+def _filled(argv: Sequence[str], values: Mapping[str, str], kinds: Mapping[str, str]) -> list[str]:
     """Put values into the arguments; none of them may turn into an option."""
     filled: list[str] = []
     for part in argv:
         done = _put(part, lambda name: values[name])
         begins = _PLACEHOLDER.match(part)
-        if begins and begins[1] and done.startswith("-") and "--" not in argv[: len(filled)]:
-            raise ToolError(f"{done[:100]!r} would be taken for an option: it may not begin with `-`. Nothing was run.")
+        if begins and begins[1] and kinds[begins[1]] in ("text", "int") and done.startswith(_OPTIONS):
+            raise ToolError(f"{done[:100]!r} would be taken for an option: it may not begin with it. Nothing was run.")
         filled.append(done)
     return filled
 

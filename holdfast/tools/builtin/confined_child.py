@@ -230,6 +230,18 @@ def schema_sqlite(data: bytes, *, path: str, pattern: str, tables: int) -> list[
 # --------------------------------------------------------------------------------------------------------------- main
 
 
+def postgres(data: bytes, *, sql: str, functions: list[str]) -> str:
+    """Return a statement for PostgreSQL that reads, written anew."""
+    from pathlib import Path
+    from runpy import run_path
+
+    checks = run_path(str(Path(__file__).with_name("confined_sql.py")))
+    try:
+        return checks["read_statement"](sql, functions)  # type: ignore[no-any-return]
+    except checks["Unsafe"] as exc:
+        raise Refused(str(exc)) from None
+
+
 def page(data: bytes, *, charset: str | None, base: str, links: int, size: int) -> dict[str, Any]:
     """Return the text of a page of HTML."""
     from pathlib import Path
@@ -247,6 +259,7 @@ JOBS: dict[str, Callable[..., Any]] = {
     "sqlite": query_sqlite,
     "sqlite_schema": schema_sqlite,
     "page": page,
+    "postgres": postgres,
 }
 
 

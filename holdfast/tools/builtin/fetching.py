@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import SecretUnavailable, ToolError, ToolNotStarted
-from holdfast.secrets import reveal
+from holdfast.tools.builtin.credentials import HostHeaders
 from holdfast.tools.builtin.urls import Target, UrlGuard
 
 if TYPE_CHECKING:
@@ -68,15 +68,16 @@ class Exchange:
 class Fetcher:
     """Sends requests that its guard lets through.
 
-    *headers* go along with each request, as long as it stays at the first one's scheme, host and port. *timeout* is for
-    the whole exchange, redirects and body included, in seconds; *most* caps the decompressed body, in bytes.
+    *headers* are those of the host that is asked first; they go along as long as a request stays at its scheme, host
+    and port. *timeout* is for the whole exchange, redirects and body included, in seconds; *most* caps the decompressed
+    body, in bytes.
     """
 
     def __init__(
-        self, guard: UrlGuard, *, headers: Mapping[str, str], timeout: float, most: int, redirects: int
+        self, guard: UrlGuard, *, headers: HostHeaders | None = None, timeout: float, most: int, redirects: int
     ) -> None:
         self._guard = guard
-        self._headers = dict(headers)
+        self._headers = headers
         self._timeout = timeout
         self._most = most
         self._redirects = redirects
@@ -92,8 +93,8 @@ class Fetcher:
         hops: list[str] = []
         until = asyncio.get_running_loop().time() + self._timeout
         try:
-            own = await self._own(until)
             target = await self._checked(url, until)
+            own = await self._own(target, until)
             first = target.origin
             while True:
                 mine = {**(headers or {}), **own} if target.origin == first else {}
@@ -122,28 +123,25 @@ class Fetcher:
 
         """
         began = asyncio.get_running_loop().time()
-        own: Mapping[str, str] = {}
-        target: Target | None = None
+        own: Mapping[str, str] | None = None
         with suppress(TimeoutError):  # unlike with other time-outs, nothing was sent by then
-            own = await self._own(began + self._timeout / 4)
-            target = await self._checked(url, began + self._timeout / 2)
-        if target is None:
+            target = await self._checked(url, began + self._timeout / 4)
+            own = await self._own(target, began + self._timeout / 2)
+        if own is None:
             raise socket.gaierror(socket.EAI_AGAIN, "the name, or a secret, was not looked up in time")
         return await self._once(method, target, {**headers, **own}, body, [], began + self._timeout, whole=False)
 
-    async def _own(self, until: float) -> Mapping[str, str]:
-        """Return our own headers, with the values of secrets.
+    async def _own(self, target: Target, until: float) -> Mapping[str, str]:
+        """Return our own headers for a target, with the values of secrets.
 
         Raises:
-            ToolError: one is not set, or is no header; nothing was sent.
+            ToolError: one is not set, is no header, or may not be sent there; nothing was sent.
 
         """
+        if self._headers is None:
+            return {}
         async with asyncio.timeout_at(until):
-            own = await reveal(self._headers)
-        for name, value in own.items():
-            if not value.isprintable():
-                raise ToolError(f"the secret in the header {name} is no text of a header. Nothing was sent.")
-        return own
+            return await self._headers.of(target)
 
     async def _checked(self, url: str, until: float) -> Target:
         async with asyncio.timeout_at(until):

@@ -7,7 +7,7 @@ import heapq
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -44,26 +44,30 @@ def files(
     write: bool = False,
     approval: ApprovalPolicy = "never",
     max_write: int = 1024 * 1024,
+    allow: Iterable[str] = (),
     prefix: str = "",
 ) -> list[AnyTool]:
     """Return the tools `list_files`, `search_files` and `read_file` for the folder *root*; none of them writes.
 
-    They show nothing outside the root, wherever `..`, absolute paths or links lead, and neither `.env` files nor
-    what lies in .git, .holdfast, .venv, node_modules, __pycache__ and the caches of test and lint tools.
+    They show nothing outside the root, wherever `..`, absolute paths or links lead. They show no files that hold keys
+    or passwords: `.env`, `holdfast.toml`, `.ssh`, `.aws`, `.netrc`, `.npmrc`, `*.pem` and their like, or any with a
+    private key in it; nor what lies in .git, .holdfast, .venv, node_modules, __pycache__ and the caches of test tools.
 
     Args:
         root: the folder; relative to where the worker runs.
         write: add `write_file`, `patch_file` and `delete_file`, all `keyed`: each call takes effect once, by a journal
-            in the folder's `.holdfast/writes`. They follow no link and write nothing that the others do not show.
+            in the folder's `.holdfast/writes`. They follow no link and write nothing that the others do not show, nor
+            what workers load as code: the agents file, what it imports, a module in the place of another.
         approval: of those three.
         max_write: bytes of a file that they leave.
+        allow: patterns of files to show, and write, although they may hold keys: `["certs/*.pem"]`.
         prefix: goes before the tools' names, so that an agent may have two folders.
 
     Raises:
-        ConfigurationError: there is no such folder.
+        ConfigurationError: there is no such folder, or a pattern of *allow* is wrong.
 
     """
-    folder = Folder(root)
+    folder = Folder(root, allow=allow)
 
     def list_files(pattern: AnyPattern = "**/*") -> str:
         """List the files that are there, one path per line."""
@@ -96,7 +100,7 @@ def files(
         return reading
     from holdfast.tools.builtin.writing import writing_tools
 
-    return [*reading, *writing_tools(folder.root, approval=approval, most=max_write, prefix=prefix)]
+    return [*reading, *writing_tools(folder, approval=approval, most=max_write, prefix=prefix)]
 
 
 def _read(folder: Folder, path: str, start: int, count: int) -> str:

@@ -6,7 +6,7 @@ import codecs
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import translate
 from functools import lru_cache
@@ -15,14 +15,14 @@ from re import Pattern
 from re import compile as compile_pattern
 
 from holdfast.errors import ConfigurationError, ToolError
+from holdfast.tools.builtin.withheld import holds_key, is_withheld, may_run
+from holdfast.tools.imports import is_loaded, stack_home
 
-__all__ = ["HUGE", "OPEN_FOLDER", "Folder", "decode", "matcher", "never_shown", "parent_of"]
+__all__ = ["HUGE", "OPEN_FOLDER", "Folder", "decode", "matcher", "parent_of"]
 
 HUGE = 2 * 1024 * 1024  # bytes; a larger file is not searched
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READABLE = 16 * 1024 * 1024  # bytes; a larger file is not read
-_CACHES = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
-_SKIPPED = frozenset({".git", ".holdfast", ".venv", "node_modules", *_CACHES})
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -32,17 +32,6 @@ _BOMS = (
 )
 _ALTERNATIVES = 64
 _GONE = "the folder of these files is gone or cannot be read"
-
-
-def _secret(name: str) -> bool:
-    """Keys belong in `.env` files, and not before a model."""
-    return name in (".env", ".envrc") or name.startswith(".env.")
-
-
-def never_shown(parts: tuple[str, ...]) -> bool:
-    """Tell whether a path has a part that models get to see and write under no spelling of it."""
-    folded = [part.casefold() for part in parts]  # some file systems take .GIT for .git
-    return any(part in _SKIPPED or _secret(part) for part in folded)
 
 
 def decode(data: bytes) -> str | None:
@@ -91,18 +80,34 @@ def parent_of(root: int, parts: Sequence[str], *, create: bool = False) -> Itera
 class Folder:
     """Regular files under one root, by path relative to it, always with forward slashes."""
 
-    def __init__(self, root: str | os.PathLike[str], owner: str = "files") -> None:
+    def __init__(self, root: str | os.PathLike[str], owner: str = "files", *, allow: Iterable[str] = ()) -> None:
         """Take the *root*, which must be a folder; *owner* is the function that a message names.
 
+        *allow* has patterns of files that are shown although their names say that they hold keys.
+
         Raises:
-            ConfigurationError: it is not.
+            ConfigurationError: there is no such folder, or a pattern is wrong.
 
         """
+        if isinstance(allow, str):
+            raise ConfigurationError(f"{owner}(allow={allow!r}): give a list of patterns, such as ['certs/*.pem'].")
+        try:
+            self._allow = [matcher(pattern) for pattern in allow]
+        except ToolError as exc:
+            raise ConfigurationError(f"{owner}(allow=…): {exc}") from None
         self.root = Path(root).expanduser().resolve()
         if not self.root.is_dir():
             raise ConfigurationError(
                 f"{owner}({os.fspath(root)!r}): there is no folder {self.root}. Create it or name another."
             )
+        home = stack_home()
+        self._home = None if home is None or self.root.is_relative_to(home) else home
+
+    def is_withheld(self, parts: Sequence[str]) -> bool:
+        """Tell whether models are not to see or write what lies at a path below the root."""
+        if is_withheld(parts, secrets=not any(allowed("/".join(parts)) for allowed in self._allow)):
+            return True
+        return self._home is not None and self.root.joinpath(*parts).is_relative_to(self._home)
 
     def walk(self) -> Iterator[str]:
         """Yield the paths of all files, sorted within each folder. Links are followed to files inside the root only."""
@@ -123,9 +128,9 @@ class Folder:
                     if self._linked(path):
                         yield path
                 elif entry.is_dir(follow_symlinks=False):
-                    if not never_shown((entry.name,)):
+                    if not is_withheld((entry.name,), secrets=not self._allow) and self.root / path != self._home:
                         below.append(path)
-                elif entry.is_file(follow_symlinks=False) and not never_shown((entry.name,)):
+                elif entry.is_file(follow_symlinks=False) and not self.is_withheld(path.split("/")):
                     yield path
             pending.extend(reversed(below))
 
@@ -153,9 +158,23 @@ class Folder:
             inner = real.relative_to(self.root).parts
         except (OSError, ValueError, RuntimeError):  # a link that leads out, or in a circle
             raise refused from None
-        if never_shown((*inner, *Path(path).parts)):
+        if self.is_withheld(inner) or self.is_withheld(Path(path).parts):
             raise ToolError(f"{path[:200]!r} is not shown to models: it may hold keys, or is not the project's own.")
         return real
+
+    def check_not_loaded(self, path: Path) -> None:
+        """Refuse what workers load as code.
+
+        Raises:
+            ToolError: they do, or would.
+
+        """
+        inner = path.relative_to(self.root)
+        if may_run(self.root, inner.parts) or is_loaded(path):
+            raise ToolError(
+                f"{inner.as_posix()!r} may not be written: it is, or would be, run as code by the workers, by git or "
+                "by an editor. Write elsewhere; changing it is for a person."
+            )
 
     def read(self, path: str, most: int = _READABLE) -> bytes:
         """Return the bytes of a file.
@@ -183,11 +202,14 @@ class Folder:
                     raise ToolError(f"{path!r} is a folder or device, not a file")
                 if about.st_size > most:
                     raise ToolError(f"{path!r} has {about.st_size:,} bytes, more than the {most:,} that are read")
-                return file.read(most)
+                data = file.read(most)
         except OSError as exc:
             raise ToolError(f"{path!r} cannot be read: {exc.strerror}") from None
         finally:
             os.close(root)
+        if holds_key(data) and not any(allowed("/".join(parts)) for allowed in self._allow):
+            raise ToolError(f"{path!r} is not shown to models: there is a private key in it.")
+        return data
 
 
 def matcher(pattern: str) -> _Matcher:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from holdfast.contracts import ApprovalPolicy, EffectClass
 from holdfast.errors import ConfigurationError, ToolError
-from holdfast.secrets import secret_names
+from holdfast.tools.builtin.credentials import HostHeaders
 from holdfast.tools.builtin.fetching import Exchange, Fetcher
 from holdfast.tools.builtin.urls import UrlGuard
 from holdfast.tools.context import ToolContext
@@ -25,7 +25,8 @@ _WRITING = ("POST", "PUT", "PATCH", "DELETE")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _NOT_THE_MODELS = re.compile(
     r"(?i)(host|connection|content-length|transfer-encoding|te|trailer|upgrade|expect|via|keep-alive|accept-encoding"
-    r"|cookie|authorization|idempotency-key|forwarded|x-forwarded-.*|x-real-ip|proxy-.*|sec-.*|x-http-method.*|x-method.*)"
+    r"|cookie|authorization|idempotency-key|forwarded|x-forwarded-.*|x-real-ip|true-client-ip|cf-connecting-ip|x-client-ip"
+    r"|x-cluster-client-ip|x-original-.*|x-rewrite-.*|metadata.*|x-aws-ec2-.*|proxy-.*|sec-.*|x-http-method.*|x-method.*)"
 )
 _SHOWN = ("content-type", "location", "retry-after", "etag", "last-modified", "link")
 _DEPTH = 64  # levels of JSON that are passed on as JSON
@@ -37,17 +38,17 @@ Headers = Annotated[dict[str, str] | None, Field(description="more headers, such
 
 @makes_tools
 def http_request(
-    allow: str | Iterable[str],
+    allow: str | Iterable[str] | None = None,
     *,
     methods: Iterable[str] = _READING,
     idempotency_key: bool = False,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, Mapping[str, str]] | Mapping[str, str] | None = None,
     allow_local: Iterable[str] = (),
     ports: Iterable[int] = (80, 443),
     timeout: float = 30.0,
     max_bytes: int = 1024 * 1024,
     max_redirects: int = 5,
-    approval: ApprovalPolicy = "never",
+    approval: ApprovalPolicy | None = None,
     prefix: str = "",
 ) -> list[AnyTool]:
     """Return the tools `http_get` (pure) and, if *methods* has one that writes, `http_send` (once, or keyed).
@@ -56,18 +57,21 @@ def http_request(
     spelled or looked up; name those that may in *allow_local*.
 
     Args:
-        allow: `"*"` for any public host, or a list of `host`, `*.domain` and `host:port`.
+        allow: a list of `host`, `*.domain` and `host:port`, or `"*"` for every public host.
         methods: of GET, HEAD, POST, PUT, PATCH, DELETE.
         idempotency_key: the servers honour the header Idempotency-Key for longer than Holdfast retries: `http_send` is
             then `keyed`, sends ctx.idempotency_key, and is sent again after a crash. Wrongly said, it acts twice.
-        headers: sent along, such as Authorization; the model never sees them, nor does another host after a redirect.
-            `secret("NAME")` in a value is replaced when it is sent.
+        headers: sent along, by host: `{"api.example.com": {"Authorization": f"Bearer {secret('KEY')}"}}`; the host may
+            be left out where only one is allowed. Neither the model nor another host, after a redirect say, sees them.
+            Credentials go over https alone, except to this machine and private networks, and never to `*` or
+            `*.domain`, which take other headers. `secret("NAME")` in a value is replaced when it is sent.
         allow_local: each `host:port` on this machine or a private network that may be asked too.
         ports: that need no mention in *allow*.
         timeout: seconds of a whole exchange.
         max_bytes: of a decompressed body; the rest is cut off, and the model told so.
         max_redirects: that `http_get` follows, each checked anew. `http_send` follows none.
-        approval: of `http_send`.
+        approval: of both tools. `always` asks a person before each call; the default where *allow* is `"*"`, since a
+            URL takes data to whatever host it names.
         prefix: goes before the tools' names.
 
     Raises:
@@ -79,39 +83,40 @@ def http_request(
         raise ConfigurationError(f"http_request(methods={chosen}): choose of {', '.join([*_READING, *_WRITING])}.")
     if not (timeout > 0 and max_bytes > 0 and max_redirects >= 0):
         raise ConfigurationError("http_request: timeout and max_bytes must be above 0, max_redirects at least 0.")
-    given = dict(headers or {})
-    for name, value in given.items():
-        if not _TOKEN.fullmatch(name) or not value.isprintable():
-            raise ConfigurationError(f"http_request(headers=…): {name!r} or its value is no HTTP header.")
-    needed = frozenset(secret_names(given))
     guard = UrlGuard(allow, allow_local=allow_local, ports=ports)
-    fetcher = Fetcher(guard, headers=given, timeout=timeout, most=max_bytes, redirects=max_redirects)
+    own = HostHeaders(headers, guard, "http_request")
+    fetcher = Fetcher(guard, headers=own, timeout=timeout, most=max_bytes, redirects=max_redirects)
+    asked = approval or guard.approval
     made: list[AnyTool] = []
     if set(chosen) & set(_READING):
-        made.append(_reader(fetcher, given, chosen, timeout, prefix))
+        made.append(_reader(fetcher, own, chosen, timeout, asked, prefix))
     writing = [method for method in chosen if method in _WRITING]
     if writing:
-        made.append(_writer(fetcher, given, writing, timeout, approval, prefix, keyed=idempotency_key))
+        made.append(_writer(fetcher, own, writing, timeout, asked, prefix, keyed=idempotency_key))
     for tool in made:
-        tool.secrets = needed
+        tool.secrets = own.secrets
     return made
 
 
-def _reader(fetcher: Fetcher, given: Mapping[str, str], methods: list[str], timeout: float, prefix: str) -> AnyTool:
+def _reader(
+    fetcher: Fetcher, own: HostHeaders, methods: list[str], timeout: float, approval: ApprovalPolicy, prefix: str
+) -> AnyTool:
     mine = [method for method in methods if method in _READING]
 
     async def http_get(
         url: Url, method: Annotated[str, _one_of(mine)] = mine[0], headers: Headers = None
     ) -> dict[str, Any]:
         """Ask a URL and return status, type and body (as JSON if it is JSON). Changes nothing."""
-        return _told(await fetcher.get(url, method, _checked(headers, given)))
+        return _told(await fetcher.get(url, method, _checked(headers, own.names)), own.hide)
 
-    return Tool(http_get, effect="pure", name=f"{prefix}http_get", timeout=timeout + 5.0, local=locals())
+    return Tool(
+        http_get, effect="pure", approval=approval, name=f"{prefix}http_get", timeout=timeout + 5.0, local=locals()
+    )
 
 
 def _writer(
     fetcher: Fetcher,
-    given: Mapping[str, str],
+    own: HostHeaders,
     methods: list[str],
     timeout: float,
     approval: ApprovalPolicy,
@@ -129,15 +134,16 @@ def _writer(
         headers: Headers = None,
     ) -> dict[str, Any]:
         """Send something to a URL and return status, type and body. Redirects are told, not followed."""
-        sent = _checked(headers, given)
-        if body is not None and not any(name.lower() == "content-type" for name in {**sent, **given}):
+        sent = _checked(headers, own.names)
+        if body is not None and not any(name.lower() == "content-type" for name in {*sent, *own.names}):
             sent["Content-Type"] = "text/plain; charset=utf-8" if isinstance(body, str) else "application/json"
         text = body if body is None or isinstance(body, str) else json.dumps(body, ensure_ascii=False)
         if text is not None and len(text) > _BODY:
             raise ToolError(f"the body has {len(text):,} characters, more than {_BODY:,}. Nothing was sent.")
         if keyed:
             sent["Idempotency-Key"] = ctx.idempotency_key
-        return _told(await fetcher.send(method, url, sent, None if text is None else text.encode()))
+        done = await fetcher.send(method, url, sent, None if text is None else text.encode())
+        return _told(done, own.hide)
 
     effect: EffectClass = "keyed" if keyed else "once"
     return Tool(
@@ -150,9 +156,8 @@ def _one_of(methods: list[str]) -> Any:
     return Field(pattern=f"^({'|'.join(methods)})$", json_schema_extra={"enum": list(methods)})
 
 
-def _checked(headers: Mapping[str, str] | None, given: Mapping[str, str]) -> dict[str, str]:
+def _checked(headers: Mapping[str, str] | None, owned: frozenset[str]) -> dict[str, str]:
     """Return a model's headers, if it may set them."""
-    owned = {name.lower() for name in given}
     for name, value in (headers or {}).items():
         if not _TOKEN.fullmatch(name) or not value.isprintable() or len(value) > 2000:
             raise ToolError(f"{name[:100]!r} or its value is no HTTP header. Nothing was sent.")
@@ -161,13 +166,14 @@ def _checked(headers: Mapping[str, str] | None, given: Mapping[str, str]) -> dic
     return dict(headers or {})
 
 
-def _told(done: Exchange) -> dict[str, Any]:
-    """Return what the model reads of an answer."""
-    told: dict[str, Any] = {"status": done.status, "reason": done.reason, "url": done.url}
-    told.update({name: done.headers[name] for name in _SHOWN if name in done.headers})
+def _told(done: Exchange, hide: Callable[[str], str]) -> dict[str, Any]:
+    """Return what the model reads of an answer, without the user's credentials where the server sends them back."""
+    told: dict[str, Any] = {"status": done.status, "reason": hide(done.reason), "url": done.url}
+    told.update({name: hide(done.headers[name]) for name in _SHOWN if name in done.headers})
     if done.hops:
         told["redirected_from"] = done.hops
     text = done.text()
+    text = None if text is None else hide(text)
     if text is None:
         told["body"] = f"({len(done.body):,} bytes that are not text)"
     else:

@@ -1,13 +1,16 @@
 """The tools `sql_query` and `sql_schema`, which `sql_query` makes for one database. They read, and do nothing else.
 
-What keeps them from writing, from the inside out: the statement runs inside a SELECT of ours, sent as one statement;
-in a read-only transaction; under a time-out; on a connection whose role may not be a superuser. What the role may
-read and which functions it may call is for the database's owner to say: its rights are the real fence.
+What keeps them from writing, from the inside out: the statement is parsed and written anew, and may call only functions
+that compute; it runs inside a SELECT of ours, sent as one statement; in a read-only transaction that is rolled back;
+under a time-out; on a connection whose role owns nothing and may call nothing that writes or signals. What the role may
+read is for the database's owner to say.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +19,7 @@ from pydantic import Field
 from holdfast.errors import ConfigurationError, ToolError
 from holdfast.secrets import reveal, secret_names
 from holdfast.tools.builtin.confined import confined
+from holdfast.tools.builtin.sql_roles import Limits
 from holdfast.tools.tool import AnyTool, Tool
 from holdfast.tools.toolset import makes_tools
 
@@ -23,6 +27,7 @@ __all__ = ["sql_query"]
 
 _POSTGRES = ("postgresql://", "postgres://")
 _TABLES = 200
+_FUNCTION = re.compile(r"([a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,62}")
 
 Sql = Annotated[str, Field(min_length=6, max_length=20_000, description="one SELECT, or WITH … SELECT, or VALUES")]
 Like = Annotated[str, Field(min_length=1, max_length=200, description="table names to list, as for SQL's LIKE")]
@@ -36,6 +41,8 @@ def sql_query(
     timeout: float = 15.0,
     max_rows: int = 200,
     max_bytes: int = 256 * 1024,
+    functions: Iterable[str] = (),
+    allow_public_functions: bool = False,
     allow_superuser: bool = False,
     prefix: str = "",
 ) -> list[AnyTool]:
@@ -48,8 +55,12 @@ def sql_query(
         timeout: seconds of a statement.
         max_rows: of one answer; the rest is cut off, and the model told so.
         max_bytes: of one answer, and of a single row.
-        allow_superuser: let it connect as a superuser, or with a role that may read or write the server's files, run
-            its programs or end its sessions. A read-only transaction does not stop those.
+        functions: of the database, beside PostgreSQL's own that compute, that a statement may call: `["similarity"]`,
+            `["app.total"]`. Whoever may call one runs its body.
+        allow_public_functions: let it connect with a role that may call what PostgreSQL lets everybody call and what
+            writes or signals, such as pg_terminate_backend: where you cannot revoke that. No statement names them.
+        allow_superuser: let it connect as a superuser, or with a role that owns something, may read or write the
+            server's files, run its programs or end its sessions. A read-only transaction does not stop those.
         prefix: goes before the tools' names, for a second database.
 
     Raises:
@@ -60,6 +71,12 @@ def sql_query(
         raise ConfigurationError('sql_query: give either a dsn, or env="NAME" of the variable that holds it.')
     if not (timeout > 0 and max_rows > 0 and max_bytes > 0):
         raise ConfigurationError("sql_query: timeout, max_rows and max_bytes must be above 0.")
+    more = [functions] if isinstance(functions, str) else list(functions)
+    if not all(isinstance(name, str) and _FUNCTION.fullmatch(name) for name in more):
+        raise ConfigurationError(
+            f"sql_query(functions={more}): write names in lower case: ['similarity', 'app.total']."
+        )
+    limits = Limits(timeout, max_rows, max_bytes, superuser=allow_superuser, public=allow_public_functions)
     if dsn is not None and not dsn.startswith("${secret:"):
         _kind(dsn)
 
@@ -79,7 +96,8 @@ def sql_query(
             return answer
         from holdfast.tools.builtin.sql_postgres import select
 
-        return await select(address, plain, timeout=timeout, rows=max_rows, size=max_bytes, superuser=allow_superuser)
+        anew = await confined("postgres", sql=plain, functions=more, timeout=timeout + 5.0)
+        return await select(address, plain, str(anew), limits)
 
     async def schema(pattern: Like = "%") -> list[dict[str, Any]]:
         """List the tables and views that can be read, with their columns and types."""
@@ -91,9 +109,9 @@ def sql_query(
             return found
         from holdfast.tools.builtin.sql_postgres import list_tables
 
-        return await list_tables(address, pattern, timeout=timeout, tables=_TABLES, superuser=allow_superuser)
+        return await list_tables(address, pattern, _TABLES, limits)
 
-    given = timeout + 15.0  # to connect, and to end a statement that took too long
+    given = timeout + 20.0  # to parse, to connect, and to end a statement that took too long
     made: list[AnyTool] = [
         Tool(run, name=f"{prefix}sql_query", effect="pure", timeout=given),
         Tool(schema, name=f"{prefix}sql_schema", effect="pure", timeout=given + 10.0),

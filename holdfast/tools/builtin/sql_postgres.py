@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ToolError
+from holdfast.tools.builtin.sql_roles import Limits, check_role
 
 if TYPE_CHECKING:
     import asyncpg
@@ -20,15 +21,6 @@ __all__ = ["list_tables", "select"]
 _CONNECT = 10.0  # seconds
 _FETCHED = 10  # rows at a time: each may be as long as a whole answer
 
-# Roles to which a read-only transaction is no obstacle.
-_POWERFUL = """
-select rolname from pg_roles
-where (rolname = current_user and rolsuper)
-   or (rolname in ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files', 'pg_signal_backend')
-       and pg_has_role(current_user, oid, 'member'))
-   or (rolsuper and pg_has_role(current_user, oid, 'member'))
-limit 1
-"""
 _TABLES = """
 select n.nspname as schema, c.relname as name,
        case c.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table'
@@ -49,10 +41,11 @@ order by 1, 2 limit $2
 
 
 @asynccontextmanager
-async def _session(dsn: str, timeout: float, *, superuser: bool) -> AsyncIterator[Session]:
+async def _session(dsn: str, limits: Limits) -> AsyncIterator[Session]:
     """Open a read-only transaction, closed with its connection: no lock, setting or temporary table outlives a call."""
     import asyncpg
 
+    timeout = limits.timeout
     try:
         conn = await asyncpg.connect(
             dsn,
@@ -70,16 +63,12 @@ async def _session(dsn: str, timeout: float, *, superuser: bool) -> AsyncIterato
         try:
             await conn.execute(
                 "select set_config('statement_timeout', $1, true), set_config('lock_timeout', $1, true), "
-                "set_config('idle_in_transaction_session_timeout', $2, true)",
+                "set_config('idle_in_transaction_session_timeout', $2, true), "
+                "set_config('standard_conforming_strings', 'on', true)",
                 f"{int(timeout * 1000)}ms",
                 f"{int(timeout * 1000) + 5000}ms",
             )
-            if not superuser and (role := await conn.fetchval(_POWERFUL)) is not None:
-                raise ToolError(
-                    f"the database was not asked: the tool connects with the rights of {role}, against which a "
-                    "read-only transaction is no fence. Its owner must give it a role that may only read, or say "
-                    "allow_superuser=True."
-                )
+            await check_role(conn, limits)
             yield conn
         finally:
             if not conn.is_closed():
@@ -118,24 +107,25 @@ def _explained(exc: Any) -> str:
     return "; ".join(parts)
 
 
-async def select(dsn: str, sql: str, *, timeout: float, rows: int, size: int, superuser: bool) -> dict[str, Any]:
+async def select(dsn: str, sql: str, anew: str, limits: Limits) -> dict[str, Any]:
     """Run one query and return columns and rows.
 
-    It is prepared by itself first, which parses and runs nothing: so errors point into the model's own text. It runs as
-    a subquery of ours: there only what reads can stand, PostgreSQL cuts rows and lengths, and writes each row as JSON.
+    The model's own text, *sql*, is only prepared, which parses and runs nothing: so errors point into it, and columns
+    have its names. What runs is *anew*, written from its tree, as a subquery of ours: there only what reads can stand,
+    PostgreSQL cuts rows and lengths, and writes each row as JSON.
 
     Raises:
         ToolError: it is refused, wrong, or took too long.
 
     """
-    async with _session(dsn, timeout, superuser=superuser) as conn:
+    rows, size = limits.rows, limits.size
+    async with _session(dsn, limits) as conn:
         columns = [each.name for each in (await conn.prepare(sql)).get_attributes()]
         if not columns:
             raise ToolError("only a query that returns rows is allowed here: one SELECT")
         names = ", ".join(f"c{at}" for at in range(len(columns)))  # two columns may share a name
         found = conn.cursor(
-            # The new line ends a comment at the query's own end.
-            f"select left(row_to_json(q)::text, {int(size) + 1}) as row from (\n{sql}\n) q({names}) "  # noqa: S608
+            f"select left(row_to_json(q)::text, {int(size) + 1}) as row from (\n{anew}\n) q({names}) "  # noqa: S608
             f"limit {int(rows) + 1}",
             prefetch=_FETCHED,
         )
@@ -166,14 +156,14 @@ def _number(text: str) -> float | str:
     return float(text) if len(text) <= 16 else text
 
 
-async def list_tables(dsn: str, pattern: str, *, timeout: float, tables: int, superuser: bool) -> list[dict[str, Any]]:
+async def list_tables(dsn: str, pattern: str, tables: int, limits: Limits) -> list[dict[str, Any]]:
     """Return the tables that this role may read, with their columns.
 
     Raises:
         ToolError: the database cannot be reached, or is not to be asked.
 
     """
-    async with _session(dsn, timeout, superuser=superuser) as conn:
+    async with _session(dsn, limits) as conn:
         found = await conn.fetch(_TABLES, pattern, tables)
     listing = []
     for row in found:

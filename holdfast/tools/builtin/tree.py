@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from holdfast.errors import EffectError, ToolError, ToolNotStarted
-from holdfast.tools.builtin.folder import OPEN_FOLDER, never_shown, parent_of
+from holdfast.private import close_to_others
+from holdfast.tools.builtin.folder import OPEN_FOLDER, Folder, parent_of
 
 __all__ = ["Change", "Tree"]
 
@@ -47,9 +48,10 @@ def _hash(data: bytes | None) -> str | None:
 class Tree:
     """Regular files below a root, which may be written."""
 
-    def __init__(self, root: Path, most: int) -> None:
-        """Take an existing folder; files of over *most* bytes are neither changed nor made."""
-        self._root = root
+    def __init__(self, folder: Folder, most: int) -> None:
+        """Take a folder; files of over *most* bytes are neither changed nor made."""
+        self._folder = folder
+        self._root = folder.root
         self._most = most
 
     def change(self, path: str, key: str, deadline: float, make: Callable[[bytes | None], bytes | None]) -> Change:
@@ -123,14 +125,14 @@ class Tree:
                 _put_entry(journal, key, {**entry, "made": "yes"}, sync=False)
         return Change(path, before, after)
 
-    @staticmethod
-    def _parts(path: str) -> tuple[str, ...]:
+    def _parts(self, path: str) -> tuple[str, ...]:
         pure = PurePosixPath(path)
         parts = pure.parts
         if not parts or pure.is_absolute() or ".." in parts or "\x00" in path or "\\" in path or len(parts) > _DEPTH:
             raise ToolError(f"{path[:200]!r} is not allowed: give a path below the root, without `..` or a leading `/`")
-        if never_shown(parts):
+        if self._folder.is_withheld(parts):
             raise ToolError(f"{path[:200]!r} may not be written: it may hold keys, or is not the project's own.")
+        self._folder.check_not_loaded(self._root.joinpath(*parts))
         return parts
 
     def _read(self, folder: int, name: str, path: str) -> bytes | None:
@@ -184,10 +186,11 @@ class Tree:
         try:
             for part in _JOURNAL:
                 with suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=folder)
+                    os.mkdir(part, 0o700, dir_fd=folder)
                 inner = os.open(part, OPEN_FOLDER, dir_fd=folder)
                 os.close(folder)
                 folder = inner
+                close_to_others(folder)
             self._lock(folder, min(deadline, time.monotonic() + _PATIENCE))
             with suppress(FileExistsError):  # nothing of this belongs into anybody's repository
                 ignore = os.open(

@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holdfast.contracts import ApprovalPolicy
 from holdfast.errors import ConfigurationError, ToolError
 from holdfast.tools.builtin.addresses import Address, parse, why_refused
 
 if TYPE_CHECKING:
     from yarl import URL
 
-__all__ = ["Resolve", "Target", "UrlGuard", "look_up"]
+__all__ = ["LOCAL_NAMES", "Resolve", "Target", "UrlGuard", "look_up", "split_entry"]
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
@@ -30,7 +31,7 @@ _PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"(?i)\A(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(?=[/?#]|\Z)")
 _NAME = re.compile(r"\A(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\Z")
 _NUMBER = re.compile(r"\A(0x[0-9a-f]*|[0-9]+)\Z")  # what inet_aton takes for part of an IPv4 address
-_LOCAL_NAMES = ("localhost", "local", "internal", "intranet", "lan", "home", "corp", "arpa", "onion")
+LOCAL_NAMES = ("localhost", "local", "internal", "intranet", "lan", "home", "corp", "arpa", "onion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ async def look_up(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def _host_port(entry: str) -> tuple[str, int | None]:
+def split_entry(entry: str) -> tuple[str, int | None]:
     """Split `host`, `host:port` or `[v6]:port` of a user's list."""
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:/@\s\[\]]+)(?::([0-9]{1,5}))?", entry)
     if match is None or (match[2] and not 0 < int(match[2]) < 65536):
@@ -77,7 +78,7 @@ class UrlGuard:
 
     def __init__(
         self,
-        allow: str | Iterable[str],
+        allow: str | Iterable[str] | None,
         *,
         allow_local: Iterable[str] = (),
         ports: Iterable[int] = (80, 443),
@@ -91,16 +92,38 @@ class UrlGuard:
         """
         if isinstance(allow_local, str):
             raise ConfigurationError(f"allow_local is {allow_local!r}: give a list, such as ['localhost:8080'].")
+        allow = () if allow is None else allow
         given = [] if allow == "*" else [allow] if isinstance(allow, str) else list(allow)
         self._any = allow == "*" or "*" in given
-        self._allow = [_host_port(entry) for entry in given if entry != "*"]
-        self._local = {_host_port(entry) for entry in allow_local}
+        self._allow = [split_entry(entry) for entry in given if entry != "*"]
+        self._local = {split_entry(entry) for entry in allow_local}
         if any(port is None for _, port in self._local):
             raise ConfigurationError("each entry of allow_local needs its port, such as localhost:8080.")
         self._ports = frozenset(ports)
         self._resolve = resolve
         if not (self._any or self._allow or self._local):
-            raise ConfigurationError("no host is allowed: name hosts, or '*' for every public one.")
+            raise ConfigurationError(
+                "no host is allowed: name those that may be asked, such as ['api.example.com', '*.example.org']. '*' "
+                "is every public one; then a person is asked before each call, unless you say approval='never'."
+            )
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts as they were named, without ports; `*` for every public one."""
+        named = {host for host, _ in (*self._allow, *self._local)}
+        return frozenset({*named, "*"} if self._any else named)
+
+    @property
+    def approval(self) -> ApprovalPolicy:
+        """Whether a person is asked by default: with every host allowed, a URL takes data anywhere."""
+        return "always" if self._any else "never"
+
+    def knows(self, host: str, port: int | None) -> bool:
+        """Tell whether a host may be asked; without a port, at any."""
+        if any(host == name and port in (None, at) for name, at in self._local):
+            return True
+        ports = {port} if port is not None else {*self._ports, *(at for _, at in self._allow if at is not None)}
+        return any(self._is_allowed(host, each) for each in ports if each is not None)
 
     async def check(self, text: str) -> Target:
         """Return where *text* leads.
@@ -182,7 +205,7 @@ class UrlGuard:
                 raise ToolError(f"{host!r} is a number in disguise: an IPv4 address is written as four plain decimals")
             if not _NAME.match(host) or len(host) > 253:
                 raise ToolError(f"{host[:100]!r} is no host name")
-            if len(parts) == 1 or parts[-1] in _LOCAL_NAMES:
+            if len(parts) == 1 or parts[-1] in LOCAL_NAMES:
                 raise ToolError(f"{host!r} is a name of a local network. Only public hosts can be asked.")
         if not self._is_allowed(host, port):
             known = ", ".join(name if at is None else f"{name}:{at}" for name, at in self._allow[:20])

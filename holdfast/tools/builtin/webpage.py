@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from holdfast.contracts import ApprovalPolicy
 from holdfast.errors import ConfigurationError, ToolError
 from holdfast.tools.builtin.confined import confined
 from holdfast.tools.builtin.fetching import Fetcher
@@ -23,7 +24,7 @@ _HTML = ("text/html", "application/xhtml+xml", "")
 
 @makes_tools
 def web_page(
-    allow: str | Iterable[str] = "*",
+    allow: str | Iterable[str] | None = None,
     *,
     allow_local: Iterable[str] = (),
     ports: Iterable[int] = (80, 443),
@@ -31,18 +32,21 @@ def web_page(
     max_bytes: int = 4 * 1024 * 1024,
     max_text: int = 100_000,
     max_redirects: int = 5,
+    approval: ApprovalPolicy | None = None,
     name: str = "web_page",
 ) -> AnyTool:
     """Return the pure tool `web_page`, which reads a page: title, text with its headings, links.
 
     Args:
-        allow: `"*"` for any public host, or a list as in `http_request`.
+        allow: the hosts, as in `http_request`: a list, or `"*"` for every public one. To be given, or *allow_local*.
         allow_local: each `host:port` on this machine or a private network that may be read too.
         ports: that need no mention in *allow*.
         timeout: seconds for fetching the page; as much again for reading it.
         max_bytes: of the page; the rest is cut off.
         max_text: characters of text that are returned. What is over HOLDFAST_RESULT_INLINE is trimmed and has a handle.
         max_redirects: each is checked anew.
+        approval: `always` asks a person before each call; the default where *allow* is `"*"`, since whoever talks a
+            model into reading a URL of theirs is told by it what the model knows.
         name: of the tool.
 
     Raises:
@@ -52,7 +56,7 @@ def web_page(
     if not (timeout > 0 and max_bytes > 0 and max_text > 0 and max_redirects >= 0):
         raise ConfigurationError("web_page: timeout, max_bytes and max_text must be above 0.")
     guard = UrlGuard(allow, allow_local=allow_local, ports=ports)
-    fetcher = Fetcher(guard, headers={}, timeout=timeout, most=max_bytes, redirects=max_redirects)
+    fetcher = Fetcher(guard, timeout=timeout, most=max_bytes, redirects=max_redirects)
 
     async def read_web_page(
         url: Annotated[str, Field(min_length=8, max_length=4096, description="http:// or https:// URL")],
@@ -84,4 +88,4 @@ def web_page(
             page.pop("links", None)
         return page
 
-    return Tool(read_web_page, effect="pure", name=name, timeout=2 * timeout + 5.0)
+    return Tool(read_web_page, effect="pure", approval=approval or guard.approval, name=name, timeout=2 * timeout + 5.0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from holdfast.contracts import ApprovalPolicy
 from holdfast.errors import ToolError
+from holdfast.tools.builtin.folder import Folder
 from holdfast.tools.builtin.tree import Change, Tree
 from holdfast.tools.context import ToolContext
 from holdfast.tools.tool import AnyTool, Tool
@@ -23,9 +23,9 @@ _TIMEOUT = 30.0
 FilePath = Annotated[str, Field(min_length=1, max_length=1000, description="path below the root: docs/notes.md")]
 
 
-def writing_tools(root: Path, *, approval: ApprovalPolicy, most: int, prefix: str) -> list[AnyTool]:
+def writing_tools(folder: Folder, *, approval: ApprovalPolicy, most: int, prefix: str) -> list[AnyTool]:
     """Return the three tools for an existing folder."""
-    tree = Tree(root, most)
+    tree = Tree(folder, most)
 
     def write_file(
         ctx: ToolContext,

@@ -20,8 +20,8 @@ LAWFUL = {
     "in_doubt": {"in_doubt", "done", "retry_ok", "abandoned"},
     "failed": {"failed", "in_flight"},
     "retry_ok": {"retry_ok", "in_flight"},
-    "done": {"done"},
-    "abandoned": {"abandoned"},
+    "done": {"done", "in_doubt"},
+    "abandoned": {"abandoned", "in_doubt"},
 }
 BY_A_PERSON = {("in_doubt", "retry_ok"), ("in_doubt", "abandoned")}
 
@@ -70,8 +70,10 @@ def transition(before: Row | None, after: Row | None, *, fence: int | None, clai
         demand(after.fence == 1 or (fence is None and after.fence == 2), "a fence began elsewhere than at 1", after)
         return
     demand(after.fence >= before.fence, "a fence fell", before, after)
-    if before.final:
+    if before.final and not (claims and after.args != before.args):
         demand(after == before, f"a row that was {before.state} for good changed", before, after)
+    if before.state in ("done", "abandoned", "in_doubt") and after.args != before.args:
+        demand(after.state == "in_doubt", "what took effect is a call of other arguments now", before, after)
     if after.fence > before.fence:
         demand(claims, "somebody raised the fence who did not claim", before, after)
         demand(after.state == "in_flight" or fence is None, "a take-over that is not in flight", before, after)
@@ -91,7 +93,7 @@ def standing(row: Row | None, remote: Remote, *, given_up: bool) -> None:
         demand(not remote.effects, "an effect without a row", remote.effects)
         return
     if row.state == "in_doubt":
-        demand(row.sent_at is not None, "in doubt without having been sent", row)
+        demand(row.sent_at is not None or remote.effects, "in doubt without having been sent", row)
     if row.state in ("failed", "retry_ok"):
         demand(not remote.unexcused, f"{row.state}, and it took effect", row, remote.effects)
     if row.state == "abandoned":

@@ -99,7 +99,7 @@ class Scene:
         self.lab = lab
         self.remote = Remote(effect)
         settle = SETTLE if effect == "verifiable" else 0.0
-        self.given = Step(uuid.uuid4().hex, str(uuid.uuid4()), "scope", 1, "tool", effect, "a", 0, settle)
+        self.given = Step(uuid.uuid4().hex, str(uuid.uuid4()), "scope", 1, "tool", effect, "a", settle)
         self.actors: list[Owner] = []
         self.row: Row | None = None
         self.attempts = 0
@@ -223,7 +223,7 @@ class Scene:
         """Let a person say something; return whether it was carried out. Nobody lies."""
         before, remote = self.row, self.remote
         early = before is not None and before.state == "in_doubt" and await self._may_still_land()
-        if word == "done" and not remote.effects:
+        if word == "done" and not self._of_these_arguments():
             return False
         if word == "not_done" and (remote.effects or (remote.expected and not early)):
             return False
@@ -242,6 +242,15 @@ class Scene:
         self.given_up = self.given_up or (found.accepted and word == "abandon")
         await self._observe(person=found.accepted)
         return found.accepted
+
+    def _of_these_arguments(self) -> bool:
+        """Whether what took effect is the call that the row is about: with its arguments."""
+        return bool(self.remote.effects) and self.row is not None and self.remote.effects[0].args == self.row.args
+
+    def _honest_word(self) -> Literal["done", "not_done", "abandon"]:
+        if self._of_these_arguments():
+            return "done"
+        return "abandon" if self.remote.effects else "not_done"
 
     async def sweep(self) -> None:
         """Do half of what the sweeper does with a call whose run has ended: look for one, or settle the one found."""
@@ -271,7 +280,7 @@ class Scene:
         for _ in range(STEPS_TO_END):
             row = self.row
             if row is not None and row.state == "in_doubt":
-                await self.person("done" if self.remote.effects else "not_done")
+                await self.person(self._honest_word())
             elif row is not None and row.final:
                 break
             else:
@@ -279,9 +288,9 @@ class Scene:
                 await self.act(owner)
         demand(self.row is not None and self.row.final, "the call does not come to an end", self.row)
         assert self.row is not None
+        self.lab.counts[f"ended {self.row.state}"] += 1
         for args in ("a", "b"):
             await self.act(self.begin(1, args))
-        self.lab.counts[f"ended {self.row.state}"] += 1
         for effect in self.remote.effects:
             if effect.excuse is not None and len(self.remote.effects) > 1:
                 self.lab.counts[f"doubled, {effect.excuse}"] += 1
@@ -326,7 +335,8 @@ class Scene:
             demand(row.owner == owner.name and row.fence == told.fence, "a claim that is not in the row", *about)
             demand(row.fence == (1 if before is None else before.fence + 1), "a claim without a new fence", *about)
             demand(row.args == owner.args, "a claim of other arguments", *about)
-            demand(before is None or not before.final, "a claim of what was settled", *about)
+            again = before is None or not before.final or (before.state == "failed" and before.args != owner.args)
+            demand(again, "a claim of what was settled", *about)
         elif told.kind == "done":
             same = row.args == owner.args or self.remote.kind == "pure"  # what a model said is returned as it is
             demand(same, "a result of other arguments was handed out", *about)
