@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -101,21 +102,23 @@ class AgentWorkflow:
                 continue
             if self._should_roll():
                 await self._roll()
-            if not carry.limits.linger:  # nobody else is expected on a thread that another run asked for
-                await workflow.wait_condition(lambda: bool(carry.queue) or (self._quiet() and not carry.inbox))
-                if carry.queue:
-                    continue
+            await self._idle()
+            # What goes on beside, such as remembering, is waited for without a timer.
+            await workflow.wait_condition(lambda: bool(carry.queue) or (self._quiet() and not carry.inbox))
+            if not carry.queue:
                 return
-            try:
-                idle = min(carry.limits.linger, carry.limits.linger_asked) if carry.brief else carry.limits.linger
+
+    async def _idle(self) -> None:
+        """Wait a while for the next message; not on a thread that another run asked for, where none is expected."""
+        limits = self._carry.limits
+        seconds = min(limits.linger, limits.linger_asked) if self._carry.brief else limits.linger
+        if seconds:
+            with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: bool(carry.queue),
-                    timeout=timedelta(seconds=idle),
-                    timeout_summary=f"idle: ends in {idle:g} s unless a message comes",
+                    lambda: bool(self._carry.queue),
+                    timeout=timedelta(seconds=seconds),
+                    timeout_summary=f"idle: ends in {seconds:g} s unless a message comes",
                 )
-            except TimeoutError:
-                if self._quiet() and not carry.inbox and not carry.queue:
-                    return
 
     def _quiet(self) -> bool:
         return not self._admitting and not self._background
