@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["first_line", "fitted", "visible"]
+__all__ = ["first_line", "fitted", "is_fitted", "visible"]
+
+_LEFT_OUT = "characters are left out here"
+_NOTE = 80  # characters of the note that says so
 
 # Control characters but newline and tab, soft hyphen, fillers and blanks that are drawn as nothing, zero-width and
 # bidirectional characters, line separators, variation selectors, tags: Unicode's Cf and the like, written out, since
@@ -32,13 +35,17 @@ def first_line(text: str, most: int) -> str:
 
 
 def fitted(text: str, most: int) -> str:
-    """Return *text* whole, or where it is longer than *most* characters its beginning and its end, and what is between.
+    """Return *text* whole, or in *most* characters its beginning and its end, with how much is left out between them.
 
     The end is never left out: whoever wrote the text may have put there what should not be seen.
     """
     if len(text) <= most:
         return text
-    half = most // 2
-    return (
-        f"{text[:half]}\n[… {len(text) - 2 * half:,} of {len(text):,} characters are left out here …]\n{text[-half:]}"
-    )
+    half = max(most - _NOTE, 0) // 2
+    left_out = f"[… {len(text) - 2 * half:,} of {len(text):,} {_LEFT_OUT} …]"
+    return f"{text[:half]}\n{left_out}\n{text[len(text) - half :]}"
+
+
+def is_fitted(text: str) -> bool:
+    """Whether *text* looks as if `fitted` had left something out."""
+    return _LEFT_OUT in text

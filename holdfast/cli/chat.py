@@ -14,16 +14,17 @@ from rich.text import Text
 
 from holdfast.cli.ask import INTERRUPTED
 from holdfast.cli.edit import approve_edited
-from holdfast.cli.follow import ARGS_SHOWN, Quiet, joined_at
+from holdfast.cli.follow import Quiet, joined_at
 from holdfast.cli.keyboard import Keyboard, Paper, Typed
 from holdfast.cli.prompt import me
 from holdfast.cli.questions import Question, Questions, is_bare_answer
 from holdfast.cli.say import console as new_console
 from holdfast.cli.talk import TalkScreen, show_history, show_said
-from holdfast.cli.text import call_text, cost, output_text, short
+from holdfast.cli.text import WHOLE, call_text, cost, output_text, short
 from holdfast.client import Client, RunHandle
 from holdfast.contracts import OPEN_STATES, Event
 from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, RunEnded, StackError
+from holdfast.visible import is_fitted
 
 __all__ = ["Chat"]
 
@@ -272,8 +273,8 @@ class Chat:
             if asked:
                 whose = self._screen.whose(event.run_id)
                 self._asked.add(Question(asks, key[1], f"{asked[0].tool} of {whose}" if whose else asked[0].tool))
-                if len(str(event.data.get("args") or "")) >= ARGS_SHOWN:  # nobody decides on what they cannot see
-                    self._note(call_text(asked[0].tool, asked[0].args, 10**6), "")
+                if is_fitted(str(event.data.get("args") or "")):  # nobody decides on what they cannot see
+                    self._note(call_text(asked[0].tool, asked[0].args, WHOLE), "")
         elif event.kind == "approval_decided":
             self._asked.drop(*key)
         elif event.kind == "ended":

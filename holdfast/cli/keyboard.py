@@ -189,6 +189,7 @@ class Keyboard:
 
     async def read(self) -> Typed:
         """Return the next thing the person does. After Ctrl-C what they had typed comes back, unless dropped."""
+        self._typed = self._left
         typed = await self._session.prompt_async(default=self._left)
         self._left = typed.text if typed.kind == "interrupt" else ""
         return typed

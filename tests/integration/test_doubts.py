@@ -225,11 +225,12 @@ async def two_doubts(conn: Connection) -> tuple[int, str, list[str]]:
             number,
         )
         await conn.execute(
-            "insert into messages (thread_id, seq, run_id, step_no, role, call_id) values ($1, $2, $3, $2, 'tool', $4)",
+            "insert into messages (thread_id, seq, run_id, step_no, role, call_id) values ($1, $2, $3, $5, 'tool', $4)",
             thread,
             number,
             run_id,
             f"c{number}",
+            number,
         )
     return thread, run_id, keys
 

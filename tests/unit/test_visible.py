@@ -10,7 +10,7 @@ import pytest
 from holdfast.cli.questions import Question, Questions, is_bare_answer
 from holdfast.cli.text import WHOLE, call_text
 from holdfast.errors import InvalidInput
-from holdfast.visible import first_line, fitted, visible
+from holdfast.visible import first_line, fitted, is_fitted, visible
 
 
 def test_hidden_characters_are_escapes_that_mean_the_same() -> None:
@@ -33,9 +33,11 @@ def test_a_call_that_is_decided_on_is_shown_to_its_end() -> None:
 def test_what_is_too_long_loses_its_middle() -> None:
     """Beginning and end stay, and how much is left out between is said."""
     text = fitted("a" * 500 + "b" * 5000 + "c" * 500, 1000)
-    assert text.startswith("a" * 500)
-    assert text.endswith("c" * 500)
-    assert "5,000 of 6,000" in text
+    assert text.startswith("a" * 460)
+    assert text.endswith("c" * 460)
+    assert "5,080 of 6,000" in text
+    assert len(text) <= 1000
+    assert is_fitted(text)
     assert fitted("short", 1000) == "short"
 
 
