@@ -68,9 +68,10 @@ def _forget_typed() -> None:
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
 
-async def ask_line(console: Console, question: str) -> str | None:
-    """Put a question and return what was typed after it was shown, or None at the end of input."""
-    _forget_typed()
+async def ask_line(console: Console, question: str, *, typed_ahead: bool = False) -> str | None:
+    """Put a question and return what was typed after it was shown, or before with *typed_ahead*; None at the end."""
+    if not typed_ahead:
+        _forget_typed()
     console.print(Text(question, style="bold"), end="")
     line = await read_line()
     if line is None:
@@ -90,7 +91,7 @@ async def ask_approval(console: Console, call: str) -> Said | None:
         if word.lower() in ("e", "edit"):
             return Said(True, edit=True)
         if word.lower() in ("n", "no"):
-            reason = await ask_line(console, "    reason (the model will see it; Enter for none): ")
+            reason = await ask_line(console, "    reason (the model will see it; Enter for none): ", typed_ahead=True)
             return Said(False, (reason or "").strip() or "rejected by the user")
         if len(word) >= 3:
             return Said(False, word[:2000])

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowHandle
 from temporalio.converter import default as plain_converter
 
@@ -50,7 +51,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS
 
 async def details(handle: WorkflowHandle[Any, Any]) -> str:
     """Return the current details, as the Web UI asks for them."""
-    return str((await handle.query("__temporal_workflow_metadata")).get("currentDetails", ""))
+    found: WorkflowMetadata = await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    return found.current_details
 
 
 async def summaries(handle: WorkflowHandle[Any, Any]) -> list[str]:
