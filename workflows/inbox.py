@@ -68,7 +68,7 @@ def check_room(carry: Carry, message: Message) -> None:
     """
     if message.message_id in carry.known:
         return
-    waiting = [*carry.inbox, *carry.queue]
+    waiting: list[Message | Run] = [*carry.inbox, *carry.queue]
     if len(waiting) >= ROOM or sum(map(_weight, [*waiting, message])) > ROOM_BYTES:
         raise ThreadFull(f"{len(waiting)} messages wait on this thread already: send it later, or on another thread")
 

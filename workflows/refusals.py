@@ -50,6 +50,7 @@ class Refusals:
 
 
 def _refused(carry: Carry, word: Decision | Resolution, why: str) -> RefusedWord:
+    about: dict[str, str]
     if isinstance(word, Resolution):
         action, step, about = "resolve", str(word.step_no), {"outcome": word.outcome}
     else:
