@@ -11,6 +11,7 @@ from holdfast.activities.calls import arguments_of, step_of
 from holdfast.activities.deps import Deps, here
 from holdfast.activities.endings import status_of
 from holdfast.activities.outcome import Outcome, commit_outcome, fill, recorded_outcome
+from holdfast.advice import DO_WITHOUT, GO_ON
 from holdfast.contracts import (
     OPEN_STATES,
     Activity,
@@ -52,7 +53,7 @@ class ChildActivities:
         if inp.depth > settings.agent_depth:
             text = (
                 f"error: {inp.agent} was not asked: agents may ask one another {settings.agent_depth} deep, and this "
-                "conversation is at that depth already. Do it without."
+                f"conversation is at that depth already. {DO_WITHOUT}"
             )
             return ChildReady(outcome=await commit_outcome(self._deps, at, inp, Outcome(text, status="error")))
         try:
@@ -120,7 +121,7 @@ class ChildActivities:
         if inp.late:
             outcome = Outcome("error: this conversation was handed over by another call of the same reply", "error")
         elif found is None:
-            outcome = Outcome(f"error: no worker knows the agent {inp.agent}. Go on without it.", "error")
+            outcome = Outcome(f"error: no worker knows the agent {inp.agent}. {GO_ON}", "error")
         else:
             digest, body = found
             owner = Owner(agent=body.name, definition=digest, budget=body.budget, memory=body.memory)

@@ -8,6 +8,7 @@ from temporalio.exceptions import ApplicationError
 
 from holdfast.activities.deps import Deps, Here
 from holdfast.activities.outcome import Outcome, commit_outcome, recorded_outcome
+from holdfast.advice import DO_NOT_REPEAT
 from holdfast.contracts import RunState, ToolOutcome, ToolStep
 from holdfast.memory import events, ledger, runs
 from holdfast.memory.database import Connection
@@ -15,7 +16,7 @@ from holdfast.memory.ledger import Claim, Step
 
 __all__ = ["TryAgain", "emit_doubt", "settled_by", "take"]
 
-_ABANDONED = "abandoned: nobody can tell whether this call took effect; a person gave it up. Do not repeat it."
+_ABANDONED = "abandoned: nobody can tell whether this call took effect; a person gave it up. " + DO_NOT_REPEAT
 
 
 class TryAgain(ApplicationError):

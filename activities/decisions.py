@@ -67,7 +67,8 @@ class DecisionActivities:
                     continue
                 if over:
                     raise StaleWriter(f"run {inp.run_id} has ended, or is another workflow's now: nobody is asked")
-                args = call.args or await threads.call_arguments(conn, at.tenant, at.thread, call.seq, call.call_id)
+                # In the model's own order, as everywhere else where a person reads them.
+                args = await threads.call_arguments(conn, at.tenant, at.thread, call.seq, call.call_id) or call.args
                 if call.args is None:
                     out.shown[call.step_no] = fitted(visible(args or ""), _SHOWN)
                 if await decisions.ask(

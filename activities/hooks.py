@@ -17,6 +17,7 @@ from typing import Any
 from holdfast import llm
 from holdfast.activities.deps import Deps, Here
 from holdfast.activities.outcome import Outcome, emit_notes
+from holdfast.advice import DO_NOT_REPEAT
 from holdfast.contracts import AgentDefinition, Message, ModelStep, StepRef, ToolStep
 from holdfast.errors import Refused
 from holdfast.ids import canonical_json, run_id_for, storable
@@ -278,5 +279,5 @@ async def see_result(
         text = await deps.hooks.after_tool(_at(at, step, agent), result, notes)
     except Refused as exc:
         what = "it failed, and why" if status == "error" else "it is done, and its result"
-        text, status = f"error: {step.tool} was called; {what} is withheld: {exc}. Do not repeat it.", "error"
+        text, status = f"error: {step.tool} was called; {what} is withheld: {exc}. {DO_NOT_REPEAT}", "error"
     return Outcome(text, status=status, seconds=outcome.seconds, notes=notes)

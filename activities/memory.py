@@ -97,7 +97,7 @@ class MemoryToolRunner(ToolRunner):
     def __init__(self, memory: LongTermMemory, settings: Settings, pool: Pool) -> None:
         super().__init__(settings)
         self._memory = memory
-        self._pool = pool
+        self._database = pool
 
     async def run(
         self, tool: AnyTool, args: dict[str, Any], ctx: ToolContext, *, deadline: float, late: Late | None = None
@@ -128,7 +128,8 @@ class MemoryToolRunner(ToolRunner):
         except StorageError as exc:
             log.warning("a memory waits for its store", error=str(exc))
             about = {"tenant": ctx.tenant, "run_id": ctx.run_id, "thread": ctx.thread, "kind": record.kind}
-            async with self._pool.acquire() as conn:  # the same key, so that it is one memory whatever came of this try
+            # The same key, so that it is one memory whatever came of this try.
+            async with self._database.acquire() as conn:
                 await outbox.put(conn, source_key=source, text=text, **about)
             return "noted; it will be remembered as soon as the long-term memory answers again"
         return "remembered"

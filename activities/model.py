@@ -22,6 +22,7 @@ from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.hooks import Seen, Sent, placed, see_reply, see_request
 from holdfast.activities.outcome import emit_notes
 from holdfast.activities.requests import build_request, digest_of, model_of, revealed, tokens_besides, window_limit
+from holdfast.advice import CALL_AGAIN, OTHERS_NEXT, for_person
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
 from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
@@ -150,8 +151,7 @@ class ModelActivities:
         except _Lost:
             return await self._lost(step, at, seen.reply)
         except (ValueError, *UNSTORABLE) as exc:  # each try would buy such a reply again
-            why = f"the model's reply cannot be stored: {exc!r}"[:2000]
-            raise ApplicationError(why, type="ModelError", non_retryable=True) from exc
+            raise ApplicationError(f"the reply cannot be stored: {exc!r}"[:2000], non_retryable=True) from exc
 
     async def _call(self, request: ModelRequest, inp: ModelStep, step: Step) -> llm.ModelReply:
         deltas = DeltaWriter(self._deps, inp.run_id, inp.step_no)
@@ -258,6 +258,7 @@ class ModelActivities:
                 recall_step=inp.recall_step,
                 params={"model": request.model}
                 | ({"native": True} if request.response_format else {})
+                | ({"api_base": request.api_base} if request.api_base else {})
                 | ({"changed": sent.change} if sent.change else {}),
                 digest=digest,
             )
@@ -273,7 +274,7 @@ class ModelActivities:
                 text=(reply.text or "")[:500],
                 calls=[
                     {"step": call.step_no, "call_id": call.call_id, "tool": call.tool, "args": asked.arguments[:200]}
-                    | ({} if why is None else {"error": why.removeprefix("error: ")[:500]})  # it is not made
+                    | ({} if why is None else {"error": for_person(why)[:500]})  # it is not made
                     for (call, why), asked in zip(calls, reply.tool_calls, strict=True)
                 ],
                 tokens_in=usage.input_tokens,
@@ -331,7 +332,7 @@ class ModelActivities:
         args: dict[str, object] = {}
         text = ""
         if number >= _MOST_CALLS:
-            why = f"error: at most {_MOST_CALLS} calls may stand in one reply. Make the others in the next."
+            why = f"error: at most {_MOST_CALLS} calls may stand in one reply. {OTHERS_NEXT}"
         elif declared is None:
             names = ", ".join(tool.name for tool in definition.tools) or "none"
             why = f"error: there is no tool {asked.name[:64]!r}. The tools are: {names}"
@@ -345,7 +346,7 @@ class ModelActivities:
                 text.encode()  # a lone surrogate has no bytes
                 self._validate(definition.name, asked.name, args)
             except (ValueError, RecursionError, ToolArgumentsInvalid) as exc:
-                why = f"error: the arguments of {asked.name} cannot be used: {exc}. Call it again with others."
+                why = f"error: the arguments of {asked.name} cannot be used: {exc}. {CALL_AGAIN}"
         if why is not None:
             call.error = True
             call.state = "done"

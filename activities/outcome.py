@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from holdfast.activities.deps import Deps, Here
+from holdfast.advice import edited_note
 from holdfast.contracts import PREVIEW, ToolOutcome, ToolStep
 from holdfast.ids import storable
 from holdfast.memory import decisions, events, ledger, threads
@@ -35,7 +36,6 @@ class Outcome:
         return ToolOutcome(status=self.status, preview=self.text[:PREVIEW], bytes=len(self.text.encode()))
 
 
-_ARGS_TOLD = 2000  # characters of a person's arguments that the model is told before the result
 _READERS = ("result_page", "result_search", "result_select")
 
 
@@ -48,10 +48,6 @@ def _trimmed(text: str, limit: int, blob: str, readers: list[str]) -> str:
     how = f", for {', '.join(readers)}" if readers else ""
     note = f"[… {len(raw) - 2 * half:,} of {len(raw):,} bytes left out here; stored whole as {blob}{how} …]"
     return f"{head}\n\n{note}\n\n{tail}"
-
-
-def _cut(args: str) -> str:
-    return args if len(args) <= _ARGS_TOLD else f"{args[:_ARGS_TOLD]}…"
 
 
 async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: Outcome) -> int | None:
@@ -71,7 +67,7 @@ async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: O
         content = _trimmed(outcome.text, deps.settings.result_inline, blob, readers)
     if inp.edited:  # the model's own message has its arguments; it must not report those as what was done
         args = await decisions.edited_args(conn, inp.run_id, inp.step_no) or ""
-        content = f"[a person changed the arguments of this call: {_cut(args)}]\n{content}"
+        content = edited_note(args) + content
     if not await threads.fill_slot(conn, thread.id, inp.seq, inp.call_id, content, blob=blob):
         return None
     await emit_notes(conn, inp.run_id, inp.step_no, outcome.notes)

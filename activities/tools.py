@@ -17,6 +17,7 @@ from holdfast.activities.effects import EffectCall
 from holdfast.activities.hooks import placed, see_call, see_result
 from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure, fill, recorded_outcome
 from holdfast.activities.stored import Stored
+from holdfast.advice import GO_ON
 from holdfast.agent import definition_hash
 from holdfast.contracts import Activity, ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import ToolArgumentsInvalid, ToolError, ToolResultInvalid
@@ -53,7 +54,7 @@ class ToolActivities:
         tool = self._deps.tool(definition.name, inp.tool)
         if declared is None or tool is None:
             await self._leave_to_newer_code(at, definition.name, inp)
-            return await self._gone(at, inp, step, f"error: the tool {inp.tool} is no longer there. Go on without it.")
+            return await self._gone(at, inp, step, f"error: the tool {inp.tool} is no longer there. {GO_ON}")
         try:
             args = fitting(tool, await arguments_of(self._deps, at, inp))
         except ToolArgumentsInvalid as exc:  # the tool's code changed since the call was accepted

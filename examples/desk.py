@@ -18,8 +18,8 @@ desk = Agent(
         files(ROOT),  # list, search, read
         files(NOTES, write=True, prefix="notes_"),  # also write, patch, delete: keyed, never outside, never twice
         queries(ROOT),  # csv_query by SQL, json_query by JMESPath: over files, text, or a large result
-        sql_query(env="DESK_DATABASE"),  # reads only, with a role that may not do more; sql_schema comes along
-        web_page(),  # any public page as text; nothing on this machine or a private network
+        sql_query(env="DESK_DATABASE"),  # reads only, with a role that can do nothing else; sql_schema comes along
+        web_page(["docs.python.org", "*.wikipedia.org"]),  # pages of these hosts as text; "*" asks a person each time
         shell({"lines": Command(["wc", "-l", "{path:path}"], "Count the lines of a file.", effect="pure")}, root=ROOT),
         result_tools,  # result_page, result_search, result_select: the rest of what was trimmed
         run_state,  # how another run stands

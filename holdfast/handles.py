@@ -18,6 +18,7 @@ from holdfast.views import RunStatus
 __all__ = ["RunHandle", "check_prefix"]
 
 _Outcome = Literal["done", "not_done", "abandon"]
+_NAMED = 5  # calls of other runs that a refusal names
 _SETTLING = 3.0  # what was accepted a moment ago, or is taken up again after a crash, is known to its workflow by then
 
 
@@ -61,9 +62,29 @@ class RunHandle(RunReader):
         return await self._decide(Decision(approve=False, run_id=self.run_id, call_id=call, reason=reason, actor=actor))
 
     async def _decide(self, decision: Decision) -> Receipt:
-        receipt = await self._say("decide", decision)
+        try:
+            receipt = await self._say("decide", decision)
+        except DecisionRefused as exc:
+            raise await self._elsewhere(exc, "approval") from exc
         await self._until_audited(receipt)
         return receipt
+
+    async def _elsewhere(self, refused: DecisionRefused, kind: str) -> DecisionRefused:
+        """Return the refusal, with what waits in runs of agents that this one asked, where nothing waits in it."""
+        calls = [call for call in await self.waiting() if call.kind == kind]
+        if not calls or any(call.run_id == self.run_id for call in calls):
+            return refused
+        word = "approve" if kind == "approval" else "resolve"
+        where = "; ".join(
+            f"step {call.step_no} ({call.tool}) of run {call.run_id[:8]} of agent {call.agent}: "
+            f"`holdfast {word} {call.run_id[:8]} {call.step_no}{'' if kind == 'approval' else ' …'}`"
+            for call in calls[:_NAMED]
+        )
+        more = f"; and {len(calls) - _NAMED} more" if len(calls) > _NAMED else ""
+        return DecisionRefused(
+            f"Nothing waits in run {self.run_id[:8]} itself ({refused}), but in runs of agents that it asked: "
+            f"{where}{more}."
+        )
 
     async def stop(self, reason: str | None = None, *, actor: str | None = None) -> Receipt:
         """Stop the run: a step in flight is cancelled, and the ledger decides what became of it.
@@ -116,6 +137,8 @@ class RunHandle(RunReader):
                 receipt = await self._say("resolve", word)
             except NotRunning:
                 pass
+            except DecisionRefused as exc:
+                raise await self._elsewhere(exc, "in_doubt") from exc
             else:
                 await self._until_audited(receipt)
                 return receipt

@@ -15,6 +15,7 @@ from holdfast.errors import StorageError
 from holdfast.memory import outbox
 from holdfast.memory.database import UNAVAILABLE
 from holdfast.memory.longterm import LongTermMemory
+from holdfast.private import make_private
 from holdfast.settings import Settings
 
 __all__ = ["drain_outbox", "keep_opening", "open_memory"]
@@ -30,7 +31,7 @@ def open_memory(settings: Settings) -> LongTermMemory:
         return QdrantServerMemory(settings.qdrant_url, api_key=settings.qdrant_api_key)
     from holdfast.memory.qdrant_edge import QdrantEdgeMemory
 
-    return QdrantEdgeMemory(settings.home / "qdrant")
+    return QdrantEdgeMemory(make_private(settings.home) / "qdrant")
 
 
 async def keep_opening(memory: LongTermMemory, settings: Settings) -> None:
@@ -42,6 +43,8 @@ async def keep_opening(memory: LongTermMemory, settings: Settings) -> None:
             return
         except StorageError as exc:
             log.warning("the long-term memory is away: runs go on without it", error=str(exc))
+        except Exception:  # tried again all the same: without this task memory would be gone for good
+            log.exception("the long-term memory was not opened: runs go on without it")
         await asyncio.sleep(settings.scaled(settings.sweep_every))
 
 

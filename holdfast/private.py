@@ -1,4 +1,4 @@
-"""Makes folders that no other user of the machine may look into. Whoever writes below `.holdfast` asks here."""
+"""Makes folders that no other user of the machine may look into. Whoever makes `.holdfast` asks here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["close_to_others", "make_private"]
+__all__ = ["close_to_others", "make_private", "user_cache"]
 
 
 def make_private(home: Path, *inner: str) -> Path:
@@ -27,6 +27,17 @@ def make_private(home: Path, *inner: str) -> Path:
         folder = folder / name
         folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def user_cache() -> Path:
+    """Return the folder in which Holdfast keeps what belongs to the user and to no project."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if base.startswith("/"):
+        return Path(base) / "holdfast"
+    try:
+        return Path("~/.cache/holdfast").expanduser()
+    except RuntimeError:  # a user without a home
+        return Path("/nonexistent/holdfast")
 
 
 def close_to_others(folder: int) -> None:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote
 
+from holdfast import trace
 from holdfast.contracts import AgentDefinition, Event
-from holdfast.errors import RunEnded, StackError
+from holdfast.errors import InvalidInput, RunEnded, StackError
 from holdfast.ids import workflow_id_for
 from holdfast.link import Link
 from holdfast.memory import decisions, events, family, ledger, requests, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.tree import with_children
 from holdfast.typed.answers import read_output
-from holdfast.views import Answer, ApprovalView, MessageView, RunStatus, RunSummary, StepView, Usage
+from holdfast.views import (
+    Answer,
+    ApprovalView,
+    MessageView,
+    RunStatus,
+    RunSummary,
+    StepDetail,
+    StepView,
+    Usage,
+    WaitingCall,
+)
 
 if TYPE_CHECKING:
     from temporalio.client import WorkflowHistory
@@ -210,7 +220,7 @@ class RunReader:
 
     async def recorded(self) -> list[Event]:
         """Return all events so far, without waiting for more."""
-        return await self._link.read(lambda conn: _all_events(conn, self.run_id))
+        return await self._link.read(lambda conn: trace.all_events(conn, self.run_id))
 
     async def status(self) -> RunStatus:
         """Return how the run stands; `accepted` as long as nothing is stored of it."""
@@ -295,50 +305,46 @@ class RunReader:
         """Return the run's rows in the effect ledger, in order."""
         return [StepView.of(dict(row)) for row in await self._link.read(lambda conn: ledger.of_run(conn, self.run_id))]
 
-    async def approvals(self) -> list[ApprovalView]:
-        """Return the calls that a person was asked about, decided ones too, in order of their steps."""
+    async def trace(self, *, whole: bool = True) -> list[StepDetail]:
+        """Return the run's steps with arguments, results, errors and replies in full, in order.
 
-        async def look(conn: Connection) -> list[ApprovalView]:
-            rows = [dict(row) for row in await decisions.of_run(conn, self.run_id)]
-            if not rows:
-                return []
-            words = {row["decision_id"]: row for row in await decisions.audit_of_run(conn, self.run_id)}
-            previews = {
-                int(event.data["step"]): event.data.get("args")
-                for event in await _all_events(conn, self.run_id)
-                if event.kind == "approval_requested"
-            }
-            found = []
-            for row in rows:
-                word = words.get(row["decision_id"])
-                edited = row["args"] is not None
-                found.append(
-                    ApprovalView.model_validate(
-                        {
-                            **row,
-                            "args": json.loads(row["args"]) if edited else await self._asked(conn, row, previews),
-                            "edited": edited,
-                            "actor": word["actor"] if word else None,
-                            "reason": json.loads(word["detail"]).get("reason") if word else None,
-                        }
-                    )
+        Calls that wait for approval, were rejected or not made are among them. With *whole* False, long results are as
+        the model was given them: trimmed. The requests of model calls are not in it: see `step`.
+        """
+        tenant = self._link.tenant
+        return await self._link.read(lambda conn: trace.read_steps(conn, tenant, self.run_id, whole=whole))
+
+    async def step(self, number: int, *, request: bool = True) -> StepDetail:
+        """Return one step in full; of a model call with the request as it was sent: system prompt, tools, messages.
+
+        The request is not rebuilt with *request* False.
+
+        Raises:
+            InvalidInput: the run has no such step.
+
+        """
+        tenant, settings = self._link.tenant, self._link.settings
+
+        async def look(conn: Connection) -> StepDetail:
+            found = await trace.read_steps(conn, tenant, self.run_id, whole=True, only=number)
+            if not found:
+                raise InvalidInput(
+                    f"run {self.run_id} has no step {number} on record. `holdfast show {self.run_id[:8]}` lists its "
+                    "steps; a model call is among them once its reply is there."
                 )
-            return found
+            wanted = request and found[0].kind == "model"
+            sent = await trace.read_request(conn, settings, self.run_id, number) if wanted else None
+            return found[0] if sent is None else found[0].model_copy(update={"request": sent[0], "agent": sent[1]})
 
         return await self._link.read(look)
 
-    async def _asked(self, conn: Connection, row: dict[str, Any], previews: dict[int, Any]) -> Any:
-        """Return the arguments that the model chose: whole while it is pending, for who decides must see them all."""
-        tenant = self._link.tenant
-        slot = await threads.slot_of_step(conn, tenant, self.thread, self.run_id, row["step_no"])
-        if slot is not None:
-            text = await threads.call_arguments(conn, tenant, self.thread, slot[1], row["call_id"])
-        else:
-            text = previews.get(row["step_no"])
-        try:
-            return json.loads(text) if text else {}
-        except ValueError:
-            return text
+    async def approvals(self) -> list[ApprovalView]:
+        """Return the calls that a person was asked about, decided ones too, in order of their steps."""
+        return await self._link.read(lambda conn: trace.read_approvals(conn, self.run_id))
+
+    async def waiting(self) -> list[WaitingCall]:
+        """Return the calls that wait for a person now, in this run and in those of the agents that it asked."""
+        return await self._link.read(lambda conn: trace.read_waiting(conn, self.run_id))
 
     def ui_url(self) -> str | None:
         """Return the address of the thread's workflow in the Temporal Web UI, or None if no UI is known."""
@@ -347,10 +353,3 @@ class RunReader:
             return None
         namespace = quote(self._link.settings.temporal_namespace, safe="")
         return f"{base.rstrip('/')}/namespaces/{namespace}/workflows/{quote(self.workflow_id, safe='')}"
-
-
-async def _all_events(conn: Connection, run_id: str) -> list[Event]:
-    found: list[Event] = []
-    while page := await events.read(conn, run_id, found[-1].seq if found else 0, _PAGE):
-        found.extend(page)
-    return found

@@ -186,8 +186,11 @@ def _memory_activities(deps: Deps, runner: ToolRunner) -> list[Any]:
 
 
 def workflow_slots(settings: Settings) -> int:
-    """Return how many workflow tasks a worker carries out at once; with fewer than two the SDK keeps no workflows."""
-    return max(2, settings.max_concurrent_workflow_tasks or 2 * (os.cpu_count() or 1))
+    """Return how many workflow tasks a worker carries out at once; with fewer than two the SDK keeps no workflows.
+
+    All replay under one interpreter lock, 500 events in 0.2 s: eight at once are half of the task time-out.
+    """
+    return max(2, settings.max_concurrent_workflow_tasks or min(2 * (os.cpu_count() or 1), 8))
 
 
 def control_worker(deps: Deps) -> Worker:

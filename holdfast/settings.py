@@ -99,8 +99,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=1000,
-        description="Workflow tasks that a worker runs at once; 0: twice the processors. All replay under one "
-        "interpreter lock: with many more, long histories miss their task time-out together.",
+        description="Workflow tasks that a worker runs at once; 0: twice the processors, at most 8. All replay under "
+        "one interpreter lock: with many more, long histories miss their task time-out together.",
     )
     database_pool: int = Field(default=10, ge=2, le=200, description="PostgreSQL connections of a worker.")
     start_timeout: float = Field(

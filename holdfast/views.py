@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, Literal
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
 
-__all__ = ["Answer", "ApprovalView", "MessageView", "RunStatus", "RunSummary", "StepView", "Usage"]
+__all__ = [
+    "Answer",
+    "ApprovalView",
+    "MessageView",
+    "RunStatus",
+    "RunSummary",
+    "SentRequest",
+    "StepDetail",
+    "StepState",
+    "StepView",
+    "Usage",
+    "WaitingCall",
+]
 
 
 Out = TypeVar("Out", default=Any)
@@ -122,7 +134,10 @@ class StepView(_View):
 
 
 class ApprovalView(_View):
-    """A call that a person was asked about. `args` are the edited ones if a person changed them, else the model's."""
+    """A call that a person was asked about.
+
+    `args` are the edited ones if a person changed them, else the model's; `asked_args` are always the model's.
+    """
 
     step_no: int
     call_id: str
@@ -130,6 +145,7 @@ class ApprovalView(_View):
     args_hash: str
     state: str
     args: Any = None
+    asked_args: Any = None
     edited: bool = False
     decision_id: str | None = None
     actor: str | None = None
@@ -147,3 +163,89 @@ class MessageView(_View):
     body: dict[str, Any] | None = None
     blob: str | None = None
     at: datetime
+
+
+class WaitingCall(_View):
+    """A call that waits for a person, in a run or in a run of an agent that it asked.
+
+    `kind` says what for: an `approval`, with the call's `args`, or a word on what became of a call `in_doubt`.
+    """
+
+    run_id: str
+    thread: str
+    agent: str
+    step_no: int
+    tool: str
+    kind: Literal["approval", "in_doubt"]
+    args: dict[str, Any] | str | None = None
+    error: str | None = None
+
+
+StepState = Literal[
+    "done",
+    "failed",
+    "rejected",
+    "not_made",
+    "to_approve",
+    "not_begun",
+    "running",
+    "retrying",
+    "asking",
+    "in_doubt",
+    "abandoned",
+    "interrupted",
+]
+"""What became of a step. `failed`: the tool was called and reported an error, or could not be called. `rejected`: by a
+person. `not_made`: the model named no such tool, its arguments did not fit, or the run ended before. `asking`: another
+agent, whose run goes on. `interrupted`: the run ended while the call was under way."""
+
+
+class SentRequest(_View):
+    """The request of a model call, rebuilt from what is stored, before it is put into the form of a provider.
+
+    `settings` has what was set of `temperature`, `seed`, `max_tokens`, `response_format`, `params` and `api_base`; in
+    `params`, values under names such as `api_key` are masked. `hash` is the SHA-256 that was stored when the request
+    was sent, over model, messages, tools and all settings but `api_base`; `verified` says that the rebuilt request has
+    the same.
+    """
+
+    model: str
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = []
+    settings: dict[str, Any] = {}
+    hash: str
+    verified: bool
+
+
+class StepDetail(_View):
+    """One step with all that went in and came out, nothing cut.
+
+    Of a model call: `reply`, the message as it was stored (after plugins), with tokens, cost in US dollars and seconds;
+    and `request`, which only `RunHandle.step` reads. Of a tool call: `args` as the model chose them (text where they
+    are no JSON object), `edited_args` if a person put others in their place, and `result` or `error` in full. `read_as`
+    is what the model was given instead, where that differs: a long result trimmed, an error with advice, a rejection.
+    `ledger` is the step's row in the effect ledger; a call that was never begun has none.
+    """
+
+    run_id: str
+    step_no: int
+    kind: Literal["model", "tool", "other"]
+    tool: str
+    state: StepState
+    agent: str = ""
+    asked_by: int | None = None
+    call_id: str | None = None
+    child: str | None = None
+    args: dict[str, Any] | str | None = None
+    edited_args: dict[str, Any] | None = None
+    result: str | None = None
+    error: str | None = None
+    read_as: str | None = None
+    request: SentRequest | None = None
+    reply: dict[str, Any] | None = None
+    model: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost_usd: float | None = None
+    seconds: float | None = None
+    ledger: StepView | None = None

@@ -22,6 +22,7 @@ __all__ = [
     "orphans",
     "owner",
     "spend",
+    "waiting",
 ]
 
 _Q = queries("family")
@@ -73,6 +74,11 @@ async def spend(conn: Connection, run_id: str, tokens: int, cost_usd: float) -> 
 async def children(conn: Connection, run_id: str) -> list[asyncpg.Record]:
     """Return the runs that a run has asked for, in order of its steps, as a listing has them."""
     return await conn.fetch(_Q["children"], run_id)
+
+
+async def waiting(conn: Connection, run_id: str) -> list[asyncpg.Record]:
+    """Return the calls of a run, and of those below it, that wait for a person, nearest first."""
+    return await conn.fetch(_Q["waiting"], run_id)
 
 
 async def owner(conn: Connection, run_id: str) -> Owner | None:

@@ -34,7 +34,7 @@ async def drop(conn: Connection, ids: list[int]) -> None:
 
 
 async def count(conn: Connection) -> int:
-    """Return how many rows wait."""
+    """Return how many rows wait, at most 1,000."""
     value: int = await conn.fetchval(_Q["count"])
     return value
 

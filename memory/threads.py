@@ -21,6 +21,7 @@ __all__ = [
     "ThreadRow",
     "Written",
     "append",
+    "at",
     "call_arguments",
     "claim",
     "count_of_run",
@@ -29,6 +30,7 @@ __all__ = [
     "fill_slot",
     "find",
     "get_blob",
+    "get_blobs",
     "hold_for_writer",
     "lock_for_writer",
     "lock_while_written_by",
@@ -260,6 +262,11 @@ async def message_at(conn: Connection, thread_id: int, seq: int) -> dict[str, An
     return body
 
 
+async def at(conn: Connection, thread_id: int, seqs: list[int]) -> dict[int, asyncpg.Record]:
+    """Return (seq, role, body, blob) of the messages in these places, by place; body is JSON text, None while open."""
+    return {row["seq"]: row for row in await conn.fetch(_Q["at"], thread_id, seqs)}
+
+
 async def call_arguments(conn: Connection, tenant: str, thread: str, slot: int, call_id: str) -> str | None:
     """Return the JSON text of a call's arguments, from the model's message before its slot."""
     row = await find(conn, tenant, thread)
@@ -316,6 +323,11 @@ async def get_blob(conn: Connection, tenant: str, blob_id: str) -> bytes | None:
     """Return a large value of this tenant, or None."""
     data: bytes | None = await conn.fetchval(_Q["get_blob"], blob_id, tenant)
     return data
+
+
+async def get_blobs(conn: Connection, tenant: str, blob_ids: list[str]) -> dict[str, bytes]:
+    """Return those of these large values of the tenant that there are, by id."""
+    return {row["id"]: row["body"] for row in await conn.fetch(_Q["get_blobs"], blob_ids, tenant)}
 
 
 async def drop_blob(conn: Connection, tenant: str, blob_id: str) -> None:

@@ -48,6 +48,7 @@ REASONS = {
     "these take up to an hour; the first is one of the tests",
 }
 
+_PIPED = re.compile(r"holdfast\b")
 _FENCE = re.compile(
     r"(?:^\*Not run by the tests: (?P<reason>[^*\n]+)\.\*\n\n)?(?:<!-- (?P<mark>[^>]*) -->\n)?"
     r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
@@ -101,14 +102,17 @@ def pages_of_users() -> set[str]:
 
 
 def lines(text: str) -> list[str]:
-    """Return each line of a console block without its remark; `a | b` are two: `holdfast runs | show RUN`."""
+    """Return each line of a console block without its remark; `a | b` are two: `holdfast runs | show RUN`.
+
+    `printf … | holdfast chat` are two as well, each with its own program.
+    """
     found = []
     for line in text.splitlines():
         plain = re.sub(r"(?:^|\s)#\s.*$", "", line).strip()
         if not plain:
             continue
         head, *rest = plain.split(" | ")
-        found += [head, *(f"{head.split()[0]} {other}" for other in rest)]
+        found += [head, *(other if _PIPED.match(other) else f"{head.split()[0]} {other}" for other in rest)]
     return found
 
 

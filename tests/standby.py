@@ -7,12 +7,11 @@ is committed is there after a failover. Whoever fails over to an asynchronous on
 from __future__ import annotations
 
 import asyncio
-import os
 import pwd
 import shutil
 import signal
 import socket
-import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -41,7 +40,7 @@ class Server:
         """Name the folder; nothing runs yet."""
         home.mkdir(parents=True, exist_ok=True)
         self._embedded = EmbeddedPostgres(home, _free_port())
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
@@ -58,11 +57,11 @@ class Server:
         spec = self._embedded.spec({})
         await asyncio.to_thread(self._embedded.prepare)
         with (self._embedded.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                spec.command,
+            self._process = await asyncio.create_subprocess_exec(
+                *spec.command,
                 env={"LC_ALL": "C"},
                 cwd=self._embedded.folder,
-                stdin=subprocess.DEVNULL,
+                stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -74,9 +73,9 @@ class Server:
         """Stop it: as an administrator does, or without a word to anybody and without a last flush."""
         if self._process is None:
             return
-        if self._process.poll() is None:
-            os.kill(self._process.pid, signal.SIGQUIT if crash else signal.SIGINT)
-        await asyncio.to_thread(self._process.wait)
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGQUIT if crash else signal.SIGINT)
+        await self._process.wait()
         self._process = None
 
     async def follow(self, primary_url: str) -> None:
@@ -96,7 +95,7 @@ class Server:
             *("-h", primary.hostname or "", "-p", str(primary.port), "-U", primary.username or ""),
             env={"LC_ALL": "C", "PGPASSWORD": unquote(primary.password or ""), "PGAPPNAME": "holdfast_standby"},
             cwd=folder,
-            stdin=subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL,
             **_identity(account),
         )
         assert await done.wait() == 0, "pg_basebackup could not copy the primary"
@@ -127,7 +126,7 @@ class Server:
     async def _answers(self) -> bool:
         assert self._process is not None
         log = self._embedded.folder / "log"
-        assert self._process.poll() is None, f"PostgreSQL ended: {log.read_text(encoding='utf-8')[-2000:]}"
+        assert self._process.returncode is None, f"PostgreSQL ended: {log.read_text(encoding='utf-8')[-2000:]}"
         try:
             async with _connected(self.url.rpartition("/")[0] + "/postgres") as conn:
                 if not await conn.fetchval("select pg_is_in_recovery()") and not await conn.fetchval(
@@ -177,15 +176,19 @@ async def standby_of(primary_url: str, folder: Path) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def pair(folder: Path) -> AsyncIterator[tuple[Server, Server]]:
+async def pair() -> AsyncIterator[tuple[Server, Server]]:
     """Give a primary of our own, and its standby."""
-    primary = Server(folder / "primary")
-    try:
-        await primary.start()
-        async with standby_of(primary.url, folder / "standby") as standby:
-            yield primary, standby
-    finally:
-        await primary.stop()
+    # Not in a folder of pytest's: each start of a pytest closes those to the account that PostgreSQL runs as.
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        primary = Server(folder / "primary")
+        try:
+            await primary.start()
+            async with standby_of(primary.url, folder / "standby") as standby:
+                yield primary, standby
+        finally:
+            await primary.stop()
 
 
 async def rotate_password(url: str, role: str, password: str) -> None:

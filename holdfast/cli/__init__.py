@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 done, 1 it failed, 2 the input is wrong, 130 interrupted.
+    """Run a command and exit: 0 done, 1 it failed, 2 the input is wrong, 3 it waits for a person, 130 interrupted.
 
     Without *argv* this is the whole process, and it ends at once, whatever threads the libraries keep: a command that
     had done its work was once seen to end with SIGSEGV, in the interpreter's own shutdown.

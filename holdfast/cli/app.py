@@ -50,6 +50,9 @@ Call = Annotated[
     typer.Argument(metavar="CALL", help="Step number; may be left out if only one waits.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Leave with exit code 3 when it waits for a person; the run goes on.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -124,6 +127,7 @@ def run(
     thread: Thread = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per event, the answer last.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run id and leave.")] = False,
+    no_wait: NoWait = False,
     message_id: Annotated[
         str | None, typer.Option(help="The same id again names the same run.", show_default="a new one")
     ] = None,
@@ -143,6 +147,7 @@ def run(
             given=agents,
             as_json=json,
             detach=detach,
+            wait=not no_wait,
         )
     )
 
@@ -187,25 +192,43 @@ def runs(
 @app.command()
 def show(
     run: Run,
+    step: Annotated[
+        int | None,
+        typer.Argument(metavar="STEP", help="Show all that went in and out of this step.", show_default=False),
+    ] = None,
+    steps: Annotated[bool, typer.Option("--steps", "-s", help="What came of each step on a line under it.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
+    no_wait: NoWait = False,
     json: Json = False,
 ) -> None:
-    """Show a run: its steps, costs, decisions, and what waits for you."""
+    """Show a run: its steps, costs, decisions, and what waits for you. With STEP: what was sent, what came back."""
     from holdfast.cli import ask
     from holdfast.cli.follow import print_json
 
+    if follow and (steps or step is not None):
+        raise typer.BadParameter("--follow watches the run as a whole: leave out STEP and --steps")
+    if no_wait and not follow:
+        raise typer.BadParameter("--no-wait goes with --follow")
     if follow:
-        raise typer.Exit(ask.watch(_settings(), run, as_json=json))
+        raise typer.Exit(ask.watch(_settings(), run, as_json=json, wait=not no_wait))
 
     async def body(client: Client) -> None:
-
         from holdfast.cli.show import read_detail, render_detail
+        from holdfast.cli.steps import render_step
 
-        detail = await read_detail(await client.get(run))
+        found = await client.get(run)
+        if step is not None:
+            detail = await found.step(step)
+            if json:
+                print_json(detail.model_dump(mode="json"))
+            else:
+                render_step(detail, new_console())
+            return
+        whole = await read_detail(found, whole=json)
         if json:
-            print_json(detail.as_json())
+            print_json(whole.as_json())
         else:
-            render_detail(detail, new_console())
+            render_detail(whole, new_console(), lines=steps)
 
     with_client(body)
 

@@ -10,19 +10,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from holdfast.cli.follow import ending, follow, follow_json, print_answer, print_json
+from holdfast.cli.follow import Waits, ending, follow, follow_json, print_answer, print_json
 from holdfast.cli.prompt import can_ask
+from holdfast.cli.say import say
 from holdfast.cli.screen import Screen
 from holdfast.cli.stack import ensure_stack, progress
-from holdfast.cli.text import short
+from holdfast.cli.text import one_line, short, waiting_commands, waiting_line
 from holdfast.cli.waiting import Waiting
 from holdfast.client import Client, RunHandle
 from holdfast.settings import Settings
+from holdfast.views import WaitingCall
 
-__all__ = ["INTERRUPTED", "Question", "run", "watch"]
+__all__ = ["INTERRUPTED", "WAITS", "Question", "run", "watch"]
 
 _UNUSUAL = 3.0  # seconds after which a person wonders what is going on
 INTERRUPTED = 130  # as shells report a program ended by Ctrl-C
+WAITS = 3  # with --no-wait: the run waits for a person
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +56,21 @@ class _Watch:
         return INTERRUPTED
 
 
-def run(settings: Settings, question: Question, *, given: Path | None, as_json: bool, detach: bool) -> int:
-    """Send the question and follow its run; return the exit code."""
+def run(
+    settings: Settings, question: Question, *, given: Path | None, as_json: bool, detach: bool, wait: bool = True
+) -> int:
+    """Send the question and follow its run, unless *wait* only until it waits for a person; return the exit code."""
     watch = _Watch(progress(as_json=as_json))
     try:
         settings = ensure_stack(settings, given, watch.console)
-        return asyncio.run(_run(settings, question, watch, as_json=as_json, detach=detach))
+        return asyncio.run(_run(settings, question, watch, as_json=as_json, detach=detach, wait=wait))
     except KeyboardInterrupt:
         return watch.left()
 
 
-async def _run(settings: Settings, question: Question, watch: _Watch, *, as_json: bool, detach: bool) -> int:
+async def _run(
+    settings: Settings, question: Question, watch: _Watch, *, as_json: bool, detach: bool, wait: bool
+) -> int:
     with Waiting(watch.console, "connecting"):
         connected = await Client.connect(settings)
     async with connected as client:
@@ -83,7 +90,19 @@ async def _run(settings: Settings, question: Question, watch: _Watch, *, as_json
         watch.run = await sending
         if detach:
             return await _detach(watch, as_json=as_json)
-        return await _follow(client, watch, as_json=as_json, ask=can_ask())
+        return await _follow(client, watch, as_json=as_json, ask=can_ask() and wait, wait=wait)
+
+
+def _waits(run: RunHandle, calls: list[WaitingCall], *, as_json: bool) -> int:
+    """Say what the run waits for, in one line on standard error; a script is told on standard output as well."""
+    first, more = calls[0], len(calls) - 1
+    others = f", and {more} more call{'s' if more > 1 else ''}" if more else ""
+    name, what = short(run.run_id), one_line(waiting_line(first, run.run_id), 300)
+    say(f"run {name} waits for a person: {what}{others}. See `holdfast show {name}`.")
+    if as_json:
+        waiting = [{**call.model_dump(mode="json"), "commands": waiting_commands(call)} for call in calls]
+        print_json({"kind": "waiting", "run_id": run.run_id, "thread": run.thread, "waiting": waiting})
+    return WAITS
 
 
 async def _detach(watch: _Watch, *, as_json: bool) -> int:
@@ -102,14 +121,14 @@ async def _detach(watch: _Watch, *, as_json: bool) -> int:
     return 0
 
 
-def watch(settings: Settings, run_id: str, *, as_json: bool) -> int:
-    """Follow a run that was started elsewhere; return the exit code."""
+def watch(settings: Settings, run_id: str, *, as_json: bool, wait: bool = True) -> int:
+    """Follow a run that was started elsewhere, unless *wait* only until it waits for a person; return the exit code."""
     watching = _Watch(progress(as_json=as_json))
 
     async def body() -> int:
         async with await Client.connect(settings, temporal=False) as client:
             watching.run = await client.get(run_id)
-            return await _follow(client, watching, as_json=as_json, ask=False)
+            return await _follow(client, watching, as_json=as_json, ask=False, wait=wait)
 
     try:
         return asyncio.run(body())
@@ -117,17 +136,19 @@ def watch(settings: Settings, run_id: str, *, as_json: bool) -> int:
         return watching.left()
 
 
-async def _follow(client: Client, watch: _Watch, *, as_json: bool, ask: bool) -> int:
+async def _follow(client: Client, watch: _Watch, *, as_json: bool, ask: bool, wait: bool) -> int:
     assert watch.run is not None
-    if as_json:
-        last, error = await ending(await follow_json(client, watch.run))
-        print_json(last)
-        return 0 if error is None else 1
-    screen = Screen(watch.console)
-    thread = Text(f"  thread {watch.run.thread}", style="dim")
-    watch.console.print(thread)
-    with screen:
-        answering = await follow(client, watch.run, screen, ask=ask)
+    try:
+        if as_json:
+            last, error = await ending(await follow_json(client, watch.run, wait=wait))
+            print_json(last)
+            return 0 if error is None else 1
+        thread = Text(f"  thread {watch.run.thread}", style="dim")
+        watch.console.print(thread)
+        with Screen(watch.console) as screen:
+            answering = await follow(client, watch.run, screen, ask=ask, wait=wait)
+    except Waits as exc:
+        return _waits(watch.run, exc.calls, as_json=as_json)
     last, error = await ending(answering)
     if error is not None:
         return 1  # why is on the screen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast.advice import for_person
 from holdfast.cli.text import WHOLE, call_text, clean, cost, one_line, short
 from holdfast.contracts import Event
 
@@ -83,4 +84,4 @@ def _within(who: str, line: Line) -> Line:
 
 
 def _preview(data: dict[str, Any]) -> str:
-    return one_line(str(data.get("preview") or ""), _SHOWN)
+    return one_line(for_person(str(data.get("preview") or "")), _SHOWN)

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.cli.edit import approve_edited
 from holdfast.cli.prompt import ask_approval, ask_line, me
+from holdfast.cli.say import say
 from holdfast.cli.screen import Screen
-from holdfast.cli.text import clean, output_text, short
+from holdfast.cli.text import clean, decide_lines, output_text, short
 from holdfast.contracts import Event
 from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, RunEnded
 from holdfast.visible import is_fitted, visible
 
 if TYPE_CHECKING:
     from holdfast.client import Client, RunHandle
-    from holdfast.views import ApprovalView
+    from holdfast.views import ApprovalView, StepDetail, WaitingCall
 
-__all__ = ["Quiet", "ending", "follow", "follow_json", "joined_at", "me", "print_answer", "print_json"]
+__all__ = ["Quiet", "Waits", "ending", "follow", "follow_json", "joined_at", "me", "print_answer", "print_json"]
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -35,8 +36,32 @@ def print_answer(output: Any) -> None:
     sys.stdout.flush()
 
 
-async def follow(client: Client, run: RunHandle, screen: Screen, *, after: int = 0, ask: bool) -> RunHandle:
-    """Show the run's events until its end; return the run that has the answer (a merged one: that it joined)."""
+class Waits(Exception):  # no error: the run waits for a person
+    """Raised by `follow` and `follow_json` where nobody is to wait with the run."""
+
+    def __init__(self, calls: list[WaitingCall]) -> None:
+        super().__init__(f"{len(calls)} calls wait for a person")
+        self.calls = calls
+
+
+_PERSON = ("approval_requested", "in_doubt")  # kinds of event after which a run may wait for a person
+
+
+async def _leave(run: RunHandle, event: Event) -> None:
+    """Raise Waits if the run waits for a person now: the event may be an old one, decided long ago."""
+    if event.kind in _PERSON and (calls := await run.waiting()):
+        raise Waits(calls)
+
+
+async def follow(
+    client: Client, run: RunHandle, screen: Screen, *, after: int = 0, ask: bool, wait: bool = True
+) -> RunHandle:
+    """Show the run's events until its end; return the run that has the answer (a merged one: that it joined).
+
+    Raises:
+        Waits: *wait* is false, and the run waits for a person.
+
+    """
     asker = _Asker(client, screen) if ask else None
     quiet = Quiet(run, screen)
     try:
@@ -49,11 +74,16 @@ async def follow(client: Client, run: RunHandle, screen: Screen, *, after: int =
                     asker.put(event)
                 else:
                     _how_to_decide(event, screen)
+                    if wait:
+                        screen.note("      waiting for it; with --no-wait this command leaves instead")
             elif event.kind in ("approval_decided", "ended") and asker is not None:
                 asker.settled(event.run_id, event.data.get("step"))
+            if not wait:
+                await _leave(run, event)
             if own and event.kind == "merged":
                 into = await client.get(str(event.data["into"]))
-                return await follow(client, into, screen, after=await joined_at(into, run.run_id), ask=ask)
+                after = await joined_at(into, run.run_id)
+                return await follow(client, into, screen, after=after, ask=ask, wait=wait)
     finally:
         await quiet.close()
         if asker is not None:
@@ -61,15 +91,66 @@ async def follow(client: Client, run: RunHandle, screen: Screen, *, after: int =
     return run
 
 
-async def follow_json(client: Client, run: RunHandle) -> RunHandle:
-    """Write each event as a line of JSON until the run's end; return the run that has the answer."""
+async def follow_json(client: Client, run: RunHandle, *, wait: bool = True) -> RunHandle:
+    """Write each event as a line of JSON until the run's end; return the run that has the answer.
+
+    What the record has cut is written in full: what the model said, arguments and results of calls.
+
+    Raises:
+        Waits: *wait* is false, and the run waits for a person.
+
+    """
+    whole = _Whole(client, run)
     async for event in run.events(children=True):
-        print_json({"kind": event.kind, **event.model_dump(mode="json", exclude={"kind"}), "data": event.data})
-        if event.kind == "approval_requested" and sys.stderr.isatty():
-            sys.stderr.write(f"waiting for a decision: {' or '.join(_commands(event))}\n")
+        data = await whole.data(event)
+        print_json({"kind": event.kind, **event.model_dump(mode="json", exclude={"kind"}), "data": data})
+        if not wait:
+            await _leave(run, event)
+        if event.kind in _PERSON:
+            _say_waiting(event)
         if event.kind == "merged" and event.run_id == run.run_id:
-            return await follow_json(client, await client.get(str(event.data["into"])))
+            return await follow_json(client, await client.get(str(event.data["into"])), wait=wait)
     return run
+
+
+def _say_waiting(event: Event) -> None:
+    """Say in one line on standard error that a person must decide: a script may wait here for long."""
+    step, name = event.data.get("step"), short(event.run_id)
+    tool = clean(str(event.data.get("tool", "")))
+    say(f"step {step} of run {name}, {tool}, waits for a person: `holdfast show {name}` has the commands")
+
+
+class _Whole:
+    """Puts back what the record of an event has cut. The steps of a run that has ended are read once."""
+
+    def __init__(self, client: Client, run: RunHandle) -> None:
+        self._client = client
+        self._runs = {run.run_id: run}
+        self._steps: dict[str, dict[int, StepDetail]] = {}
+
+    async def data(self, event: Event) -> dict[str, Any]:
+        """Return an event's data with arguments, reply and result in full."""
+        data = dict(event.data)
+        if event.kind not in ("replied", "tool_done"):
+            return data
+        detail = await self._step(event.run_id, int(data["step"]))
+        if event.kind == "tool_done":
+            return {**data, "result": detail.result, "error": detail.error}
+        reply = detail.reply or {}
+        asked = {call["id"]: call["function"]["arguments"] for call in reply.get("tool_calls") or []}
+        calls = data.get("calls") or []
+        data["text"] = reply.get("content") or data.get("text")
+        data["calls"] = [{**call, "args": asked.get(call["call_id"], call.get("args"))} for call in calls]
+        return data
+
+    async def _step(self, run_id: str, number: int) -> StepDetail:
+        run = self._runs.get(run_id)
+        if run is None:
+            run = self._runs[run_id] = await self._client.get(run_id)
+        if run_id not in self._steps:
+            ended = (await run.status()).ended
+            self._steps[run_id] = {step.step_no: step for step in await run.trace()} if ended else {}
+        return self._steps[run_id].get(number) or await run.step(number, request=False)
 
 
 async def joined_at(into: RunHandle, run_id: str) -> int:
@@ -80,16 +161,8 @@ async def joined_at(into: RunHandle, run_id: str) -> int:
     return 0
 
 
-def _commands(event: Event) -> list[str]:
-    step = event.data.get("step")
-    return [
-        f"holdfast approve {short(event.run_id)} {step}",
-        f"holdfast reject {short(event.run_id)} {step} --reason '…'",
-    ]
-
-
 def _how_to_decide(event: Event, screen: Screen) -> None:
-    for command in _commands(event):
+    for command in decide_lines(event.run_id, int(event.data["step"])):
         screen.note(f"      {command}")
 
 

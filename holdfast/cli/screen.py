@@ -13,6 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.advice import for_person
 from holdfast.cli.below import Below
 from holdfast.cli.text import WHOLE, call_text, clean, cost, duration, one_line, resolve_lines, short, size, spent
 from holdfast.contracts import Event
@@ -130,7 +131,7 @@ class Screen:
 
     def note(self, text: str, style: str = "dim") -> None:
         """Write a remark."""
-        self.console.print(Text(text, style=style), highlight=False)
+        self.console.print(Text(text, style=style), highlight=False, soft_wrap=True)  # commands stay in one piece
 
     def show(self, event: Event) -> None:
         """Show one event; kinds that are not known here are shown by their name."""
@@ -230,7 +231,9 @@ class Screen:
         tool, status = str(data.get("tool", "")), data.get("status")
         told = [duration(data.get("seconds")), size(data["bytes"]) if data.get("bytes") else ""]
         more = " · ".join(part for part in told if part)
-        preview = one_line(str(data.get("preview") or ""), self._width(len(tool) + len(more) + 4))
+        said = str(data.get("preview") or "")
+        said = said if status == "done" else for_person(said)
+        preview = one_line(said, self._width(len(tool) + len(more) + 4))
         mark, style = {"done": ("✓", "green"), "error": ("✗", "red")}.get(str(status), ("-", "yellow"))
         text = Text(tool)
         if status not in ("done", "error"):

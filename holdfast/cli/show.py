@@ -11,9 +11,24 @@ from rich.text import Text
 
 from holdfast.cli.columns import Column, fitted
 from holdfast.cli.screen import STATE_STYLE
-from holdfast.cli.text import ago, call_text, clean, clock, cost, duration, one_line, output_text, resolve_lines, short
+from holdfast.cli.steps import render_steps
+from holdfast.cli.text import (
+    ago,
+    call_text,
+    clean,
+    clock,
+    cost,
+    decide_lines,
+    duration,
+    one_line,
+    output_text,
+    resolve_lines,
+    short,
+    waiting_commands,
+    waiting_line,
+)
 from holdfast.errors import RunEnded
-from holdfast.views import Answer, ApprovalView, RunStatus, RunSummary, StepView
+from holdfast.views import Answer, ApprovalView, RunStatus, RunSummary, StepDetail, WaitingCall
 
 if TYPE_CHECKING:
     from holdfast.client import RunHandle
@@ -21,19 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Detail", "read_detail", "render_detail", "render_runs"]
 
-_LEDGER_STYLE = {
-    "done": "green",
-    "in_flight": "cyan",
-    "in_doubt": "bold yellow",
-    "retry_ok": "cyan",
-    "abandoned": "yellow",
-}
-
 
 def _state(state: str) -> Text:
     return Text(state.replace("_", " "), style=STATE_STYLE.get(state, "red"))
 
 
+_LABEL = 8  # characters
 _RUNS = (
     Column("run"),
     Column("state", least=9),
@@ -84,12 +92,13 @@ class Detail:
     def __init__(
         self,
         status: RunStatus,
-        steps: list[StepView],
+        steps: list[StepDetail],
         approvals: list[ApprovalView],
         events: list[Event],
         answer: Answer | None,
         ui: str | None,
         children: list[RunSummary] | None = None,
+        waiting: list[WaitingCall] | None = None,
     ) -> None:
         self.status = status
         self.steps = steps
@@ -98,6 +107,7 @@ class Detail:
         self.answer = answer
         self.ui = ui
         self.children = children or []
+        self.waiting = waiting or []
 
     def waiting_steps(self) -> list[tuple[int, str, str]]:
         """Return (step, tool, why) of what waits for `holdfast resolve`."""
@@ -115,12 +125,13 @@ class Detail:
             "ui": self.ui,
             "steps_taken": [step.model_dump(mode="json") for step in self.steps],
             "approvals_asked": [approval.model_dump(mode="json") for approval in self.approvals],
+            "waiting": [call.model_dump(mode="json") for call in self.waiting],
             "children": [child.model_dump(mode="json") for child in self.children],
         }
 
 
-async def read_detail(run: RunHandle) -> Detail:
-    """Read a run as it stands now."""
+async def read_detail(run: RunHandle, *, whole: bool = False) -> Detail:
+    """Read a run as it stands now; with *whole*, long results in full."""
     status = await run.status()
     events: list[Event] = []
     answer = None
@@ -131,19 +142,32 @@ async def read_detail(run: RunHandle) -> Detail:
             answer = await run.result(timeout=10.0)
         except (RunEnded, TimeoutError):
             answer = None
-    return Detail(status, await run.steps(), await run.approvals(), events, answer, run.ui_url(), await run.children())
+    return Detail(
+        status,
+        await run.trace(whole=whole),
+        await run.approvals(),
+        events,
+        answer,
+        run.ui_url(),
+        await run.children(),
+        await run.waiting(),
+    )
 
 
-def render_detail(detail: Detail, console: Console) -> None:
-    """Write the run's page: head, steps, what waits for a person, decisions, answer."""
+def render_detail(detail: Detail, console: Console, *, lines: bool = False) -> None:
+    """Write the run's page: head, steps, what waits for a person, decisions, answer.
+
+    With *lines*, the result or error of each step has a line of its own.
+    """
     status = detail.status
     head = Table.grid(padding=(0, 2))
-    head.add_column(style="dim", no_wrap=True)
+    head.add_column(style="dim", no_wrap=True, width=_LABEL)
     head.add_column(overflow="fold")
-    title = Text(status.run_id, style="bold")
-    title.append("  ")
+    title = Text(f"{'run':<{_LABEL}}  ", style="dim").append(status.run_id, style="not dim bold").append("  ")
     title.append(_state(status.state))
-    head.add_row("run", title)
+    if any(call.run_id != status.run_id for call in detail.waiting):
+        title.append(", waits for you below", style="bold yellow")
+    console.print(title, soft_wrap=True)
     if status.state == "accepted":
         head.add_row("", "its message was taken; no worker has stored it yet")
     head.add_row("agent", f"{status.agent}, thread {status.thread}")
@@ -168,12 +192,16 @@ def render_detail(detail: Detail, console: Console) -> None:
     if status.tokens_below:
         below = f"{cost(status.cost_usd_below)}, {status.tokens_below:,} tokens"
         head.add_row("", f"{below} by the agents it asked")
-    if detail.ui:
-        head.add_row("Web UI", Text(detail.ui, style="cyan"))
     console.print(head)
-    if detail.steps or detail.events:
+    if detail.ui:  # in one piece, whatever the width: it is to be copied
+        console.print(Text(f"{'Web UI':<{_LABEL}}  ", style="dim").append(detail.ui, style="cyan"), soft_wrap=True)
+    if detail.steps:
         console.print()
-        console.print(_steps(detail, console.width))
+        render_steps(detail.steps, console, lines=lines)
+        name = short(status.run_id)
+        hint = f"holdfast show {name} STEP shows a step in full"
+        hint += "" if lines else f"; holdfast show {name} --steps, a result under each"
+        console.print(Text(f"\n{hint}", style="dim"), soft_wrap=True)
     if detail.children:
         console.print(Text("\nasked", style="dim"))
         console.print(render_runs(detail.children, console.width))
@@ -182,8 +210,16 @@ def render_detail(detail: Detail, console: Console) -> None:
         if approval.state in ("approved", "rejected"):
             by = f" by {approval.actor}" if approval.actor else ""
             line = f"step {approval.step_no} {approval.tool} {approval.state}{by} at {clock(approval.decided_at)}"
-            line += ", with edited arguments" if approval.edited else ""
             line += f": {approval.reason}" if approval.reason else ""
+            console.print(Text(f"\n{clean(line)}", style="dim"))
+            if approval.edited:
+                console.print(Text(f"  asked for  {call_text(approval.tool, approval.asked_args, 2000)}", style="dim"))
+                console.print(Text(f"  allowed    {call_text(approval.tool, approval.args, 2000)}", style="dim"))
+    for event in detail.events:
+        if event.kind == "resolved":
+            by = f" by {event.data['actor']}" if event.data.get("actor") else ""
+            word = str(event.data.get("outcome", "")).replace("_", " ")
+            line = f"step {event.data.get('step')} resolved{by} at {clock(event.at)}: {word}"
             console.print(Text(f"\n{clean(line)}", style="dim"))
     if detail.answer is not None:
         console.print()
@@ -196,69 +232,19 @@ def _waiting(detail: Detail, console: Console) -> None:
         if approval.state == "pending":
             console.print(Text(f"\nstep {approval.step_no} waits for approval", style="bold yellow"))
             console.print(Text(f"  {call_text(approval.tool, approval.args, 2000)}"))
-            console.print(Text(f"  holdfast approve {short(run_id)} {approval.step_no}", style="dim"))
-            console.print(Text(f"  holdfast reject {short(run_id)} {approval.step_no} --reason '…'", style="dim"))
+            for command in decide_lines(run_id, approval.step_no):
+                console.print(Text(f"  {command}", style="dim"), soft_wrap=True)
     for number, tool, why in detail.waiting_steps():
         console.print(Text(f"\nstep {number}, {tool}, is in doubt: {clean(why)}", style="bold yellow"))
         lines = resolve_lines(run_id, number)
         longest = max(len(command) for command, _ in lines)
         for command, meaning in lines:
             console.print(Text(f"  {command.ljust(longest)}   {meaning}", style="dim"), soft_wrap=True)
-
-
-_STEPS = (
-    Column("step", right=True),
-    Column("what", least=28),
-    Column("class", drop=2),
-    Column("state"),
-    Column("fence", right=True, drop=4),
-    Column("tokens", right=True, drop=3),
-    Column("cost", right=True, drop=1),
-    Column("time", right=True, drop=5),
-)
-
-
-def _steps(detail: Detail, width: int) -> Table:
-    """Return the ledger's rows beside what the events say of them: arguments, tokens, cost, time."""
-    calls: dict[int, Any] = {}
-    told: dict[int, dict[str, Any]] = {}
-    for event in detail.events:
-        if event.kind == "replied":
-            told[int(event.data["step"])] = event.data
-            calls.update({int(call["step"]): call for call in event.data.get("calls") or []})
-        elif event.kind == "tool_done":
-            told[int(event.data["step"])] = event.data
-    for approval in detail.approvals:
-        if approval.edited and approval.step_no in calls:  # what was called, not what was asked for
-            calls[approval.step_no] = {**calls[approval.step_no], "args": approval.args}
-    pending = {approval.step_no for approval in detail.approvals if approval.state == "pending"}
-    shown: set[int] = set()
-    rows: list[tuple[int, tuple[Any, ...]]] = []
-    for step in detail.steps:
-        shown.add(step.step_no)
-        data = told.get(step.step_no, {})
-        what = _what(step.tool, calls.get(step.step_no), data)
-        state = Text(step.state.replace("_", " "), style=_LEDGER_STYLE.get(step.state, "red"))
-        if data.get("status") == "error":
-            state.append(" error", style="red")
-        tokens = f"{data['tokens_in']:,} + {data['tokens_out']:,}" if "tokens_in" in data else ""
-        spent = cost(data["cost_usd"]) if "cost_usd" in data else ""
-        cells = (what, step.effect, state, str(step.fence), tokens, spent, duration(data.get("seconds")))
-        rows.append((step.step_no, cells))
-    for number, call in calls.items():  # asked for by the model, not in the ledger: waiting, rejected or not begun
-        if number not in shown:
-            data = told.get(number, {})
-            state = Text(str(data.get("status", "not made" if call.get("error") else "not begun")), style="dim")
-            if number in pending:
-                state = Text("to approve", style="bold yellow")
-            rows.append((number, (_what(call["tool"], call, data), "", state, "", "", "", "")))
-    return fitted(_STEPS, [(str(number), *cells) for number, cells in sorted(rows, key=lambda row: row[0])], width)
-
-
-def _what(tool: str, call: Any, data: dict[str, Any]) -> str:
-    if call is not None:
-        return call_text(tool, call.get("args"), 160)
-    return f"{tool} {data['model']}" if data.get("model") else tool
+    for call in detail.waiting:
+        if call.run_id != run_id:
+            console.print(Text(f"\n{waiting_line(call, run_id)}", style="bold yellow"))
+            for command in waiting_commands(call):
+                console.print(Text(f"  {command}", style="dim"), soft_wrap=True)
 
 
 async def watch_end(run: RunHandle, seconds: float) -> RunStatus:

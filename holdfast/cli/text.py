@@ -6,7 +6,10 @@ import json
 import re
 import shlex
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.views import WaitingCall
 
 from holdfast.visible import visible
 
@@ -17,6 +20,7 @@ __all__ = [
     "clean",
     "clock",
     "cost",
+    "decide_lines",
     "duration",
     "one_line",
     "output_text",
@@ -24,6 +28,8 @@ __all__ = [
     "short",
     "size",
     "spent",
+    "waiting_commands",
+    "waiting_line",
 ]
 
 WHOLE = 10**9
@@ -128,6 +134,33 @@ def call_text(tool: str, args: Any, width: int = 100) -> str:
     else:
         inside = "" if args is None else json.dumps(args, ensure_ascii=False)
     return one_line(visible(f"{tool}({inside})"), width)
+
+
+def decide_lines(run_id: str, step: int) -> list[str]:
+    """Return the commands that decide on a call."""
+    return [
+        f"holdfast approve {short(run_id)} {step}",
+        f"holdfast reject {short(run_id)} {step} --reason '…'",
+    ]
+
+
+def waiting_line(call: WaitingCall, run_id: str) -> str:
+    """Return what waits for a person, seen from the run with this id: another one's call is said to be that one's."""
+    where = f"step {call.step_no}"
+    if call.run_id != run_id:
+        where += f" of run {short(call.run_id)} ({call.agent}), which it asked,"
+    if call.kind == "approval":
+        return clean(f"{where} waits for approval: {call_text(call.tool, call.args, 2000)}")
+    return clean(
+        f"{where.rstrip(',')}, {call.tool}, is in doubt: {call.error or 'it was sent, and its outcome is not known'}"
+    )
+
+
+def waiting_commands(call: WaitingCall) -> list[str]:
+    """Return the commands that settle what waits."""
+    if call.kind == "approval":
+        return decide_lines(call.run_id, call.step_no)
+    return [command for command, _ in resolve_lines(call.run_id, call.step_no)]
 
 
 def resolve_lines(run_id: str, step: int) -> list[tuple[str, str]]:

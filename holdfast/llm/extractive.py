@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import Any
 
@@ -28,6 +29,8 @@ NOTICE = (
 
 _WINDOW = 128_000
 _SHOWN = 700  # characters of a tool's result that are shown whole
+_EDITED = re.compile(r"^\[a person changed the arguments of this call: (.*)\]\n")
+_FORMS = 8  # tools that a refusal names
 _WORDS = 4  # words a streamed piece has
 
 
@@ -83,6 +86,9 @@ def _decide(request: ModelRequest) -> tuple[str | None, list[tuple[str, dict[str
 
 
 def _answer(planner: Planner, turn: Turn) -> str:
+    if planner.spelled:
+        made = [call for call in turn.calls if (call.name, call.arguments) in planner.spelled]
+        return "\n\n".join([*(f"{call.spelled}: {call.content.strip()}" for call in made), NOTICE])
     parts = [part for wanted in planner.wanted if (part := _found(planner, turn, wanted))]
     parts += _done(planner, turn)
     parts += _failures(planner, turn)
@@ -101,9 +107,12 @@ def _found(planner: Planner, turn: Turn, wanted: Wanted) -> str:
         return ""
     if quotes := planner.evidence.answer(question):
         return "\n".join(_quote(passage) for passage in quotes)
-    tried = [call.spelled for call in turn.calls if any(call.name == tool.name for tool in planner.looking)]
+    looking = {tool.name for tool in planner.looking}
+    tried = list(dict.fromkeys(call.spelled for call in turn.calls if call.name in looking))
     text = f"I found nothing that answers “{wanted.clause.text}”"
-    text += f". I tried {', '.join(tried[:6])}." if tried else ": no tool I have could look it up."
+    text += f". I tried {', '.join(tried[:6])}." if tried else ": I could not tell which tool looks it up."
+    if planner.forms and not tried:
+        text += f" Write the call out, and I make it: {', '.join(planner.forms[:_FORMS])}."
     ranked = planner.evidence.rank(question)
     if ranked and ranked[0].score >= 0.35 and not ranked[0].passage.heading:
         text += f" The nearest passage, which may be about something else: {_quote(ranked[0].passage)}"
@@ -137,7 +146,7 @@ def _done(planner: Planner, turn: Turn) -> list[str]:
     for tool in planner.acting:
         for group in turn.acted(tool.name):
             call = group[-1]
-            said = call.content.strip()
+            said = _EDITED.sub(r"with arguments changed by a person, \1: ", call.content.strip())
             said = said if len(said) <= _SHOWN else said[:_SHOWN] + " …"
             tried = f" (tried {len(group)} times)" if len(group) > 1 else ""
             lines.append(f"{'Not done' if call.failed else 'Done'}{tried}: {call.spelled}: {said}")
@@ -159,5 +168,5 @@ def _failures(planner: Planner, turn: Turn) -> list[str]:
     for tool in planner.looking:
         failed = [call for call in turn.calls if call.name == tool.name and call.failed]
         if failed and not turn.results({tool.name}):
-            lines[tool.name] = f"{tool.name} failed: {failed[-1].content.strip()[:_SHOWN]}"
+            lines[tool.name] = f"{tool.name} failed: {failed[-1].content.strip().removeprefix('error: ')[:_SHOWN]}"
     return list(lines.values())

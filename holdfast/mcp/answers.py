@@ -34,12 +34,13 @@ from mcp_types import (
 )
 
 from holdfast.errors import ServerLost, ToolError, ToolNotStarted
+from holdfast.secrets import Mask
 from holdfast.tools.results import ErrorResult
 
 if TYPE_CHECKING:
     from mcp.shared.exceptions import MCPError
 
-__all__ = ["MARK", "Mark", "judge", "marked", "read_answer"]
+__all__ = ["MARK", "Mark", "hidden", "judge", "marked", "read_answer"]
 
 _REFUSED_FOR_GOOD = {401: "the credentials are missing or wrong", 403: "the credentials do not allow it"}
 _REFUSED_FOR_NOW = {404: "it does not know this session any more", 429: "it is asked too often"}
@@ -120,6 +121,21 @@ def read_answer(server: str, result: Any) -> Any:
         beside = [_block(block) for block in result.content if not isinstance(block, TextContent)]
         return {"result": result.structured_content, "beside": beside} if beside else result.structured_content
     return "\n".join(texts) or None
+
+
+def hidden(value: Any, hide: Mask | None) -> Any:
+    """Return an answer without the credentials that *hide* knows: some servers send back what they got."""
+    if hide is None or not hide:
+        return value
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, ErrorResult):
+        return ErrorResult(hide(value.text))
+    if isinstance(value, list):
+        return [hidden(part, hide) for part in value]
+    if isinstance(value, dict):
+        return {hide(key): hidden(part, hide) for key, part in value.items()}
+    return value
 
 
 def _block(block: Any) -> str:

@@ -21,7 +21,7 @@ from holdfast.mcp.weight import Weight
 from holdfast.settings import Settings
 from holdfast.tools.builtin.addresses import is_local, parse
 from holdfast.tools.builtin.credentials import in_the_clear
-from holdfast.tools.builtin.urls import look_up
+from holdfast.tools.builtin.urls import Resolve, look_up
 
 __all__ = ["Caller", "check_private", "open_client"]
 
@@ -33,7 +33,7 @@ _BETWEEN = re.compile(rb"\n\n|\r\r|\r\n\r\n")
 _CONNECTING = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
 
-async def check_private(declared: Endpoint, url: str) -> None:
+async def check_private(declared: Endpoint, url: str, *, resolve: Resolve = look_up) -> None:
     """Make sure that credentials which go to *url* without encryption stay on this machine or in a private network.
 
     Raises:
@@ -46,7 +46,7 @@ async def check_private(declared: Endpoint, url: str) -> None:
         return
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 80
-    for found in await look_up(host, port):
+    for found in await resolve(host, port):
         address = parse(found)
         if address is None or not is_local(address):
             raise ConfigurationError(

@@ -25,7 +25,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
 from holdfast.errors import HoldfastError, ServerLost, ToolNotStarted
-from holdfast.mcp.answers import Mark, judge, marked, read_answer
+from holdfast.mcp.answers import Mark, hidden, judge, marked, read_answer
 from holdfast.mcp.http import check_private, open_client
 from holdfast.mcp.offers import list_offers
 from holdfast.mcp.server import Endpoint, revealed
@@ -33,6 +33,7 @@ from holdfast.mcp.stdio import Child
 from holdfast.memory.pins import Offer
 from holdfast.secrets import Mask, mask
 from holdfast.settings import Settings
+from holdfast.tools.builtin.credentials import is_credential
 from holdfast.tools.results import ErrorResult
 
 __all__ = ["CannotConnect", "Link", "open_link"]
@@ -61,8 +62,12 @@ class Link:
         *,
         over: asyncio.Event,
         stale: asyncio.Event,
+        hide: Mask | None = None,
     ) -> None:
-        """Wrap an open session; use `open_link`. *stale* is set when the server says that its list has changed."""
+        """Wrap an open session; use `open_link`. *stale* is set when the server says that its list has changed.
+
+        *hide* takes our credentials out of what the server answers: models and logs read that.
+        """
         self.endpoint = endpoint
         self.offers = offers
         self.over = over
@@ -70,6 +75,7 @@ class Link:
         self._client = client
         self._settings = settings
         self._stale = stale
+        self._hide = hide
         self._told = offers
         self._calls = 0
         self._idle = asyncio.Event()
@@ -95,11 +101,12 @@ class Link:
             raise ToolNotStarted(f"the session with MCP server {server!r} has ended. Nothing was sent.")
         with self._counted(), marked() as mark:
             try:
-                return read_answer(server, await self._ask(tool, args, mark))
+                return hidden(read_answer(server, await self._ask(tool, args, mark)), self._hide)
             except MCPError as exc:
                 over = self.over.is_set()
                 self._look_at(mark)
-                return judge(server, exc, mark, http=http, over=over, stateless=self._stateless)
+                answer = judge(server, exc, mark, http=http, over=over, stateless=self._stateless)
+                return hidden(answer, self._hide)
             except ValidationError as exc:
                 return ErrorResult(f"{server} answered, but not as the protocol wants it ({exc.error_count()} errors).")
             except Exception as exc:
@@ -222,7 +229,7 @@ async def open_link(endpoint: Endpoint, settings: Settings, *, longest_call: flo
         except Exception as exc:  # noqa: BLE001  # told below, once what was opened is closed
             problem = exc
         else:
-            yield Link(endpoint, client, offers, settings, over=over, stale=stale)
+            yield Link(endpoint, client, offers, settings, over=over, stale=stale, hide=_credentials(reached))
             return
     late = isinstance(problem, TimeoutError)
     why = f"it was not ready within {endpoint.connect_timeout:g} s" if late else hide(_plain(problem)).rstrip(".")
@@ -271,6 +278,12 @@ def _hider(endpoint: Endpoint) -> Callable[[str], str]:
         secrets |= {value, value.partition(" ")[2]}
     own = Mask(secrets)
     return lambda text: mask(own(text))
+
+
+def _credentials(endpoint: Endpoint) -> Mask | None:
+    """Return what takes the endpoint's credentials out of a text; other values of env are ordinary words."""
+    values = [value for name, value in (*endpoint.env, *endpoint.headers) if is_credential(name, value)]
+    return Mask(part for value in values for part in (value, value.partition(" ")[2])) if values else None
 
 
 def _plain(exc: BaseException) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from holdfast.advice import GO_ON
 from holdfast.errors import ConfigurationError, ToolError, ToolNotStarted
 from holdfast.mcp.line import Line
 from holdfast.mcp.link import Link
@@ -156,13 +157,13 @@ class Rack:
         server = link.endpoint.name
         offer = link.offers.get(tool)
         if offer is None:
-            raise ToolError(f"the MCP server {server!r} no longer has the tool {tool!r}. Go on without it.")
+            raise ToolError(f"the MCP server {server!r} no longer has the tool {tool!r}. {GO_ON}")
         async with self._pool.acquire() as conn:
             accepted = await pins.pinned_hash(conn, server, tool)
         if accepted != offer.hash:
             raise ToolError(
                 f"{tool_name(server, tool)} is suspended and was not called: its server now describes it otherwise "
-                f"than a person accepted. Go on without it. A person must look at `holdfast mcp diff {server} {tool}` "
+                f"than a person accepted. {GO_ON} A person must look at `holdfast mcp diff {server} {tool}` "
                 f"and, if that is right, say `holdfast mcp accept {server} {tool}`."
             )
 

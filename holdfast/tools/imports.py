@@ -69,9 +69,9 @@ def _candidates(folder: Path, module: tuple[str, ...]) -> Iterator[Path]:
 def agents_files() -> set[Path]:
     """Return the agents files that this process has loaded, and the one that its settings name."""
     found = {
-        Path(module.__file__)
+        Path(file)
         for name, module in list(sys.modules.items())
-        if name.startswith("holdfast_agents_") and getattr(module, "__file__", None)
+        if name.startswith("holdfast_agents_") and (file := _file_of(module))
     }
     with suppress(ConfigurationError):
         found.add(load_settings().agents)
@@ -96,13 +96,22 @@ def is_loaded(path: Path) -> bool:
     wanted = _key(path)
     if any(wanted == _key(file) for each in agents for file in imported_files(each)):
         return True
-    modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    if any(isinstance(file, str) and wanted == _key(Path(file)) for file in modules if file):
+    name = path.name.casefold()
+    files = [file for module in list(sys.modules.values()) if (file := _file_of(module))]
+    if any(file.casefold().endswith(name) and wanted == _key(Path(file)) for file in files):
         return True
     if any(wanted.startswith(folder + os.sep) for folder in _installed()):
         return True
     folders = {_key(agents_file.parent) for agents_file in agents} | {_key(Path(entry)) for entry in sys.path}
     return any(_takes_a_place(wanted, folder) for folder in folders if wanted.startswith(folder + os.sep))
+
+
+def _file_of(module: object) -> str | None:
+    """Return where a module lies; to ask some of them by attribute would import them."""
+    with suppress(AttributeError):
+        found = object.__getattribute__(module, "__dict__").get("__file__")
+        return found if isinstance(found, str) else None
+    return None
 
 
 def _key(path: Path) -> str:

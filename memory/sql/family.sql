@@ -54,3 +54,19 @@ select c.run_id, c.parent_run_id, t.tenant, t.thread
 from runs c join runs p on p.run_id = c.parent_run_id join threads t on t.id = c.thread_id
 where c.state in ('queued', 'running', 'waiting') and p.state not in ('queued', 'running', 'waiting')
 limit 1000
+
+-- name: waiting
+-- What waits for a person in a run and in those below it, nearest first.
+with recursive below as (
+    select run_id, 0 as level from runs where run_id = $1
+    union all
+    select r.run_id, below.level + 1 from below join runs r on r.parent_run_id = below.run_id
+), waits as (
+    select run_id, step_no, tool, 'approval' as kind, null as error from approvals where state = 'pending'
+    union all
+    select run_id, step_no, tool, 'in_doubt', error from effects where state = 'in_doubt'
+)
+select below.run_id, r.agent, t.thread, w.step_no, w.tool, w.kind, w.error
+from below join waits w on w.run_id = below.run_id join runs r on r.run_id = below.run_id
+join threads t on t.id = r.thread_id
+order by below.level, r.created_at, w.step_no

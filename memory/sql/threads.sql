@@ -71,6 +71,9 @@ where thread_id = $1 and seq >= $2 and seq is not null order by seq
 -- name: message_at
 select seq, role, run_id, call_id, body, blob from messages where thread_id = $1 and seq = $2
 
+-- name: at
+select m.seq, m.role, m.body, m.blob from messages m where m.thread_id = $1 and m.seq = any ($2::bigint[]) order by m.seq
+
 -- name: slot_of_step
 select m.thread_id, m.seq, m.call_id from messages m join threads t on t.id = m.thread_id
 where t.tenant = $1 and t.thread = $2 and m.run_id = $3 and m.step_no = $4 and m.role = 'tool' and m.body is null
@@ -95,6 +98,9 @@ where blobs.tenant = excluded.tenant and blobs.created_at < clock_timestamp() - 
 
 -- name: get_blob
 select body from blobs where id = $1 and tenant = $2
+
+-- name: get_blobs
+select id, body from blobs where id = any ($1::text[]) and tenant = $2
 
 -- name: drop_blob
 delete from blobs where id = $1 and tenant = $2

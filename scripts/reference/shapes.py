@@ -13,7 +13,17 @@ from holdfast.contracts import Event
 from holdfast.schedules import ScheduleView
 from holdfast.schedules.views import Occurrence
 from holdfast.server.checks import Check
-from holdfast.views import Answer, ApprovalView, RunStatus, RunSummary, StepView, Usage
+from holdfast.views import (
+    Answer,
+    ApprovalView,
+    RunStatus,
+    RunSummary,
+    SentRequest,
+    StepDetail,
+    StepView,
+    Usage,
+    WaitingCall,
+)
 
 __all__ = ["SHAPES", "Shape", "named"]
 
@@ -59,7 +69,10 @@ def _of(model: type[BaseModel], *without: str) -> dict[str, str]:
 
 
 _RUN = {"run_id": "string"}
-_EVENT = Shape("each [event](events.md)", {"kind": "string", **_of(Event, "kind")})
+_EVENT = Shape(
+    "each [event](events.md), with arguments, replies, and `result` or `error` of calls in full",
+    {"kind": "string", **_of(Event, "kind")},
+)
 _ANSWER = Shape(
     "at the end",
     {
@@ -68,6 +81,15 @@ _ANSWER = Shape(
         "output": "string, or what a typed answer is; null if there is none",
         "usage": named(Usage),
         "error?": "why there is none",
+    },
+)
+_WAITING = Shape(
+    "with `--no-wait`, at the end, if it waits for a person",
+    {
+        "kind": '"waiting"',
+        **_RUN,
+        "thread": "string",
+        "waiting": "list of {" + ", ".join(WaitingCall.model_fields) + ", commands}",
     },
 )
 _DECIDED = Shape(
@@ -123,6 +145,7 @@ SHAPES: dict[str, list[Shape]] = {
         _EVENT,
         _ANSWER,
         Shape("with `--detach`, alone", {"kind": '"detached"', **_RUN, "thread": "string"}),
+        _WAITING,
     ],
     "chat": [
         _EVENT,
@@ -135,19 +158,29 @@ SHAPES: dict[str, list[Shape]] = {
     "runs": [Shape("each run", _of(RunSummary))],
     "show": [
         Shape(
-            "without `--follow`, alone",
+            "without `--follow` and STEP, alone",
             {
                 **_of(RunStatus, "usage"),
                 "usage": named(Usage),
                 "output": "as in an answer",
                 "ui": "string or null",
-                "steps_taken": f"list of {named(StepView)}",
+                "steps_taken": f"list of {named(StepDetail)}",
                 "approvals_asked": f"list of {named(ApprovalView)}",
+                "waiting": f"list of {named(WaitingCall)}",
                 "children": f"list of {named(RunSummary)}",
             },
         ),
-        Shape("with `--follow`, each [event](events.md)", _EVENT.fields),
+        Shape(f"with `--follow`, {_EVENT.when}", _EVENT.fields),
         Shape("with `--follow`, at the end", _ANSWER.fields),
+        Shape(
+            "with STEP, alone",
+            {
+                **_of(StepDetail),
+                "request": f"{named(SentRequest)} or null",
+                "ledger": f"{named(StepView)} or null",
+            },
+        ),
+        _WAITING,
     ],
     "ui": [Shape("no browser is opened", {**_RUN, "url": "string"})],
     "approve": [_DECIDED],

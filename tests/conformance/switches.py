@@ -156,8 +156,8 @@ def _budget() -> None:
     """A run is not told its budget."""
     read = runs._run
 
-    def generous(row: Any) -> Run:
-        return read(row).model_copy(update={"budget": Budget()})
+    def generous(row: Any, body: Any) -> Run:
+        return read(row, body).model_copy(update={"budget": Budget()})
 
     replace(runs, "_run", generous)
 

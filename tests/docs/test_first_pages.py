@@ -22,7 +22,7 @@ SYNOPSIS = {
     "holdfast chat support": "echo 'Where is order 17?' | holdfast chat support",
     'holdfast run support "Where is order 17?"': 'holdfast run support "Where is order 17?" --json',
     "holdfast runs": "holdfast runs",
-    "holdfast show RUN": "holdfast show RUN",
+    "holdfast show RUN [STEP]": "holdfast show RUN 2",
     "holdfast ui RUN": "holdfast ui RUN",
     "holdfast approve RUN [CALL]": "holdfast approve RUN",
     "holdfast reject RUN [CALL] --reason …": "holdfast reject OTHER --reason 'only 20 were paid'",
@@ -78,6 +78,7 @@ async def test_readme(folder: Path) -> None:
                 assert done.code == 2 if line in REFUSED else done.code == 0, said[line]
                 assert REFUSED.get(line, "") in said[line]
             assert "delivered damaged" in said["holdfast chat support"]
+            assert ", verified" in said["holdfast show RUN [STEP]"]
             assert '"kind": "answer"' in said['holdfast run support "Where is order 17?"'].splitlines()[-1]
             assert said["holdfast ui RUN"].startswith(f"{user.stack.temporal_ui}/namespaces/default/workflows/")
             assert "✗" not in said["holdfast doctor"]

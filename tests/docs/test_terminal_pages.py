@@ -86,6 +86,7 @@ def test_the_json_of_the_reference(user: User) -> None:
     fits("run", 1, answer)
     shown = user.holdfast("show", run, "--json")[0]
     fits("show", 0, shown)
+    fits("show", 3, user.holdfast("show", run, str(shown["steps_taken"][0]["step_no"]), "--json")[0])
     for part in ("steps_taken", "approvals_asked"):
         assert "{" + ", ".join(shown[part][0]) + "}" in SHAPES["show"][0].fields[part]
     fits("doctor", 0, user.holdfast("doctor", "--json")[0])

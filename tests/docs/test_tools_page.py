@@ -68,7 +68,7 @@ async def _the_agent(page: Page, tmp_path: Path) -> None:
         row = next((row for row in table.splitlines() if f"`{name}`" in row.split("|")[2]), "")
         assert tool.definition.effect in row or name == "lines", name
     await _call(tools, "write_file", path="a/b.csv", content="x,y\n1,2\n")
-    assert "2 docs/a/b.csv" in await _call(tools, "lines", path="docs/a/b.csv")
+    assert "2 ./docs/a/b.csv" in await _call(tools, "lines", path="docs/a/b.csv")
     assert (await _call(tools, "csv_query", path="a/b.csv", sql="select sum(x + y) from data"))["rows"] == [[3]]
     assert "first" in await _call(tools, "result_page", handle="result-known")
 
@@ -111,7 +111,7 @@ async def test_the_desk_of_the_examples(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "a.csv").write_text("x\n1\n2\n")
     monkeypatch.setenv("DESK", str(tmp_path))
     tools = load_agents(ROOT / "examples/desk.py")["desk"].tools
-    assert "3 a.csv" in await _call(tools, "lines", path="a.csv")
+    assert "3 ./a.csv" in await _call(tools, "lines", path="a.csv")
     assert (await _call(tools, "csv_query", path="a.csv", sql="select sum(x) from data"))["rows"] == [[3]]
     await _call(tools, "notes_write_file", path="a.md", content="3")
     assert "3" in await _call(tools, "read_file", path="notes/a.md")

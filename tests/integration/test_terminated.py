@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 from temporalio.client import Client as Temporal
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
+from temporalio.testing import ActivityEnvironment
 
 from holdfast import sweeper as sweeping
+from holdfast.activities import endings
+from holdfast.activities.admit import AdmitActivities
+from holdfast.contracts import Admit
 from holdfast.errors import RunEnded
 from holdfast.memory.database import open_pool
+from holdfast.runtime import open_deps
 from holdfast.sweeper import Sweeper
 from holdfast.testing import ModelServer
 from tests import histories
@@ -66,9 +74,7 @@ async def world(make_world: MakeWorld) -> AsyncIterator[World]:
         yield world
 
 
-async def test_a_terminated_run_is_not_resumed_by_the_next_message(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_terminated_run_is_not_resumed_by_the_next_message(world: World) -> None:
     """However soon the next message comes, and although the workflow had rolled over: ended is ended."""
     client = await world.client()
     temporal = await histories.connect(world.settings)
@@ -85,6 +91,41 @@ async def test_a_terminated_run_is_not_resumed_by_the_next_message(
     await asyncio.gather(*(one(f"hold-{number}") for number in range(8)), one("rolls-a"), one("rolls-b"))
 
 
+class Lagging:
+    """A Temporal client whose listings of workflows lag behind, as they do on any server under load."""
+
+    def __init__(self, client: Temporal) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def list_workflows(self, query: str, **options: Any) -> AsyncIterator[WorkflowExecution]:
+        """Yield what is found as it was a moment ago: running."""
+        async for found in self._client.list_workflows(query, **options):
+            yield replace(found, status=WorkflowExecutionStatus.RUNNING)
+
+
+@pytest.mark.parametrize("name", ["hold-lagging", "rolls-lagging"])
+async def test_a_listing_that_lags_does_not_matter(world: World, name: str) -> None:
+    """Admission asks about the very execution that wrote last, also where that one is a later one of its chain."""
+    client = await world.client()
+    temporal = await histories.connect(world.settings)
+    run = await client.start("one", name, thread="lag")
+    await until((world.folder / f"{name}.held").exists, "the call is under way")
+    [chain] = await world.rows("select writer, execution from threads")
+    assert (chain["writer"] != chain["execution"]) == name.startswith("rolls")
+    world.processes[-1].kill()
+    await temporal.get_workflow_handle(run.workflow_id).terminate()
+    async with open_deps(world.settings, cast("Temporal", Lagging(temporal)), role="agents", name="test") as deps:
+        environment = ActivityEnvironment()
+        environment.info = replace(environment.info, workflow_id=run.workflow_id, workflow_run_id="next")
+        admit = Admit(writer="next", started=datetime.now(UTC), open=True)
+        admitted = await environment.run(AdmitActivities(deps).admit, admit)
+    assert admitted.runs == []
+    assert (await run.status()).error == "terminated in Temporal"
+
+
 async def test_a_sweep_that_was_late_stops_nothing_of_the_next_workflow(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +135,7 @@ async def test_a_sweep_that_was_late_stops_nothing_of_the_next_workflow(
     first = await client.start("one", "hold-first", thread="late")
     await until((world.folder / "hold-first.held").exists, "the call is under way")
     await temporal.get_workflow_handle(first.workflow_id).terminate()
-    real = sweeping.status_of
+    real = endings.status_of
 
     async def late(asked: Temporal, workflow_id: str) -> WorkflowExecutionStatus | None:
         found = await real(asked, workflow_id)

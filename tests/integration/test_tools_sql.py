@@ -3,87 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import tracemalloc
-import uuid
 from collections.abc import AsyncIterator
-from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
-from holdfast.errors import ToolError
-from holdfast.memory.database import connect
-from holdfast.tools import ToolContext, sql_query
-from holdfast.tools.tool import AnyTool
-from tests.kit import until
+from holdfast.errors import ConfigurationError, ToolError
+from holdfast.tools import sql_query
+from holdfast.tools.builtin.confined_sql import read_statement
+from tests.integration._shop import Shop, a_shop, call
+from tests.unit.test_tools_sql_words import READS
+
+
+def _of_places(sql: str) -> str:
+    """Return a statement of the list for a table that has all of its columns."""
+    return re.sub("(?i)orders", "places", sql).replace("t.state", "state")
+
+
+# Those whose values change from one moment to the next, or that are chosen by chance, are not compared.
+_CHANGING = re.compile("current_|now|random|xpath|tablesample|localtimestamp|information_schema|n_live_tup")
+SAME = [_of_places(sql) for sql in READS if not _CHANGING.search(sql)]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-class Shop:
-    """A database with a table, and two roles: one that may only read, one that owns it."""
-
-    def __init__(self, admin: str, name: str) -> None:
-        self.admin = admin
-        parts = urlsplit(admin)
-        place = f"{parts.hostname}:{parts.port}" if parts.hostname else ""
-        self.reader = f"postgresql://{name}_reader:pass-word@{place}/{name}?{parts.query}"
-        self.owner = f"postgresql://{name}_owner:pass-word@{place}/{name}?{parts.query}"
-
-    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
-        """Ask as the administrator."""
-        conn = await asyncpg.connect(self.admin)
-        try:
-            return await conn.fetch(query, *args)
-        finally:
-            await conn.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop(servers: dict[str, str]) -> AsyncIterator[Shop]:
     """Make the database."""
-    name = f"s{uuid.uuid4().hex[:12]}"
-    admin = await connect(servers["database_url"])
-    await admin.execute(f"create database {name}")
-    for role in ("reader", "owner"):
-        await admin.execute(f"create role {name}_{role} login password 'pass-word'")
-    await admin.close()
-    base, _, rest = servers["database_url"].partition("?")
-    url = base.rpartition("/")[0] + f"/{name}" + (f"?{rest}" if rest else "")
-    conn = await asyncpg.connect(url)
-    await conn.execute(
-        f"""
-        grant create, usage on schema public to {name}_owner;
-        create table orders (id int primary key, city text not null, total numeric(10, 2), at timestamptz, extra jsonb);
-        insert into orders select n, 'city ' || n, n * 1.5, '2026-01-01Z', jsonb_build_object('n', n)
-        from generate_series(1, 500) n;
-        comment on table orders is 'What was ordered';
-        create table hidden (secret text); insert into hidden values ('launch code');
-        create sequence numbers;
-        alter table orders owner to {name}_owner; alter sequence numbers owner to {name}_owner;
-        grant select on orders to {name}_reader; grant usage on sequence numbers to {name}_reader;
-        create procedure wipe() language sql as 'delete from orders';
-        create function wiped() returns int language sql as 'delete from orders; select 1';
-        """
-    )
-    await conn.close()
-    yield Shop(url, name)
-
-
-async def _call(tool: AnyTool, **args: Any) -> Any:
-    ctx = ToolContext(
-        idempotency_key="k", tenant="t", thread="c", run_id="r", step_no=1, deadline=time.monotonic() + 60
-    )
-    return await tool(**tool.bind(tool.validate(args), ctx))
+    async with a_shop(servers["database_url"]) as made:
+        yield made
 
 
 async def test_it_reads(shop: Shop) -> None:
     """Rows in order with every type as JSON, two columns of one name too."""
     query, _ = sql_query(shop.reader)
-    answer = await _call(
+    answer = await call(
         query,
         sql="select id, total, extra, extra, at, null, array[1,2], 'x'::bytea from orders order by id limit 2 -- x",
     )
@@ -91,21 +49,21 @@ async def test_it_reads(shop: Shop) -> None:
     assert [row[:4] for row in answer["rows"]] == [[1, 1.5, {"n": 1}, {"n": 1}], [2, 3.0, {"n": 2}, {"n": 2}]]
     assert answer["rows"][0][4].startswith("2026-01-01T")
     assert answer["rows"][0][5:] == [None, [1, 2], "\\x78"]
-    assert (await _call(query, sql="with a as (select 1 as x) select x from a"))["rows"] == [[1]]
-    assert (await _call(query, sql="select id from orders order by id desc"))["rows"][0] == [500]
-    exact = await _call(query, sql="select 12345678901234567890.123456789::numeric")
+    assert (await call(query, sql="with a as (select 1 as x) select x from a"))["rows"] == [[1]]
+    assert (await call(query, sql="select id from orders order by id desc"))["rows"][0] == [500]
+    exact = await call(query, sql="select 12345678901234567890.123456789::numeric")
     assert exact["rows"] == [["12345678901234567890.123456789"]]
-    answer = await _call(query, sql="select 9223372036854775807, repeat('9', 6000)::numeric")
+    answer = await call(query, sql="select 9223372036854775807, repeat('9', 6000)::numeric")
     assert answer["rows"] == [[9223372036854775807, "9" * 6000]], "as text, not as an error of Python's"
 
 
 async def test_it_lists_what_may_be_read(shop: Shop) -> None:
     """Tables with columns, types and comments; none that the role may not read."""
     _, schema = sql_query(shop.reader)
-    [table] = await _call(schema)
+    [table] = await call(schema)
     assert (table["table"], table["kind"], table["comment"]) == ("orders", "table", "What was ordered")
     assert table["columns"][:3] == ["id integer not null", "city text not null", "total numeric(10,2)"]
-    assert await _call(schema, pattern="nothing%") == []
+    assert await call(schema, pattern="nothing%") == []
 
 
 WRITES = """
@@ -157,26 +115,27 @@ alter system set work_mem = '1GB'
 create extension dblink
 create role evil superuser
 grant all on orders to public
+select pg_logical_emit_message(false, 'a', 'b')
+select pg_switch_wal()
+select pg_create_restore_point('x')
+select pg_notify('orders', 'ship it')
+select query_to_xml('delete from orders', true, false, '')
+select * from ts_stat('select to_tsvector(pg_notify(''orders'', ''x'')::text)')
+select pg_advisory_lock(1)
 """.strip().splitlines()
 
 
-# Reading the server's files is what allow_superuser=True allows; a read-only transaction does not stop it.
-TRIES = [
-    (role, sql)
-    for role in ("reader", "owner", "superuser")
-    for sql in WRITES
-    if role != "superuser" or ("pg_read_file" not in sql and "pg_ls_dir" not in sql)
-]
+TRIES = [(role, sql) for role in ("reader", "owner", "superuser") for sql in WRITES]
 
 
 @pytest.mark.parametrize(("role", "sql"), TRIES)
 async def test_it_never_writes(shop: Shop, role: str, sql: str) -> None:
-    """Not as the tables' owner either; and as a superuser, on purpose, nothing but what only reads."""
+    """Neither as the tables' owner nor as a superuser, where that is allowed on purpose."""
     dsn = {"reader": shop.reader, "owner": shop.owner, "superuser": shop.admin}[role]
-    query, _ = sql_query(dsn, allow_superuser=role == "superuser")
+    query, _ = sql_query(dsn, allow_superuser=role != "reader")
     before = await shop.fetch(STATE)
     with pytest.raises(ToolError):
-        await _call(query, sql=sql)
+        await call(query, sql=sql)
     assert await shop.fetch(STATE) == before
 
 
@@ -187,19 +146,70 @@ select (select count(*) from orders), (select sum(total) from orders), (select l
 """
 
 
-async def test_it_tells_nobody(shop: Shop) -> None:
-    """NOTIFY by its function is no write to PostgreSQL, but whoever listens acts on it: it is taken back."""
-    heard: list[str] = []
-    conn = await asyncpg.connect(shop.admin)
+async def test_it_ends_nobodys_session(shop: Shop) -> None:
+    """Signals are no writes to PostgreSQL, and no roll-back takes them back."""
+    conn = await asyncpg.connect(shop.reader)
     try:
-        await conn.add_listener("orders", lambda *args: heard.append(str(args[-1])))
-        query, _ = sql_query(shop.owner)
-        assert (await _call(query, sql="select 1, pg_notify('orders', 'ship it')"))["rows"][0][0] == 1
-        await conn.execute("select pg_notify('orders', 'the end')")
-        await until(lambda: "the end" in heard, "what was said last is heard")
+        pid = await conn.fetchval("select pg_backend_pid()")
+        for dsn in (shop.reader, shop.admin):
+            query, _ = sql_query(dsn, allow_superuser=True, allow_public_functions=True)
+            for function in ("pg_terminate_backend", "pg_cancel_backend", "pg_catalog.pg_terminate_backend"):
+                with pytest.raises(ToolError, match=r"allowed|may be called"):
+                    await call(query, sql=f"select {function}({pid})")
+        assert await conn.fetchval("select 1") == 1
     finally:
         await conn.close()
-    assert heard == ["the end"]
+
+
+@pytest.mark.parametrize("sql", SAME)
+async def test_what_is_written_anew_reads_the_same(shop: Shop, sql: str) -> None:
+    """Each row and value of a statement is that of the model's own text, and its columns have the model's names."""
+    conn = await asyncpg.connect(shop.admin)
+    try:
+        async with conn.transaction(readonly=True):
+            plain = sql.strip().rstrip(";")
+            statement = await conn.prepare(plain)
+            names = ", ".join(f"c{at}" for at in range(len(statement.get_attributes())))
+            wrapped = "select row_to_json(q)::text from (\n{}\n) q({})"
+            first = await conn.fetch(wrapped.format(plain, names))
+            second = await conn.fetch(wrapped.format(read_statement(plain), names))
+            assert [row[0] for row in second] == [row[0] for row in first]
+    finally:
+        await conn.close()
+
+
+@pytest.mark.parametrize("sql", READS)
+async def test_what_runs_calls_only_what_computes(shop: Shop, sql: str) -> None:
+    """PostgreSQL's own reading of the statement has no function in it that could act: its tree names each one."""
+    conn = await asyncpg.connect(shop.admin)
+    transaction = conn.transaction()
+    await transaction.start()
+    try:
+        text = read_statement(_of_places(sql))
+        await conn.execute(f"create temp view seen as select left(row_to_json(q)::text, 9) as row from ({text}) q")
+        tree = await conn.fetchval("select ev_action::text from pg_rewrite where ev_class = 'seen'::regclass")
+        called = {int(number) for number in re.findall(r":(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)", tree)}
+        acting = await conn.fetch(
+            "select proname from pg_proc "
+            "where oid = any($1::oid[]) and provolatile = 'v' and proname <> all($2::text[])",
+            list(called),
+            ["random", "clock_timestamp", "gen_random_uuid", "pg_relation_size", "pg_total_relation_size"],
+        )
+        assert [row[0] for row in acting] == []
+    finally:
+        await transaction.rollback()
+        await conn.close()
+
+
+async def test_functions_of_the_database_are_called_only_if_named(shop: Shop) -> None:
+    """A user's function may do anything, so a user says which."""
+    with pytest.raises(ToolError, match="another schema"):
+        await call(sql_query(shop.reader)[0], sql="select app.total(4)")
+    query, _ = sql_query(shop.reader, functions=["app.total"])
+    assert (await call(query, sql="select app.total(4)"))["rows"] == [[8]]
+    for wrong in (["app.Total"], ["a.b.c"], ["f(int)"], "App"):
+        with pytest.raises(ConfigurationError, match="functions"):
+            sql_query(shop.reader, functions=wrong)
 
 
 async def test_large_rows_are_not_fetched_by_the_hundred(shop: Shop) -> None:
@@ -207,7 +217,7 @@ async def test_large_rows_are_not_fetched_by_the_hundred(shop: Shop) -> None:
     query, _ = sql_query(shop.reader, max_rows=200, max_bytes=2_000_000)
     tracemalloc.start()
     try:
-        answer = await _call(query, sql="select repeat('x', 1900000) from generate_series(1, 200)")
+        answer = await call(query, sql="select repeat('x', 1900000) from generate_series(1, 200)")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -215,40 +225,24 @@ async def test_large_rows_are_not_fetched_by_the_hundred(shop: Shop) -> None:
     assert peak < 120_000_000
 
 
-async def test_a_superuser_is_refused(shop: Shop) -> None:
-    """And a role that may run programs on the server: unless the user says so, nothing is asked."""
-    query, schema = sql_query(shop.admin)
-    for call in (_call(query, sql="select 1"), _call(schema)):
-        with pytest.raises(ToolError, match="allow_superuser"):
-            await call
-    name = urlsplit(shop.reader).username
-    await shop.fetch(f"grant pg_read_server_files to {name}")
-    try:
-        with pytest.raises(ToolError, match="pg_read_server_files"):
-            await _call(sql_query(shop.reader)[0], sql="select 1")
-    finally:
-        await shop.fetch(f"revoke pg_read_server_files from {name}")
-    assert (await _call(sql_query(shop.admin, allow_superuser=True)[0], sql="select 1"))["rows"] == [[1]]
-
-
 async def test_rows_and_bytes_are_capped(shop: Shop) -> None:
     """The model is told what is missing; a single huge row is cut on the server."""
     query, _ = sql_query(shop.reader, max_rows=10, max_bytes=2000)
-    answer = await _call(query, sql="select id from orders order by id")
+    answer = await call(query, sql="select id from orders order by id")
     assert [row[0] for row in answer["rows"]] == list(range(1, 11))
     assert "first 10 rows" in answer["cut"]
-    answer = await _call(query, sql="select repeat('x', 900) from generate_series(1, 9)")
+    answer = await call(query, sql="select repeat('x', 900) from generate_series(1, 9)")
     assert (len(answer["rows"]), "cut" in answer) == (2, True)
     with pytest.raises(ToolError, match="one row alone"):
-        await _call(query, sql="select repeat('x', 100000000)")
+        await call(query, sql="select repeat('x', 100000000)")
 
 
 @pytest.mark.parametrize(
     "sql",
     [
-        "select pg_sleep(600)",
         "select count(*) from generate_series(1, 100000000000)",
-        "select set_config('statement_timeout', '0', false), pg_sleep(600)",
+        "select count(*) from generate_series(1, 1000000) a, generate_series(1, 1000000) b where a % 7 = b % 11",
+        "with recursive t(n) as (values (1) union all select n + 1 from t) select count(*) from t",
     ],
 )
 async def test_time_is_capped_on_the_server(shop: Shop, sql: str) -> None:
@@ -256,7 +250,7 @@ async def test_time_is_capped_on_the_server(shop: Shop, sql: str) -> None:
     query, _ = sql_query(shop.reader, timeout=0.5)
     began = time.monotonic()
     with pytest.raises(ToolError, match="stopped after"):
-        await _call(query, sql=sql)
+        await call(query, sql=sql)
     assert time.monotonic() - began < 20
     busy = "select 1 from pg_stat_activity where application_name = 'holdfast-sql-query' and state = 'active'"
     assert await shop.fetch(busy) == []
@@ -266,19 +260,19 @@ async def test_errors_help_and_hide_the_password(shop: Shop, monkeypatch: pytest
     """PostgreSQL's own words and hint; never the address."""
     query, _ = sql_query(shop.reader)
     with pytest.raises(ToolError, match="Perhaps you meant to reference the column"):
-        await _call(query, sql="select totl from orders")
+        await call(query, sql="select totl from orders")
     with pytest.raises(ToolError, match="permission denied"):
-        await _call(query, sql="select * from hidden")
+        await call(query, sql="select * from hidden")
     monkeypatch.delenv("SHOP_URL", raising=False)
     query, _ = sql_query(env="SHOP_URL")
     with pytest.raises(ToolError, match="SHOP_URL"):
-        await _call(query, sql="select 1")
+        await call(query, sql="select 1")
     monkeypatch.setenv("SHOP_URL", shop.reader)
-    assert (await _call(query, sql="select 1"))["rows"] == [[1]]
+    assert (await call(query, sql="select 1"))["rows"] == [[1]]
     for wrong in (shop.reader.replace("pass-word", "wrong-word"), "postgresql://u:pass-word@127.0.0.1:1/x"):
         monkeypatch.setenv("SHOP_URL", wrong)
         with contextlib.suppress(ToolError):  # the test's own server lets anyone in
-            await _call(query, sql="select 1")
+            await call(query, sql="select 1")
     with pytest.raises(ToolError, match="cannot be reached") as caught:
-        await _call(query, sql="select 1")
+        await call(query, sql="select 1")
     assert "pass-word" not in str(caught.value)

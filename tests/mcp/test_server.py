@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from holdfast import Agent, MCPServer
+from holdfast import Agent, MCPServer, secret
 from holdfast.errors import ConfigurationError, ToolAnsweredError, ToolArgumentsInvalid, ToolResultInvalid
+from holdfast.mcp.answers import hidden
 from holdfast.mcp.arguments import ArgumentCheck, without
+from holdfast.mcp.http import check_private
 from holdfast.mcp.server import tool_name
 from holdfast.mcp.weight import Weight
+from holdfast.secrets import Mask
 from holdfast.tools.results import ErrorResult, result_text
 
 OK: dict[str, Any] = {"command": ["server"]}
@@ -34,6 +37,14 @@ OK: dict[str, Any] = {"command": ["server"]}
         ("a", {"command": ["x"], "headers": {"A": "b"}}, "headers belong to url"),
         ("a", {"url": "ftp://h/"}, "http://host/path"),
         ("a", {"url": "http:///x"}, "http://host/path"),
+        ("a", {"url": "http://api.example.com/", "headers": {"Authorization": "Bearer x"}}, "in the clear"),
+        ("a", {"url": "http://api.example.com/", "headers": {"X-Team": "${TEAM}"}}, "in the clear"),
+        ("a", {"url": "http://api.example.com/", "headers": {"X-Team": secret("TEAM")}}, "in the clear"),
+        ("a", {"url": "http://93.184.216.34/", "headers": {"X-Api-Key": "x"}}, "in the clear"),
+        ("a", {"url": "http://user:pass@api.example.com/"}, "in the clear"),
+        ("a", {"url": "http://api.example.com/?api_key=x"}, "in the clear"),
+        ("a", {"url": f"http://api.example.com/?q={secret('Q')}"}, "in the clear"),
+        ("a", {"url": "http://localhost.example.com/", "headers": {"Cookie": "x"}}, "in the clear"),
         ("a", {"url": "http://h/", "env": {"A": "b"}}, "env and cwd belong to command"),
         ("a", {"url": "http://h/", "headers": {"A b": "c"}}, "HTTP header"),
         ("a", {"url": "http://h/", "headers": {"A": "b\r\nC: d"}}, "dict of text"),
@@ -224,3 +235,44 @@ def test_weighing_looks_past_texts(size: int) -> None:
     assert fits(24 + 5 + 20 + len(text) // size + 1)
     assert not fits(24 + 5)
     assert not Weight(100).add(b': "\nevent: "x\ndata: ' + b"{}," * 100), "another line is no text's first half"
+
+
+@pytest.mark.parametrize(
+    ("url", "found", "passes"),
+    [
+        ("http://localhost:8000/mcp", ["127.0.0.1", "::1"], True),
+        ("http://tools:8000/mcp", ["172.18.0.3"], True),
+        ("http://tools.lan/mcp", ["fd12::1"], True),
+        ("http://tools:8000/mcp", ["172.18.0.3", "93.184.216.34"], False),
+        ("http://tools.internal/mcp", ["169.254.169.254"], False),
+        ("https://tools:8000/mcp", ["93.184.216.34"], True),
+    ],
+)
+async def test_credentials_in_the_clear_stay_at_home(url: str, found: list[str], passes: bool) -> None:
+    """A name without a domain may lead anywhere: where it leads is looked at before anything is sent."""
+    server = MCPServer("a", url=url, headers={"Authorization": "Bearer x"})
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return found
+
+    async def check() -> None:
+        await check_private(server.endpoint, url, resolve=resolve)
+
+    if passes:
+        await check()
+    else:
+        with pytest.raises(ConfigurationError, match="in the clear"):
+            await check()
+
+
+def test_headers_that_are_no_credentials_may_go_by_http() -> None:
+    """Such as the language that is wanted."""
+    assert MCPServer("a", url="http://api.example.com/mcp", headers={"Accept-Language": "de"}).endpoint.url
+
+
+def test_an_answer_has_no_credential_of_ours() -> None:
+    """Whatever a server sends back of what it got, in texts, in JSON and in errors."""
+    hide = Mask(["sk-remote-1"])
+    assert hidden({"you sent": ["Bearer sk-remote-1", 5, None]}, hide) == {"you sent": ["Bearer ***", 5, None]}
+    assert hidden(ErrorResult("no sk-remote-1"), hide) == ErrorResult("no ***")
+    assert hidden("sk-remote-1", None) == "sk-remote-1"

@@ -12,7 +12,7 @@ from rich.console import Console
 from holdfast.cli.screen import Screen
 from holdfast.cli.show import Detail, render_detail, render_runs
 from holdfast.contracts import Event
-from holdfast.views import Answer, ApprovalView, RunStatus, RunSummary, StepView, Usage
+from holdfast.views import Answer, ApprovalView, RunStatus, RunSummary, StepDetail, Usage
 
 RUN = "1a80a918-8887-5bb8-92e3-b33d7b5fc885"
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -166,23 +166,27 @@ def test_the_list_of_runs_fits_a_narrow_terminal() -> None:
 
 
 def test_a_run_in_detail_shows_ledger_and_events_together() -> None:
-    """Steps have their arguments, class, state, fence, tokens, cost and time; what waits has its commands."""
-
-    def step(number: int, tool: str, effect: str, state: str, fence: int = 1) -> StepView:
-        return StepView.model_validate(
-            {
-                "step_no": number,
-                "tool": tool,
-                "effect": effect,
-                "state": state,
-                "fence": fence,
-                "sends": 1,
-                "args_hash": "h",
-                "created_at": AT,
-                "error": "its worker was lost" if state == "in_doubt" else None,
-            }
-        )
-
+    """Steps have their arguments, state, result, tokens and cost; what waits has its commands."""
+    model = StepDetail(
+        run_id=RUN,
+        step_no=2,
+        kind="model",
+        tool="model",
+        state="done",
+        model="openai/gpt-5-mini",
+        tokens_in=1200,
+        tokens_out=56,
+        reply={"content": "I look it up", "tool_calls": [{"function": {"name": "order_status", "arguments": "{}"}}]},
+    )
+    call = StepDetail(
+        run_id=RUN,
+        step_no=3,
+        kind="tool",
+        tool="order_status",
+        state="in_doubt",
+        args={"order_id": "17"},
+        error="its worker was lost",
+    )
     status = RunStatus(
         run_id=RUN,
         thread="customer-42",
@@ -198,7 +202,7 @@ def test_a_run_in_detail_shows_ledger_and_events_together() -> None:
     )
     detail = Detail(
         status,
-        [step(2, "model", "pure", "done"), step(3, "order_status", "once", "in_doubt", fence=2)],
+        [model, call],
         [asked],
         [REPLIED],
         Answer(run_id=RUN, thread="customer-42", output="It is here.", text="It is here.", state="done"),
@@ -210,6 +214,7 @@ def test_a_run_in_detail_shows_ledger_and_events_together() -> None:
     text = console.file.getvalue()
     for expected in (
         "model openai/gpt-5-mini",
+        "I look it up → order_status",
         "1,200 + 56",
         'order_status(order_id="17")',
         "in doubt",

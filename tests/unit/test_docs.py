@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from pydantic import BaseModel
 
 from holdfast import contracts, errors
 from holdfast.cli.app import app
+from holdfast.errors import ConfigurationError
 from holdfast.settings import Settings
 from holdfast.tools.registry import load_agents
 from scripts.reference import FOLDER
@@ -31,6 +31,7 @@ from scripts.reference.kinds import KINDS
 from scripts.reference.messages import MODELS
 from scripts.reference.shapes import SHAPES
 from tests.pages import PAGES, REASONS, ROOT, Block, blocks, commands, pages_of_users
+from tests.unit._commands_of_pages import check_line
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NO_SETTINGS = {"HOLDFAST_DEBUG"}  # read before there are settings
@@ -84,39 +85,48 @@ def test_examples_load(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("block", "line"), commands(), ids=str)
-def test_commands_exist(block: Block, line: str) -> None:
-    """Each `holdfast` command is there and has the options it is shown with; each script is in the checkout."""
-    words = shlex.split(re.sub(r"(?<=[A-Z]) …$", "", line))  # `resolve RUN STEP …`: options follow
-    if words[0] == "holdfast":
-        check_command(words[1:])
-    elif words[0].startswith("./") and not words[0].startswith("./holdfast"):
-        assert (ROOT / words[0]).is_file(), f"{block}: there is no {words[0]}"
-    elif words[:2] == ["python", "-m"]:
-        assert importlib.util.find_spec(words[2]) is not None
-    elif words[0] == "python":
-        assert (ROOT / words[1]).is_file()
+def test_commands_can_be_given(block: Block, line: str) -> None:
+    """Each line names a program, files, variables and options that there are, with values that are taken."""
+    check_line(line, block.text)
 
 
-def check_command(words: list[str]) -> None:
-    """Check one command's name, options and number of arguments."""
-    command: Any = typer.main.get_command(app)
-    shown = list(words)
-    while hasattr(command, "commands"):
-        command = command.commands[words[0]]
-        words = words[1:]
-    options = {name: option for option in command.params for name in option.opts if name.startswith("-")}
-    given, rest = 0, list(words)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            given += 1
-            continue
-        assert word in options, f"holdfast {' '.join(shown)}: there is no {word}"
-        if not options[word].is_flag and rest:
-            rest.pop(0)
-    takes = [each for each in command.params if each.param_type_name == "argument"]
-    needed = sum(each.required for each in takes)
-    assert needed <= given <= len(takes), f"holdfast {' '.join(shown)}"
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("holdfast sohw RUN", "there is no command sohw"),
+        ("holdfast show", "0 arguments"),
+        ("holdfast show RUN --stepps", "there is no --stepps"),
+        ("holdfast approve RUN 7 --args", "--args has no value"),
+        ("./scripts/dmeo", "there is no ./scripts/dmeo"),
+        ("./scripts/demo --flies ~/notes", "knows no --flies"),
+        ("./scripts/test tests/unti", "there is no tests/unti"),
+        ("./scripts/bench steps|resumes", "knows not all"),
+        ("python -m holdfast.server.prepare_it", "there is no module"),
+        ("python wroker.py", "there is no wroker.py"),
+        ("export HOLDFAST_DATABASE=postgresql://db", "nothing reads HOLDFAST_DATABASE"),
+        ("export OPENAI_KEY=…", "nothing reads OPENAI_KEY"),
+        ("AGENTS=./agents.py docker compose up", "nothing reads AGENTS"),
+        ("docker compose start", "not known here"),
+        ("pip install ./holdfats", "not what was cloned"),
+        ("cd my-projcet", "nothing before has made"),
+        ("kill -9 PID", "nothing before shows process ids"),
+        ("printf 'Where is order 17?'", "the last line is not ended"),
+        ("temporal workflow signal --workflow-id a --nmae decide", "knows no --nmae"),
+        ("temporal workflow signal --workflow-id a --name decode --input '{}'", "no workflow has decode"),
+        ("temporal workflow signal --workflow-id a --name decide --input '{'", "no JSON object"),
+        ("unheard-of --option", "say in"),
+    ],
+)
+def test_a_wrong_line_would_be_found(line: str, why: str) -> None:
+    """The check of the lines can fail, for each program that the pages use."""
+    with pytest.raises(AssertionError, match=re.escape(why)):
+        check_line(line, f"{line}\n")
+
+
+def test_a_setting_with_a_wrong_value_would_be_found() -> None:
+    """A value on a page that the setting does not take is found."""
+    with pytest.raises(ConfigurationError):
+        check_line("export HOLDFAST_WORKERS=many", "")
 
 
 def test_readme_names_every_command() -> None:

@@ -16,6 +16,7 @@ MOST_LINES = 400
 
 # A room may import its own rank and those below it. Workflows stand apart: see WORKFLOWS_MAY_IMPORT.
 RANKS = {
+    "advice": 0,
     "errors": 0,
     "contracts": 0,
     "ids": 0,
@@ -46,6 +47,7 @@ RANKS = {
     "link": 4,
     "handles": 4,
     "reading": 4,
+    "trace": 4,
     "tree": 4,
     "wire": 4,
     "client": 4,
@@ -85,6 +87,10 @@ SANCTIONED: dict[tuple[str, str], str] = {  # (file, library): the reason for an
         "holdfast/tools/builtin/sql_postgres.py",
         "asyncpg",
     ): "reads a user's own database, never ours",
+    (
+        "holdfast/tools/builtin/sql_roles.py",
+        "asyncpg",
+    ): "looks at the role that reads a user's own database",
 }
 
 

@@ -22,6 +22,14 @@ from tests.kit import until
 PYTHON = sys.executable
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the homes of commands out of the real cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
 def _one(argv: Any, root: Path, **given: Any) -> AnyTool:
     [tool] = shell({"run": argv}, root=root, **given)
     return tool
@@ -184,16 +192,17 @@ async def test_no_command_is_let_at_what_workers_load(tmp_path: Path, monkeypatc
     assert "agents.py" in await _call(_one(Command(["wc", "{file:path}"], effect="pure"), tmp_path), file="agents.py")
 
 
-async def test_the_folder_of_its_home_is_nobody_elses(tmp_path: Path) -> None:
-    """Whoever makes `.holdfast` first, it is closed to other users; also when it was open before."""
-    for folder in (tmp_path / "new", tmp_path / "open/.holdfast"):
-        folder.mkdir(parents=True, mode=0o755)
-    for root in (tmp_path / "new", tmp_path / "open"):
-        await _call(_one(["true"], root))
-        assert (root / ".holdfast").stat().st_mode & 0o777 == 0o700
+async def test_its_home_is_nobody_elses(tmp_path: Path, cache: Path) -> None:
+    """Closed to other users, and no file tool gets at it, even one whose root holds it."""
+    await _call(_one(["true"], tmp_path))
+    [home] = (cache / "holdfast/homes").iterdir()
+    assert [path.stat().st_mode & 0o777 for path in (cache / "holdfast", home)] == [0o700, 0o700]
+    write = next(tool for tool in files(cache.parent, write=True) if tool.name == "write_file")
+    with pytest.raises(ToolError, match="may not be written"):
+        await _call(write, path=f"{cache.name}/holdfast/homes/{home.name}/.gitconfig", content="x")
 
 
-async def test_it_gets_few_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_gets_few_variables(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None of the worker's keys, but those that are named."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("MINE", "given")
@@ -201,7 +210,7 @@ async def test_it_gets_few_variables(tmp_path: Path, monkeypatch: pytest.MonkeyP
     told = await _call(_one(show, tmp_path))
     assert "secret" not in told
     assert "given" not in told
-    assert f"('HOME', '{tmp_path}/.holdfast/home')" in told
+    assert f"('HOME', '{cache}/holdfast/homes/" in told
     assert told.rstrip().endswith(str(tmp_path))
     assert "('MINE', 'given')" in await _call(_one(show, tmp_path, env=["MINE", "NOT_SET"]))
     assert "('A', 'b')" in await _call(_one(show, tmp_path, env={"A": "b"}))
@@ -213,7 +222,9 @@ async def test_a_file_that_a_model_may_write_configures_no_program(tmp_path: Pat
     pwned = tmp_path / "pwned"
     site = f".local/lib/python3.{sys.version_info.minor}/site-packages"
     (tmp_path / site).mkdir(parents=True)
-    (tmp_path / ".gitconfig").write_text(f'[core]\n\tfsmonitor = "touch {pwned}; false"\n')
+    for home in (tmp_path, tmp_path / ".holdfast/home"):  # a checkout may bring the second one along
+        home.mkdir(parents=True, exist_ok=True)
+        (home / ".gitconfig").write_text(f'[core]\n\tfsmonitor = "touch {pwned}; false"\n')
     (tmp_path / site / "usercustomize.py").write_text(f"open({str(pwned)!r}, 'w')")
     assert (await _call(_one(["git", "status"], tmp_path))).startswith("exit code 0")
     assert (await _call(_one(["python3", "-c", "print(1)"], tmp_path))).startswith("exit code 0")

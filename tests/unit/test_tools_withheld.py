@@ -184,3 +184,12 @@ def test_the_journals_folder_is_nobody_elses(tmp_path: Path) -> None:
 def test_odd_names_are_only_names(part: str) -> None:
     """Nothing is left of some when what has no width is dropped."""
     assert not is_withheld((part,))
+
+
+@pytest.mark.parametrize(
+    "path", ["proc/self/environ", "proc/1/cmdline", "dev/stdin", "sys/kernel/uevent_seqnum", "run/secrets/x"]
+)
+def test_what_the_system_shows_of_processes_is_withheld(path: str) -> None:
+    """The environment of a worker has its keys, and a root may be as wide as `/`."""
+    with pytest.raises(ToolError, match="not shown"):
+        _call(Toolset(files("/"))["read_file"], path=path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from holdfast.llm.offline.evidence import similarity
 from holdfast.llm.offline.text import Clause, covered, expression, names, paths_in, quoted, stem, stems, terms, wordset
 from holdfast.llm.offline.tools import Parameter, ToolView
 
-__all__ = ["Filled", "Source", "fill", "identifiers"]
+__all__ = ["Filled", "Source", "fill", "identifiers", "written_out"]
 
 _VALUE = r"(?:[A-Za-z]{0,8}[-_]?\d[\w-]*|[A-Z]{2,}[-_][\w-]+)"
 _MONEY = re.compile(
@@ -19,6 +20,8 @@ _MONEY = re.compile(
 )
 _AMOUNTS = wordset("amount total price cost sum value balance paid fee payment")
 _NO_NOUN = wordset("id ids number no key code ref reference name sku the of")
+_OBJECT_WORDS = 4
+_ASKED = "have left there now today available currently"  # words of a question that are not what it is about
 _OBJECT = re.compile(r"^(?:a|an|the|that|to|my|our|new|in|down|up|me|us|them|about|for|:|-)\s+", re.IGNORECASE)
 
 
@@ -68,6 +71,27 @@ def fill(tool: ToolView, source: Source) -> Filled:
         else:
             missing.append(parameter.name)
     return Filled([] if missing else calls, missing, sure)
+
+
+def written_out(text: str, tools: list[ToolView]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the calls that a request spells out, as `stock(item="lamps")` or `stock(item=lamps)`."""
+    found = []
+    for tool in tools:
+        for match in re.finditer(rf"(?<![\w.]){re.escape(tool.name)}\(((?:\"[^\"]*\"|'[^']*'|[^()\"'])*)\)", text):
+            given = dict(re.findall(r"(\w+)\s*=\s*(\"[^\"]*\"|'[^']*'|[^,]+)", match[1]))
+            if all(parameter.name in given for parameter in tool.required):
+                found.append((tool.name, {name: _literal(name, value.strip(), tool) for name, value in given.items()}))
+    return found
+
+
+def _literal(name: str, value: str, tool: ToolView) -> Any:
+    kind = next((each.schema.get("type") for each in tool.parameters if each.name == name), None)
+    if value[:1] in ("'", '"') or kind == "string":
+        return value.strip("'\"")
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def identifiers(parameter: Parameter, tool: ToolView, text: str) -> list[str]:
@@ -140,7 +164,7 @@ def _value(parameter: Parameter, tool: ToolView, source: Source, used: set[str],
         case "body":
             return (queue.pop(0), True) if queue else _body(parameter, source)
         case "words":
-            return _words(parameter, source, queue, known)
+            return _words(parameter, tool, source, queue, known)
         case _:
             return None, False
 
@@ -239,7 +263,7 @@ def _body(parameter: Parameter, source: Source) -> tuple[Any, bool]:
     return (source.request if _vague(text) else text), False
 
 
-def _words(parameter: Parameter, source: Source, queue: list[str], known: Any) -> tuple[Any, bool]:
+def _words(parameter: Parameter, tool: ToolView, source: Source, queue: list[str], known: Any) -> tuple[Any, bool]:
     text = source.clause.text
     if queue:
         return queue.pop(0), True
@@ -254,4 +278,8 @@ def _words(parameter: Parameter, source: Source, queue: list[str], known: Any) -
         return known, False
     if proper := names(text):
         return " ".join(proper), True
+    if tool.looks:  # "How many lamps are in stock?" asks `stock(item)` about what its description does not say
+        about = stems(f"{tool.meaning} {' '.join(parameter.words)} many much {_ASKED}")
+        left = [word for word in terms(text) if not covered(stem(word), about)]
+        return (" ".join(left), False) if 0 < len(left) <= _OBJECT_WORDS else (None, False)
     return None, False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from holdfast.llm.offline.arguments import Filled, Source, fill, timezone
+from holdfast.llm.offline.arguments import Filled, Source, fill, timezone, written_out
 from holdfast.llm.offline.evidence import Evidence, hits_of, similarity
 from holdfast.llm.offline.text import Clause, clauses, covered, expression, names, paths_in, stem, stems, terms
 from holdfast.llm.offline.tools import ToolView
@@ -72,8 +72,11 @@ class Planner:
         self.acting = [tool for tool in tools if not tool.looks]
         self.acts: list[Act] = []
         self.wanted: list[Wanted] = []
+        self.forms = [tool.form for tool in tools]
         self._readers = [tool for tool in self.looking if tool.reads]
-        self._read_request()
+        self.spelled = written_out(turn.request, tools)
+        if not self.spelled:
+            self._read_request()
 
     def _read_request(self) -> None:
         verbs = frozenset(tool.words[0] for tool in self.acting if tool.words)
@@ -161,6 +164,9 @@ class Planner:
 
     def next_calls(self) -> list[Planned]:
         """Return the calls to make now; none if it is time to answer."""
+        if self.spelled:
+            made = [(call.name, call.arguments) for call in self.turn.calls]
+            return [call for call in self.spelled if call not in made]
         if not any(call.name == tool.name for call in self.turn.calls for tool in self.acting):
             calls = [call for wanted in self.wanted for call in self._look(wanted)]
             calls += [call for act in self.acts for call in self._before(act)]

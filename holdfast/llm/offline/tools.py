@@ -69,7 +69,7 @@ class ToolView:
         """Tell whether it only looks something up. A tool that does not show it counts as one that acts."""
         first, verb = self.words[0] if self.words else "", self.verb
         says = {stem(word) for word in (verb, verb.removesuffix("s"))}
-        if first in _LOOKS or says & {stem(word) for word in _LOOKS}:
+        if first in _LOOKS or verb == "how" or says & {stem(word) for word in _LOOKS}:
             return True
         return not verb and bool(_NOUNS & set(self.words))
 
@@ -102,6 +102,11 @@ class ToolView:
     def tells_time(self) -> bool:
         """Tell whether it knows the time."""
         return self.looks and bool({"time", "clock", "now", "date"} & set(self.words)) and len(self.required) <= 1
+
+    @property
+    def form(self) -> str:
+        """Return how a call is written: `stock(item=…)`."""
+        return f"{self.name}({', '.join(f'{parameter.name}=…' for parameter in self.required)})"
 
     @property
     def meaning(self) -> str:

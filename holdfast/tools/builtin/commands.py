@@ -7,6 +7,7 @@ so that nothing in it reads as an option, an address or a file of options.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 import re
@@ -21,7 +22,7 @@ from pydantic import Field
 
 from holdfast.contracts import ApprovalPolicy
 from holdfast.errors import ConfigurationError, ToolError
-from holdfast.private import make_private
+from holdfast.private import make_private, user_cache
 from holdfast.secrets import reveal, secret_names
 from holdfast.tools.builtin.folder import Folder
 from holdfast.tools.builtin.processes import Finished, run_process
@@ -78,8 +79,8 @@ def shell(
     Args:
         commands: name to argument list, or to a `Command`: `{"log": ["git", "log", "-n", "{count:int}"]}`.
         root: where they run; paths that a model fills in lie below it.
-        env: variables they get beside PATH, LANG, TMPDIR and HOME (`.holdfast/home` below the root, where no file
-            tool writes): names to pass on from the worker, or names with values, of which
+        env: variables they get beside PATH, LANG, TMPDIR and HOME (a folder of their own in the user's cache,
+            where no file tool writes): names to pass on from the worker, or names with values, of which
             `secret("NAME")` is replaced for each command.
         timeout: seconds, then a command is killed with all it started.
         max_output: bytes that are kept of each of its two outputs; the rest is read and dropped.
@@ -135,17 +136,12 @@ class _Place:
         return kept
 
     def _home(self) -> str:
-        """Return a home where no tool of ours writes: a .gitconfig in it, say, makes `git log` run any program."""
+        """Return a home where no tool of ours and no checkout writes: a .gitconfig makes `git log` run any program."""
+        name = hashlib.sha256(str(self.folder.root).encode()).hexdigest()[:16]
         try:
-            home = make_private(self.folder.root / ".holdfast", "home")
-        except OSError:  # a folder that is only read
+            return str(make_private(user_cache(), "homes", name))
+        except OSError:  # a user without a folder that can be written
             return "/nonexistent"
-        try:
-            with (home / ".gitignore").open("x") as file:
-                file.write("*\n")
-        except OSError:  # it is there
-            pass
-        return str(home)
 
 
 def _tool(name: str, command: Command, place: _Place, timeout: float, approval: ApprovalPolicy) -> AnyTool:

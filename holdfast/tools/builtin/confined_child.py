@@ -148,13 +148,30 @@ def columns_csv(data: bytes, *, columns: list[str], start: int, rows: int, size:
 
 # ------------------------------------------------------------------------------------------------------------- SQLite
 
-_FUNCTIONS_DENIED = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
+# SQLite's own functions that only compute, by their names; an extension, or a later SQLite, may bring some that act.
+_FUNCTIONS = """
+abs changes char coalesce concat concat_ws format glob hex if ifnull iif instr last_insert_rowid length like likelihood
+likely lower ltrim max min nullif octet_length printf quote random randomblob replace round rtrim sign soundex
+sqlite_source_id sqlite_version substr substring total_changes trim typeof unhex unicode unistr unistr_quote unlikely
+upper zeroblob match -> ->> date time datetime julianday unixepoch strftime timediff current_date current_time
+current_timestamp avg count group_concat median percentile percentile_cont percentile_disc string_agg sum total
+row_number rank dense_rank percent_rank cume_dist ntile lag lead first_value last_value nth_value acos acosh asin asinh
+atan atan2 atanh ceil ceiling cos cosh degrees exp floor ln log log10 log2 mod pi pow power radians sin sinh sqrt tan
+tanh trunc json jsonb json_array jsonb_array json_array_length json_each json_error_position json_extract jsonb_extract
+json_group_array jsonb_group_array json_group_object jsonb_group_object json_insert jsonb_insert json_object
+jsonb_object json_patch jsonb_patch json_pretty json_quote json_remove jsonb_remove json_replace jsonb_replace json_set
+jsonb_set json_tree json_type json_valid bm25 highlight snippet offsets matchinfo
+"""
+_FUNCTIONS_ALLOWED = frozenset(_FUNCTIONS.split())
+_TABLES_DENIED = frozenset({"sqlite_dbpage", "sqlite_stmt", "bytecode", "tables_used", "dbstat", "fsdir", "zipfile"})
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: Any) -> int:
-    if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE):
+    if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
         return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() not in _FUNCTIONS_DENIED:
+    if action == sqlite3.SQLITE_READ and (first or "").lower() not in _TABLES_DENIED:
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FUNCTIONS_ALLOWED:
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
 
@@ -240,6 +257,8 @@ def postgres(data: bytes, *, sql: str, functions: list[str]) -> str:
         return checks["read_statement"](sql, functions)  # type: ignore[no-any-return]
     except checks["Unsafe"] as exc:
         raise Refused(str(exc)) from None
+    except (AttributeError, TypeError, ValueError, LookupError):  # the parser's own mistakes, on what is no SQL
+        raise Refused("this SQL cannot be read: write one plain SELECT") from None
 
 
 def page(data: bytes, *, charset: str | None, base: str, links: int, size: int) -> dict[str, Any]:

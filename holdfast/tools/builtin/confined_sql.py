@@ -123,7 +123,7 @@ def read_statement(sql: str, functions: Iterable[str] = ()) -> str:
     more = frozenset(name.lower() for name in functions)
     _check_tree(tree, more)
     text = tree.sql(dialect="postgres", identify=True, comments=False)
-    _check_words(text, frozenset(name.rpartition(".")[2] for name in more))
+    _check_words(text, more)
     return text
 
 
@@ -159,8 +159,30 @@ def _called(node: Any) -> str:
 
 def _check_words(text: str, more: frozenset[str]) -> None:
     """Look up each word of the statement as it will be sent."""
-    before, at = "", 0
+    tokens = [("sign", ""), *_tokens(text), ("sign", "")]
+    for at, (kind, token) in enumerate(tokens[:-1]):
+        before, follows = tokens[at - 1][1].lower(), tokens[at + 1][1]
+        word = token.lower()
+        if kind == "comment":  # what was none before may have become one: - -1
+            raise Unsafe("this SQL has two signs in a row: put parentheses around the second")
+        if kind == "name" and follows == "(" and not _names_columns(tokens, at):
+            raise Unsafe("the name of a function may not be quoted")
+        if kind != "word":
+            continue
+        if follows != "(":
+            if word not in _FUNCTIONS | _KEYWORDS | _TYPES and before not in ("as", "."):  # these name a type
+                raise Unsafe(f"{word} is not allowed: only reading is, by one SELECT")
+        elif before == "." or word not in _FUNCTIONS | _BEFORE_PARENTHESIS | _TYPES:
+            schema = tokens[at - 2][1].strip('"') + "." if before == "." else ""
+            if schema + word not in more:
+                raise Unsafe(
+                    f"{word}() is not among the functions that may be called here: PostgreSQL's own that only compute"
+                )
+
+
+def _tokens(text: str) -> list[tuple[str, str]]:
     tokens: list[tuple[str, str]] = []
+    at = 0
     while at < len(text):
         found = _TOKEN.match(text, at)
         if found is None:
@@ -168,21 +190,15 @@ def _check_words(text: str, more: frozenset[str]) -> None:
         at = found.end()
         if found.lastgroup != "space":
             tokens.append((str(found.lastgroup), found[0]))
-    for number, (kind, token) in enumerate(tokens):
-        follows = tokens[number + 1][1] if number + 1 < len(tokens) else ""
-        word = token.lower()
-        if kind == "word":
-            known = (
-                more | _FUNCTIONS | _BEFORE_PARENTHESIS | _TYPES if follows == "(" else _FUNCTIONS | _KEYWORDS | _TYPES
-            )
-            if word not in known and not (before in ("as", ".") and follows != "("):
-                raise Unsafe(
-                    f"{word}() is not among the functions that may be called here: PostgreSQL's own that only compute"
-                    if follows == "("
-                    else f"{word} is not allowed: only reading is, by one SELECT"
-                )
-        elif kind == "name" and follows == "(" and before not in ("as", "with", "recursive", ","):
-            raise Unsafe("the name of a function may not be quoted")
-        elif kind == "comment":  # what was none before may have become one: - -1
-            raise Unsafe("this SQL has two signs in a row: put parentheses around the second")
-        before = word
+    return tokens
+
+
+def _names_columns(tokens: list[tuple[str, str]], at: int) -> bool:
+    """Tell whether a quoted name before a parenthesis is that of a table with its columns, and no function."""
+    before = tokens[at - 1][1].lower()
+    if before in ("as", "with", "recursive"):
+        return True
+    end = at + 2
+    while end < len(tokens) and (tokens[end][0] == "name" or tokens[end][1] == ","):
+        end += 1
+    return before == "," and tokens[end : end + 2] == [("sign", ")"), ("word", "AS")]  # a further part of WITH

@@ -15,6 +15,7 @@ from re import Pattern
 from re import compile as compile_pattern
 
 from holdfast.errors import ConfigurationError, ToolError
+from holdfast.private import user_cache
 from holdfast.tools.builtin.withheld import holds_key, is_withheld, may_run
 from holdfast.tools.imports import is_loaded, stack_home
 
@@ -31,6 +32,12 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _ALTERNATIVES = 64
+_SYSTEM = [
+    Path("/proc"),
+    Path("/sys"),
+    Path("/dev"),
+    Path("/run/secrets"),
+]  # environments of processes, devices, tokens
 _GONE = "the folder of these files is gone or cannot be read"
 
 
@@ -100,14 +107,14 @@ class Folder:
             raise ConfigurationError(
                 f"{owner}({os.fspath(root)!r}): there is no folder {self.root}. Create it or name another."
             )
-        home = stack_home()
-        self._home = None if home is None or self.root.is_relative_to(home) else home
+        closed = [stack_home(), user_cache(), *_SYSTEM]
+        self._closed = [each for each in closed if each is not None and not self.root.is_relative_to(each)]
 
     def is_withheld(self, parts: Sequence[str]) -> bool:
         """Tell whether models are not to see or write what lies at a path below the root."""
         if is_withheld(parts, secrets=not any(allowed("/".join(parts)) for allowed in self._allow)):
             return True
-        return self._home is not None and self.root.joinpath(*parts).is_relative_to(self._home)
+        return any(self.root.joinpath(*parts).is_relative_to(each) for each in self._closed)
 
     def walk(self) -> Iterator[str]:
         """Yield the paths of all files, sorted within each folder. Links are followed to files inside the root only."""
@@ -128,7 +135,7 @@ class Folder:
                     if self._linked(path):
                         yield path
                 elif entry.is_dir(follow_symlinks=False):
-                    if not is_withheld((entry.name,), secrets=not self._allow) and self.root / path != self._home:
+                    if not is_withheld((entry.name,), secrets=not self._allow) and self.root / path not in self._closed:
                         below.append(path)
                 elif entry.is_file(follow_symlinks=False) and not self.is_withheld(path.split("/")):
                     yield path

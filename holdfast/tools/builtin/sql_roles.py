@@ -61,7 +61,7 @@ where has_schema_privilege(session_user, n.oid, 'usage')
         or p.proname ~ ('^(pg_switch_wal|pg_create_restore_point|pg_backup_(start|stop)|pg_(start|stop)_backup'
                         || '|pg_reload_conf|pg_rotate_logfile|pg_promote|pg_log_.*|pg_wal_replay_(pause|resume)'
                         || '|pg_stat_reset.*|pg_replication_origin_.*|lo_import|lo_export|pg_read_(binary_)?file'
-                        || '|pg_ls_dir|pg_file_.*)$') and p.proname <> 'pg_logical_emit_message'
+                        || '|pg_ls_dir|pg_file_.*)$')
       else
         (not l.lanpltrusted and l.lanname not in ('c', 'internal'))
         or (p.proname ~ ('^(dblink(_exec|_connect.*|_send_query|_open)?|pg_file_.*|pg_background_.*'
