@@ -32,6 +32,7 @@ from holdfast.visible import fitted, visible
 
 __all__ = ["DecisionActivities"]
 
+_MOST_SHOWN = 5  # calls of which they do
 _SHOWN = 2000  # characters of long arguments that travel in a history, to be shown beside it
 
 
@@ -69,7 +70,7 @@ class DecisionActivities:
                     raise StaleWriter(f"run {inp.run_id} has ended, or is another workflow's now: nobody is asked")
                 # In the model's own order, as everywhere else where a person reads them.
                 args = await threads.call_arguments(conn, at.tenant, at.thread, call.seq, call.call_id) or call.args
-                if call.args is None:
+                if call.args is None and len(out.shown) < _MOST_SHOWN:
                     out.shown[call.step_no] = fitted(visible(args or ""), _SHOWN)
                 if await decisions.ask(
                     conn,

@@ -45,6 +45,7 @@ class Round:
         self._keep = keep
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._words: dict[int, asyncio.Task[None]] = {}  # a person's words on calls under way, by step
+        self._heard: set[str | None] = set()  # ids of the words that are being carried out
         self._looks = 0
 
     async def finish(self) -> bool:
@@ -76,6 +77,16 @@ class Round:
                 task.cancel()
             if tasks_left:
                 await asyncio.gather(*tasks_left, return_exceptions=True)
+            if run.stop is not None:
+                self._hear_the_rest()
+
+    def _hear_the_rest(self) -> None:
+        """Carry out the words that came together with the stop: whoever was given a receipt finds it in the audit."""
+        for call in self._run.calls:
+            if call.resolution is not None and call.resolution.decision_id not in self._heard:
+                self._keep(asyncio.create_task(self._settle(call)))
+            elif call.state == "deciding" and call.pending and call.pending.decision_id not in self._heard:
+                self._keep(asyncio.create_task(self._record(call)))
 
     def _idle(self) -> bool:
         return not self._tasks and not self._words
@@ -210,6 +221,7 @@ class Round:
         if decision is None:
             call.state = "approval"
             return
+        self._heard.add(decision.decision_id)
         recorded: Recorded = await options.execute(
             Activity.RECORD_DECISION,
             RecordDecision(
@@ -267,6 +279,7 @@ class Round:
         word = call.resolution
         if word is None:
             return Resolved(accepted=False)
+        self._heard.add(word.decision_id)
         resolved: Resolved = await options.execute(
             Activity.RESOLVE_EFFECT,
             ResolveEffect(resolution=word, **self._ref(call)),
