@@ -228,7 +228,7 @@ conversations:
         for wrong in ({"actor": actor + "x"}, {"decision_id": "x" * 257}):
             with pytest.raises(WorkflowUpdateFailedError):
                 await handle.execute_update("decide", {"approve": True, **wrong})
-        decision = {"approve": True, "call_id": str(step), "actor": actor, "decision_id": "é" * 128}
+        decision: dict[str, Any] = {"approve": True, "call_id": str(step), "actor": actor, "decision_id": "é" * 128}
         decision["args"] = {"note": wide * 8000}
         await handle.execute_update("decide", decision)
         assert (await run.result(timeout=120)).output == wide * 300
