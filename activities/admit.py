@@ -309,4 +309,4 @@ async def _who_asks(conn: Connection, at: Here, child: ChildStart) -> _Asked:
 
 def _anew(run: Run) -> Run:
     """Return an open run as a chain gets it that has not begun it: what it has used, `begin_run` tells."""
-    return run.model_copy(update={"begun": False, "rounds": 0, "steps": 0, "tokens": 0, "cost_usd": 0.0})
+    return run.model_copy(update={"begun": False, "rounds": 0, "steps": 0, "tokens": 0, "cost_usd": 0.0, "unpriced": 0})

@@ -107,6 +107,7 @@ class AskActivities:
             error=row["error"],
             tokens=row["tokens_in"] + row["tokens_out"] + row["tokens_below"],
             cost_usd=float(row["cost_usd"] + row["cost_usd_below"]),
+            unpriced=row["unpriced"] + row["unpriced_below"],
             steps=row["steps"],
         )
 

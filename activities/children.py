@@ -171,6 +171,8 @@ def _told(inp: ChildStep, run: dict[str, Any], answer: str | None) -> tuple[Outc
     if "run_id" in run:
         told["tokens"] = run["tokens_in"] + run["tokens_out"] + run["tokens_below"]
         told["cost_usd"] = float(run["cost_usd"] + run["cost_usd_below"])
+        if run["unpriced"] + run["unpriced_below"]:
+            told["unpriced"] = run["unpriced"] + run["unpriced_below"]
         if run["started_at"] is not None and run["ended_at"] is not None:
             outcome.seconds = (run["ended_at"] - run["started_at"]).total_seconds()
     return outcome, told

@@ -52,6 +52,9 @@ class Deps:
     agents: dict[str, Agent] = field(default_factory=dict)
     runner: ToolRunner | None = None
     tool_pool: Pool | None = None  # on the tool loop: connections of `local_tx` tools
+    # On the tool loop: those of `ctx.stored`. Of their own, because a `local_tx` tool that asks there holds one of the
+    # others: with one pool for both, as many such calls as it has connections waited for each other.
+    stored_pool: Pool | None = None
     memory: LongTermMemory | None = None
     hooks: Host = field(default_factory=Host)
     secrets: Secrets = field(default_factory=Secrets)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,14 +21,15 @@ from holdfast.activities.deps import Deps, Here
 from holdfast.activities.hooks import see_call, see_result
 from holdfast.activities.outcome import Outcome, fill
 from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
-from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
+from holdfast.errors import FencedOut, ToolError, ToolNotStarted, ToolResultInvalid
 from holdfast.memory import ledger, runs, threads
-from holdfast.memory.database import UNAVAILABLE, Connection
+from holdfast.memory.database import STRUCK, UNAVAILABLE, Connection
 from holdfast.memory.ledger import Claim, Step
 from holdfast.secrets import mask
 from holdfast.tools.context import ToolContext
 from holdfast.tools.outcomes import classify
-from holdfast.tools.runner import ToolRunner, invoke
+from holdfast.tools.runner import NotBegun, ToolRunner, invoke
+from holdfast.tools.threads import Seat
 from holdfast.tools.tool import AnyTool
 
 __all__ = ["EffectCall"]
@@ -53,7 +54,10 @@ class EffectCall:
         self._deps = deps
         self._at = at
         self._inp = inp
-        self._step = replace(step, settle=deps.settings.scaled(declared.settle))
+        lifetime = deps.settings.key_lifetime if declared.key_lifetime is None else declared.key_lifetime
+        self._step = replace(
+            step, settle=deps.settings.scaled(declared.settle), resend=max(lifetime - declared.timeout, 0.0)
+        )
         self._declared = declared
         self._tool = tool
         self._args = args
@@ -134,8 +138,9 @@ class EffectCall:
         try:
             found = await self._runner.look_up(self._tool, self._args, self._ctx, deadline=self._ctx.deadline)
         except Exception as exc:
-            if self._at.attempt < self._declared.attempts + 2:
-                await self._release()
+            async with self._deps.pool.acquire() as conn:
+                looks = await ledger.look_failed(conn, self._step.key, self._fence)
+            if looks is None or looks < self._declared.attempts + 2:
                 raise TryAgain(mask(f"the look-up failed: {exc!r}")) from exc
             return await self._doubt(mask(f"the look-up failed again and again: {exc!r}"))
         if found is not None:
@@ -148,24 +153,48 @@ class EffectCall:
     # ------------------------------------------------------------------------------------ send
 
     async def _send(self) -> ToolOutcome:
-        timeout = self._declared.timeout
+        """Take a thread, guard, send: while others are busy no clock runs, and the row says rightly: not sent."""
+        settings = self._deps.settings
+        async with AsyncExitStack() as stack:
+            try:
+                within = min(self._declared.timeout, settings.scaled(10 * settings.lease))
+                seat = await stack.enter_async_context(self._runner.seat(self._tool, within=within))
+                await self._guard()
+            except asyncio.CancelledError:
+                self._deps.spawn(self._not_sent("it was cut off before anything was sent"))
+                raise
+            except ToolNotStarted as exc:  # overload costs time: it is no try of the tool's
+                await self._not_sent(str(exc))
+                raise TryAgain(str(exc)) from exc
+            return await self._run_tool(seat)
+
+    async def _guard(self) -> None:
         self._start_clock()  # before the row's: a process that was frozen shall send nothing after its deadline there
         try:
             async with self._deps.pool.acquire() as conn:
-                held = await ledger.guard(conn, self._step.key, self._fence, timeout)
+                held = await ledger.guard(conn, self._step.key, self._fence, self._declared.timeout)
         except UNAVAILABLE as exc:
             # Whether or not it was written down, nothing was sent, and the row shall not say otherwise.
-            if not self._unproven:
-                await self._deps.insist(
-                    lambda conn: ledger.fail(conn, self._step.key, self._fence, "not sent: no database")
-                )
+            await self._not_sent("not sent: no database")
             raise TryAgain(f"the database did not answer before anything was sent: {exc!r}") from exc
         if not held:
             raise TryAgain("the lease ran out before anything was sent")
+
+    async def _not_sent(self, why: str) -> None:
+        """Write down that this attempt sent nothing, so that the next need not wait; a lost owner's request stands."""
+        if not self._unproven:
+            await self._deps.insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, why))
+
+    async def _run_tool(self, seat: Seat | None) -> ToolOutcome:
         self._sends += 1
         ctx = self._ctx
         try:
-            value = await self._runner.run(self._tool, self._args, ctx, deadline=ctx.deadline, late=self._late)
+            value = await self._runner.run(
+                self._tool, self._args, ctx, deadline=ctx.deadline, late=self._late, seat=seat
+            )
+        except NotBegun:
+            self._deps.spawn(self._not_sent("it was cut off before the tool began"))
+            raise
         except asyncio.CancelledError:
             # Stopped, or the worker is going down: the request may have left. The row must not look merely slow.
             self._deps.spawn(self._given_up())
@@ -180,7 +209,7 @@ class EffectCall:
 
     async def _outcome(self, value: Any) -> Outcome:
         try:
-            outcome = Outcome(await self._runner.text(self._tool, value))
+            outcome = await Outcome.of(await self._runner.text(self._tool, value))
         except ToolResultInvalid as exc:  # the effect stands all the same
             outcome = Outcome(f"error: {exc}", status="error")
         return await self._seen(outcome)
@@ -300,14 +329,14 @@ class EffectCall:
         pool = self._deps.tool_pool
         if pool is None:
             raise ApplicationError("this worker has no database pool for tools", type="ConfigurationError")
-        self._start_clock()
-        fenced = in_tool = False
+        fenced = in_tool = lost = False
         outcome: Outcome | None = None
         seq: int | None = None
 
         async def work() -> None:
-            nonlocal fenced, in_tool, outcome, seq
+            nonlocal fenced, in_tool, lost, outcome, seq
             async with pool.acquire() as conn:
+                self._start_clock()
                 transaction = conn.transaction()
                 await transaction.start()
                 try:
@@ -320,6 +349,7 @@ class EffectCall:
                     before, seq = await self._complete_in(conn, outcome)
                     fenced = before is None
                 except BaseException:
+                    lost = conn.is_closed()
                     await transaction.rollback()
                     raise
                 await (transaction.rollback() if fenced else transaction.commit())
@@ -327,8 +357,7 @@ class EffectCall:
         try:
             await self._runner.call(work)
         except UNAVAILABLE as exc:
-            # A file not found, too slow, a parameter of the wrong type: the tool's own, not the database
-            if in_tool and isinstance(exc, OSError | ValueError):
+            if in_tool and not lost and not isinstance(exc, STRUCK):  # a file not found, too slow, its own statement
                 return await self._failed_local(exc)
             raise TryAgain(f"the database did not answer: {exc!r}") from exc
         except Exception as exc:  # noqa: BLE001  # whatever a tool raises is its outcome
@@ -341,7 +370,9 @@ class EffectCall:
 
     async def _failed_local(self, exc: Exception) -> ToolOutcome:
         """Its transaction was rolled back: nothing took effect."""
-        if isinstance(exc, ToolError | ToolResultInvalid) or self._at.attempt >= self._declared.attempts:
+        if isinstance(exc, ToolError | ToolResultInvalid) or self._sends + 1 >= self._declared.attempts:
             said = str(exc) or f"not done within {self._declared.timeout:g} s"
             return await self._fail(await self._seen(Outcome(f"error: {type(exc).__name__}: {said}", status="error")))
-        raise TryAgain(mask(f"rolled back: {exc!r}")) from exc
+        said = mask(f"rolled back: {exc!r}")
+        await self._deps.insist(lambda conn: ledger.fail_try(conn, self._step.key, self._fence, said))
+        raise TryAgain(said) from exc

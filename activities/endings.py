@@ -81,6 +81,7 @@ async def stop_begun(conn: Connection, thread_id: int, why: str, *, writer: str)
                     answer_seq=None,
                     tokens=run.tokens,
                     cost_usd=run.cost_usd,
+                    **({"unpriced": run.unpriced} if run.unpriced else {}),
                     rounds=run.rounds,
                     steps=run.steps,
                 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TypeVar
 
 import structlog
@@ -18,11 +20,17 @@ __all__ = ["Leases"]
 
 T = TypeVar("T")
 
+_STILL = 5  # leases for which the worker's loop may stand still before its calls are given up
+
 log = structlog.get_logger(__name__)
 
 
 class Leases:
-    """The calls in hand. They are renewed on a connection of their own: it waits for no pool that others have emptied.
+    """The calls in hand. They are renewed from a thread and a connection of their own, which wait for nothing else.
+
+    Not for a pool that others have emptied, and not for the worker's event loop: parsing what a thousand queued runs
+    brought held it for as long as a lease, and the calls in hand were taken for lost. A loop that stands still for
+    several leases is another matter: its calls come to no end, and whoever takes them over must not wait for ever.
 
     A statement for each call and beat would be the most a busy worker asks of PostgreSQL, and on a starved machine the
     first thing that comes too late: then calls are in doubt whose owner is alive.
@@ -33,6 +41,7 @@ class Leases:
         self._held: dict[str, int] = {}
         self._models: dict[str, str] = {}
         self._conn: OwnConnection | None = None
+        self._pulse = 0.0  # when the worker's loop was last seen to run, on the monotonic clock
 
     def hold(self, key: str, fence: int) -> AbstractContextManager[None]:
         """Keep the lease of this claim for as long as the block runs."""
@@ -44,15 +53,31 @@ class Leases:
 
     async def serve(self, settings: Settings, name: str) -> None:
         """Renew with each beat until cancelled. A claim that is no longer ours is renewed in vain, and nothing else."""
+        loop = asyncio.new_event_loop()
+        renewing = loop.create_task(self._keep_renewing(settings, name))
+        self._pulse = time.monotonic()
+        thread = threading.Thread(target=_run, args=(loop, renewing), name="holdfast-leases", daemon=True)
+        thread.start()
+        try:
+            while True:
+                await asyncio.sleep(settings.scaled(settings.beat))
+                self._pulse = time.monotonic()
+        finally:
+            loop.call_soon_threadsafe(renewing.cancel)
+            await asyncio.shield(asyncio.to_thread(thread.join))
+
+    async def _keep_renewing(self, settings: Settings, name: str) -> None:
+        """Renew, on the loop of the thread."""
         lease = settings.scaled(settings.lease)
         try:
             while True:
                 try:
-                    await self._renew(settings, name, lease)
+                    if time.monotonic() - self._pulse < _STILL * lease:
+                        await self._renew(settings, name, lease)
                 except (*UNAVAILABLE, StorageError) as exc:
                     log.info("leases were not renewed", calls=len(self._held) + len(self._models), error=repr(exc))
                     self._drop()
-                except Exception:  # such as a server that is read-only while another takes its place: tried again
+                except Exception:  # tried again, whatever it is
                     log.exception("leases were not renewed", calls=len(self._held) + len(self._models))
                     self._drop()
                 await asyncio.sleep(settings.scaled(settings.beat))
@@ -63,15 +88,25 @@ class Leases:
         async with asyncio.timeout(2 * lease):  # a connection may be dead without a word
             if self._conn is None:  # also with nothing in hand: the first claim shall not wait for it
                 self._conn = await connect(settings.database_url or "", name=name)
-            if self._held:
-                await ledger.renew(self._conn, self._held, lease)
-            if self._models:
-                await model_leases.renew(self._conn, self._models, lease)
+            held, models = self._held.copy(), self._models.copy()  # the worker's loop goes on changing them
+            if held:
+                await ledger.renew(self._conn, held, lease)
+            if models:
+                await model_leases.renew(self._conn, models, lease)
 
     def _drop(self) -> None:
         if self._conn is not None:
             self._conn.terminate()
             self._conn = None
+
+
+def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+    """Be the thread."""
+    try:
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+    finally:
+        loop.close()
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +28,7 @@ from holdfast.memory.longterm import LongTermMemory, MemoryRecord
 from holdfast.settings import Settings
 from holdfast.tools.context import ToolContext
 from holdfast.tools.runner import Late, ToolRunner
+from holdfast.tools.threads import Seat
 from holdfast.tools.tool import AnyTool
 
 __all__ = ["MemoryActivities", "MemoryToolRunner"]
@@ -99,8 +102,21 @@ class MemoryToolRunner(ToolRunner):
         self._memory = memory
         self._database = pool
 
+    @asynccontextmanager
+    async def seat(self, tool: AnyTool, *, within: float) -> AsyncIterator[Seat | None]:
+        """Hold nothing: no thread is needed."""
+        del tool, within
+        yield None
+
     async def run(
-        self, tool: AnyTool, args: dict[str, Any], ctx: ToolContext, *, deadline: float, late: Late | None = None
+        self,
+        tool: AnyTool,
+        args: dict[str, Any],
+        ctx: ToolContext,
+        *,
+        deadline: float,
+        late: Late | None = None,
+        seat: Seat | None = None,
     ) -> Any:
         """Return the tool's result as text. With the store away the run goes on: what is to be kept is kept later.
 
@@ -108,7 +124,7 @@ class MemoryToolRunner(ToolRunner):
             ToolError: nothing can be looked up just now.
 
         """
-        del deadline, late  # the engine answers in milliseconds, and both operations may be repeated
+        del deadline, late, seat  # the engine answers in milliseconds, and both operations may be repeated
         if tool.name == "remember":
             return await self._remember(args["text"], ctx)
         try:

@@ -16,6 +16,7 @@ from holdfast import llm
 from holdfast.activities.alone import alone
 from holdfast.activities.answers import CORRECTION, check_model, correction, gave_up, problem_of
 from holdfast.activities.attempts import only_believed_lost, watch
+from holdfast.activities.bought import count_again
 from holdfast.activities.calls import fitting
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
@@ -26,7 +27,7 @@ from holdfast.advice import CALL_AGAIN, OTHERS_NEXT, for_person
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
 from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
-from holdfast.llm import ModelRequest, ToolCallRequest
+from holdfast.llm import ModelRequest, ToolCallRequest, require_prices
 from holdfast.memory import events, family, ledger, outbox, requests, runs, threads
 from holdfast.memory.database import UNSTORABLE, Connection
 from holdfast.memory.ledger import Step
@@ -109,6 +110,7 @@ class ModelActivities:
         definition = await self._deps.definition(inp.definition)
         settings = self._deps.settings
         check_model(definition, model_of(definition, settings))
+        require_prices({definition.name: definition}, settings)  # the worker looked its own up when it started
         await self._deps.warm(model_of(definition, settings))
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
@@ -149,7 +151,7 @@ class ModelActivities:
         try:
             return await self._commit(at, inp, step, definition, sent, ranges, seen, size, limit)
         except _Lost:
-            return await self._lost(step, at, seen.reply)
+            return await count_again(self._deps, step, at, seen.reply)
         except (ValueError, *UNSTORABLE) as exc:  # each try would buy such a reply again
             raise ApplicationError(f"the reply cannot be stored: {exc!r}"[:2000], non_retryable=True) from exc
 
@@ -204,13 +206,11 @@ class ModelActivities:
         """Append the reply, its slots and its ledger row in one transaction."""
         request, reply, usage = sent.request, seen.reply, seen.reply.usage
         digest = await digest_of(request, size)  # before anything is locked
-        calls = [
-            self._read_call(definition, inp, number, call, asks=call.id in seen.asks)
-            for number, call in enumerate(reply.tool_calls)
-        ]
+        calls, size_of_reply = await asyncio.to_thread(self._read_reply, definition, inp, seen)
         out = ModelReply(
             tokens=usage.input_tokens + usage.output_tokens,
-            cost_usd=reply.cost_usd,
+            cost_usd=reply.cost_usd or 0.0,
+            unpriced=int(reply.cost_usd is None),
             preview=(reply.text or "")[:PREVIEW],
             compact=max(size, usage.input_tokens) + usage.output_tokens > _NEARLY_FULL * limit,
         )
@@ -232,7 +232,7 @@ class ModelActivities:
                 step_no=inp.step_no,
                 role="assistant" if seen.withheld is None else _WITHHELD,
                 body=reply.message,
-                tokens=threads.tokens_of(json.dumps(reply.message, ensure_ascii=False)),
+                tokens=size_of_reply,
             )
             for call, why in calls:
                 body = None if why is None else {"role": "tool", "tool_call_id": call.call_id, "content": why}
@@ -279,7 +279,8 @@ class ModelActivities:
                 ],
                 tokens_in=usage.input_tokens,
                 tokens_out=usage.output_tokens,
-                cost_usd=reply.cost_usd,
+                cost_usd=out.cost_usd,
+                **({"unpriced": 1} if out.unpriced else {}),
                 seconds=round(reply.latency_s, 3),
                 model=reply.model,
                 seq=out.seq,
@@ -298,6 +299,16 @@ class ModelActivities:
 
         self._deps.notifier.poke(inp.run_id, await self._deps.insist(write))  # an outage shall not have it bought again
         return out
+
+    def _read_reply(
+        self, definition: AgentDefinition, inp: ModelStep, seen: Seen
+    ) -> tuple[list[tuple[Call, str | None]], int]:
+        """Return calls and tokens of a reply, which may be megabytes: off the loop, before anything is locked."""
+        calls = [
+            self._read_call(definition, inp, number, call, asks=call.id in seen.asks)
+            for number, call in enumerate(seen.reply.tool_calls)
+        ]
+        return calls, threads.tokens_of(json.dumps(seen.reply.message, ensure_ascii=False))
 
     async def _correct(
         self,
@@ -378,22 +389,6 @@ class ModelActivities:
                 return out
             done = await ledger.stored(conn, step.key)
         return out if done is None else ModelReply.model_validate(done[0])
-
-    async def _lost(self, step: Step, at: Here, reply: llm.ModelReply) -> ModelReply:
-        """A reply was recorded before: return it. If it was another attempt's, count what this one cost."""
-        tokens = reply.usage.input_tokens + reply.usage.output_tokens
-        async with self._deps.pool.acquire() as conn, conn.transaction():
-            done = await ledger.stored(conn, step.key)
-            if done is None:
-                raise StaleWriter(f"step {step.step_no} was recorded and is gone")
-            if await ledger.recorded_by(conn, step.key, at.owner):  # by the commit whose answer got lost
-                return ModelReply.model_validate(done[0])
-            await ledger.late(
-                conn, step.key, 0, at.owner, {"text": (reply.text or "")[:500]}, tokens=tokens, cost_usd=reply.cost_usd
-            )
-            await runs.add_usage(conn, step.run_id, reply.usage.input_tokens, reply.usage.output_tokens, reply.cost_usd)
-        out = ModelReply.model_validate(done[0])
-        return out.model_copy(update={"tokens": out.tokens + tokens, "cost_usd": out.cost_usd + reply.cost_usd})
 
 
 def _unseen(_: str) -> None:

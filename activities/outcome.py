@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,21 +28,28 @@ class Outcome:
     status: Literal["done", "error", "abandoned"] = "done"
     seconds: float = 0.0
     notes: Sequence[Note] = field(default_factory=tuple)  # what plugins did to it
+    raw: bytes = b""  # the text in UTF-8
 
     def __post_init__(self) -> None:
         self.text = mask(storable(self.text))  # an exception may quote a file name, or what was in a file
+        self.raw = self.text.encode()
+
+    @classmethod
+    async def of(cls, text: str) -> Outcome:
+        """Make one of what a tool returned, a long one in a thread: masking megabytes holds no loop up."""
+        return cls(text) if len(text) < _LONG else await asyncio.to_thread(cls, text)
 
     def contract(self) -> ToolOutcome:
         """Return it as the workflow gets it: a preview and a size."""
-        return ToolOutcome(status=self.status, preview=self.text[:PREVIEW], bytes=len(self.text.encode()))
+        return ToolOutcome(status=self.status, preview=self.text[:PREVIEW], bytes=len(self.raw))
 
 
+_LONG = 64 * 1024  # characters
 _READERS = ("result_page", "result_search", "result_select")
 
 
-def _trimmed(text: str, limit: int, blob: str, readers: list[str]) -> str:
+def _trimmed(raw: bytes, limit: int, blob: str, readers: list[str]) -> str:
     """Return head and tail of a long text, with a note that says where the whole of it is, and what reads it."""
-    raw = text.encode()
     half = limit // 2
     head = raw[:half].decode("utf-8", "ignore")
     tail = raw[-half:].decode("utf-8", "ignore")
@@ -59,12 +67,12 @@ async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: O
     if thread is None:
         return None
     content, blob = outcome.text, None
-    if len(content.encode()) > deps.settings.result_inline:
+    if len(outcome.raw) > deps.settings.result_inline:
         blob = f"result-{inp.run_id}-{inp.step_no}"
-        await threads.put_blob(conn, at.tenant, outcome.text.encode(), blob_id=blob)
+        await threads.put_blob(conn, at.tenant, outcome.raw, blob_id=blob)
         agent = deps.definitions.get(inp.definition)  # read before the call; not here, amid a transaction
         readers = [tool.name for tool in agent.tools if tool.name in _READERS] if agent is not None else []
-        content = _trimmed(outcome.text, deps.settings.result_inline, blob, readers)
+        content = _trimmed(outcome.raw, deps.settings.result_inline, blob, readers)
     if inp.edited:  # the model's own message has its arguments; it must not report those as what was done
         args = await decisions.edited_args(conn, inp.run_id, inp.step_no) or ""
         content = edited_note(args) + content
@@ -80,7 +88,7 @@ async def fill(conn: Connection, deps: Deps, at: Here, inp: ToolStep, outcome: O
         tool=inp.tool,
         status=outcome.status,
         preview=outcome.text[:200],
-        bytes=len(outcome.text.encode()),
+        bytes=len(outcome.raw),
         seconds=round(outcome.seconds, 3),
     )
 

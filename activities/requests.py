@@ -43,13 +43,7 @@ _REPLY_SHARE = 8  # an eighth of the window is left for the reply, unless max_to
 
 def model_of(definition: AgentDefinition, settings: Settings) -> str:
     """Return the model that is called for this agent here, the offline stand-in included."""
-    return llm.resolve_model(
-        definition.model,
-        settings,
-        embedded=bool(settings.offline),
-        api_base=definition.api_base,
-        keyed="api_key" in definition.params,
-    )
+    return llm.model_for(definition, settings)
 
 
 def window_limit(definition: AgentDefinition, settings: Settings) -> int:
@@ -114,6 +108,7 @@ def build_request(
         api_base=definition.api_base or settings.api_base,
         timeout=settings.model_timeout,
         params=definition.params,
+        price=llm.price_of(definition, settings),
         response_format=response_format(definition.output) if definition.output is not None and native else None,
     )
 

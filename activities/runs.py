@@ -73,6 +73,7 @@ class RunActivities:
                     steps=row["steps"],
                     tokens=row["tokens"],
                     cost_usd=float(row["cost_usd"]),
+                    unpriced=row["unpriced"],
                 )
                 await runs.begin(conn, inp.run_id, scope, base)
                 if moved:
@@ -150,6 +151,7 @@ class RunActivities:
                 rounds=usage["rounds"],
                 steps=inp.steps,
                 **(below if usage["tokens_below"] else {}),
+                **{name: usage[name] for name in ("unpriced", "unpriced_below") if usage[name]},
             )
         self._deps.notifier.poke(inp.run_id, seq)
         return Ended(state=inp.state, outbox=remembers)

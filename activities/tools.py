@@ -71,7 +71,9 @@ class ToolActivities:
             log=structlog.get_logger("holdfast.tool").bind(
                 thread=at.workflow_id, run_id=inp.run_id, step_no=inp.step_no, tool=inp.tool
             ),
-            _stored=Stored(self._deps.tool_pool, at.tenant, at.thread) if self._deps.tool_pool is not None else None,
+            _stored=Stored(self._deps.stored_pool, at.tenant, at.thread)
+            if self._deps.stored_pool is not None
+            else None,
         )
         if inp.effect == "pure":
             return await self._pure(at, inp, step, declared, tool, args, ctx)
@@ -142,16 +144,17 @@ class ToolActivities:
         started = time.monotonic()
         try:
             value = await runner.run(tool, args, ctx, deadline=ctx.deadline)
-            outcome = Outcome(await runner.text(tool, value))
+            outcome = await Outcome.of(await runner.text(tool, value))
         except (ToolError, ToolResultInvalid) as exc:
             outcome = Outcome(f"error: {exc}", status="error")
         except Exception as exc:
-            if at.attempt < declared.attempts:
+            said = mask(repr(exc))
+            # Not Temporal's count of attempts: it has the outages in it.
+            tries = await self._deps.insist(lambda conn: ledger.fail_pure(conn, step, at.owner, said))
+            if tries is None or tries < declared.attempts:
                 raise
-            log.warning("a tool failed for good", tool=inp.tool, error=mask(repr(exc)))
-            outcome = Outcome(
-                f"error: {inp.tool} failed {at.attempt} times: {type(exc).__name__}: {exc}", status="error"
-            )
+            log.warning("a tool failed for good", tool=inp.tool, error=said)
+            outcome = Outcome(f"error: {inp.tool} failed {tries} times: {type(exc).__name__}: {exc}", status="error")
         outcome.seconds = time.monotonic() - started
         outcome = await see_result(self._deps, at, inp, self._agent(inp), args, outcome)
         return await commit_pure(self._deps, at, inp, step, outcome)

@@ -16,7 +16,7 @@ desk = Agent(
     instructions="Answer from the tables, the database and the web. Write down what you find, with its source.",
     tools=[
         files(ROOT),  # list, search, read
-        files(NOTES, write=True, prefix="notes_"),  # also write, patch, delete: keyed, never outside, never twice
+        files(NOTES, write=True, prefix="notes_"),  # also write, patch, delete: keyed, never outside
         queries(ROOT),  # csv_query by SQL, json_query by JMESPath: over files, text, or a large result
         sql_query(env="DESK_DATABASE"),  # reads only, with a role that can do nothing else; sql_schema comes along
         web_page(["docs.python.org", "*.wikipedia.org"]),  # pages of these hosts as text; "*" asks a person each time

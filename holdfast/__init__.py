@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdfast.agent import Agent
     from holdfast.client import Client, RunHandle
-    from holdfast.contracts import Budget, Event
+    from holdfast.contracts import Budget, Event, Price
     from holdfast.errors import HoldfastError, InvalidInput, RunEnded, ToolError
     from holdfast.mcp import MCPServer
     from holdfast.plugins import Plugin, Refused, plugin_tools
@@ -34,6 +34,7 @@ __all__ = [
     "MCPServer",
     "Output",
     "Plugin",
+    "Price",
     "Refused",
     "RunEnded",
     "RunHandle",
@@ -60,6 +61,7 @@ _HOMES = {
     "MCPServer": "holdfast.mcp",
     "Output": "holdfast.typed",
     "Plugin": "holdfast.plugins",
+    "Price": "holdfast.contracts",
     "Refused": "holdfast.errors",
     "RunEnded": "holdfast.errors",
     "RunHandle": "holdfast.client",

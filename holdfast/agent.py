@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from holdfast.contracts import AgentDefinition, AnswerDefinition, ApprovalPolicy, Budget
+from holdfast.contracts import AgentDefinition, AnswerDefinition, ApprovalPolicy, Budget, Price
 from holdfast.errors import ConfigurationError, ToolError
 from holdfast.ids import canonical_json
+from holdfast.llm.prices import is_pricing
 from holdfast.secrets import has_secret
 from holdfast.tools.agents import AgentTool, agent_tool, hand_off_tool
 from holdfast.tools.source import ToolSource
@@ -29,6 +30,7 @@ _HINTS = {
     "budget": "use Budget(usd=…, rounds=…, tokens=…)",
     "window": "use a number of tokens, at least 256, or None for what the model takes",
     "memory": "use True or False",
+    "price": "use price=Price(input=…, output=…), in US dollars per million tokens",
     "params": "use a dict with text keys and JSON values; it is passed on to the model",
     "corrections": "use a number from 0 to 10",
     "native_output": "use True, False, or None for what LiteLLM knows of the model",
@@ -57,6 +59,7 @@ class Agent:
         native_output: bool | None = None,
         description: str = "",
         handoffs: Iterable[Agent | str] = (),
+        price: Price | None = None,
     ) -> None:
         """Check and keep the definition.
 
@@ -82,6 +85,8 @@ class Agent:
             description: what it can do, for agents that may ask it or hand over to it.
             handoffs: agents, or names of agents defined later, that may take the conversation over; for each there is a
                 tool `hand_off_to_…`.
+            price: what the model's tokens cost this agent: `Price(input=0.25, output=2.00)`, in USD per million.
+                None: the price in LiteLLM's table. A budget in USD needs one of them.
 
         Raises:
             ConfigurationError: something does not fit; the message says what and what to write instead.
@@ -113,6 +118,7 @@ class Agent:
             )
         if not isinstance(memory, bool):
             raise ConfigurationError(f"{label}: memory is {memory!r}; {_HINTS['memory']}.")
+        _check_prices(label, price, params)
         self._answers = self._typed(label, output, model)
         given: dict[str, Any] = {
             "name": name,
@@ -129,6 +135,7 @@ class Agent:
             "api_base": api_base,
             "params": {} if params is None else params,
             "output": self._answer_definition(label, corrections, native_output),
+            "price": price,
         }
         try:
             self._definition = AgentDefinition.model_validate(given)
@@ -256,6 +263,17 @@ class Agent:
 
     def __repr__(self) -> str:
         return f"<Agent {self.name} ({self._definition.model}, {len(self._tools)} tools)>"
+
+
+def _check_prices(label: str, price: object, params: object) -> None:
+    if price is not None and not isinstance(price, Price):
+        raise ConfigurationError(f"{label}: price is {price!r}; {_HINTS['price']}.")
+    pricing = [str(name) for name in params if is_pricing(str(name))] if isinstance(params, dict) else []
+    if pricing:
+        raise ConfigurationError(
+            f"{label}: params has {', '.join(pricing)}, a price that LiteLLM would use for every agent of the process; "
+            f"{_HINTS['price']}."
+        )
 
 
 def _hand_offs(agents: Iterable[Agent | str]) -> list[AgentTool]:

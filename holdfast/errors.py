@@ -337,10 +337,10 @@ class Refused(HoldfastError):
 
 
 class PluginFailed(Refused):
-    """A required plugin failed, and what it guards with it.
+    """A required plugin failed, so the step it guards failed too.
 
-    When: a plugin that is declared `required` raised, or took too long, three times.
-    Do: mend the plugin that the message names, or take it out.
+    When: a plugin that may refuse, or that is declared `required`, raised or took too long three times.
+    Do: correct the plugin that the message names, or take it out.
     """
 
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from temporalio.contrib.pydantic import PydanticPayloadConverter
-from temporalio.converter import DataConverter, DefaultPayloadConverter
+from temporalio.converter import DataConverter, DefaultFailureConverter, DefaultPayloadConverter
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import ReplayerConfig, Worker, WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from holdfast.activities.interceptor import BeatInterceptor
-from holdfast.convert import data_converter
+from holdfast.convert import BoundedFailureConverter, data_converter
 from holdfast.errors import ConfigurationError
 from holdfast.runtime import (
     WORKFLOWS,
@@ -155,7 +155,7 @@ class _Late:
 
 
 def _converter(given: DataConverter | None) -> DataConverter:
-    """Return a user's converter that can write our contracts: codec and failure converter stay theirs.
+    """Return a user's converter that can write our contracts: codec and failure converter of theirs stay.
 
     Raises:
         ConfigurationError: its payload converter is one that we do not know to write pydantic models.
@@ -163,6 +163,8 @@ def _converter(given: DataConverter | None) -> DataConverter:
     """
     if given is None:
         return data_converter
+    if given.failure_converter_class is DefaultFailureConverter:
+        given = replace(given, failure_converter_class=BoundedFailureConverter)
     kind = given.payload_converter_class
     if issubclass(kind, PydanticPayloadConverter):
         return given

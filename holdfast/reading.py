@@ -202,6 +202,8 @@ class RunReader:
             rounds=status.rounds,
             tokens_below=status.tokens_below,
             cost_usd_below=status.cost_usd_below,
+            unpriced=status.unpriced,
+            unpriced_below=status.unpriced_below,
         )
 
     async def _ended(self) -> RunStatus:

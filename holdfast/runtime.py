@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -45,6 +44,7 @@ from holdfast.memory import runs
 from holdfast.memory.database import UNAVAILABLE, open_pool
 from holdfast.plugins.equip import check_secrets, equip
 from holdfast.plugins.opened import open_plugins
+from holdfast.process import stay_ready, stop_on_signals
 from holdfast.search_attributes import ensure_search_attributes
 from holdfast.secrets import use
 from holdfast.settings import Settings, load_settings
@@ -67,6 +67,7 @@ __all__ = [
     "memory_worker",
     "open_deps",
     "run_worker",
+    "serve",
     "serve_agents",
     "workflow_runner",
     "workflow_slots",
@@ -132,14 +133,11 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
             runner = await stack.enter_async_context(ToolRunner(settings))
             deps.runner = runner
             # Connections belong to the loop they were made on: those of `local_tx` tools to the tool loop.
-            deps.tool_pool = await runner.call(
-                open_pool,
-                settings.database_url,
-                size=max(2, settings.database_pool // 2),
-                name=f"holdfast-{name}-tools",
-                idle=None,
-            )
+            url, size = settings.database_url, max(2, settings.database_pool // 2)
+            deps.tool_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-tools", idle=None)
             stack.push_async_callback(runner.call, deps.tool_pool.close)
+            deps.stored_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-stored")
+            stack.push_async_callback(runner.call, deps.stored_pool.close)
         deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins, deps.runner))
         deps.secrets = deps.hooks.secrets
         if role == "memory" or settings.qdrant_url:
@@ -221,7 +219,12 @@ def _worker(
 
 
 async def _publish(deps: Deps) -> None:
-    """Tell clients which agents there are; new runs get these definitions. A model without its key fails here."""
+    """Tell clients which agents there are; new runs get these definitions.
+
+    A model without its key fails here, and a budget in USD where a price is not known.
+    """
+    definitions = {agent.name: agent.definition for agent in deps.agents.values()}
+    await asyncio.to_thread(llm.require_prices, definitions, deps.settings)
     for agent in deps.agents.values():
         model = model_of(agent.definition, deps.settings)
         await deps.warm(model)  # seconds of CPU: before polling
@@ -270,10 +273,7 @@ async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | No
 
     """
     stop = stop or asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: the caller sets `stop`
-            loop.add_signal_handler(number, stop.set)
+    stop_on_signals(stop)
     if settings.ready_file is not None:
         settings.ready_file.unlink(missing_ok=True)  # a killed worker's, where a container was started again
     name = f"{role}-{os.getpid()}"
@@ -298,10 +298,10 @@ async def serve_agents(deps: Deps, stack: contextlib.AsyncExitStack) -> None:
     """
     stack.push_async_callback(llm.close)
     assert deps.runner is not None
-    assert deps.tool_pool is not None
+    assert deps.stored_pool is not None
     await equip(deps.agents, deps.hooks)
     await check_secrets(deps.agents.values(), deps.secrets)
-    servers = open_servers(deps.settings, deps.agents, deps.runner, deps.tool_pool)
+    servers = open_servers(deps.settings, deps.agents, deps.runner, deps.stored_pool)
     equipment = await stack.enter_async_context(servers)
     await _publish(deps)
     if equipment is not None:
@@ -339,13 +339,13 @@ async def _serve_beside(
 async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None:
     running = [asyncio.create_task(worker.run()) for worker in workers]
     stopping = asyncio.create_task(stop.wait())
-    ready = asyncio.create_task(_stay_ready(deps.settings))
+    ready = asyncio.create_task(stay_ready(deps.settings))
     log.info("worker is ready", agents=sorted(deps.agents), queues=[worker.task_queue for worker in workers])
     done, _ = await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
     deps.draining.set()
     ready.cancel()
     end = time.monotonic() + deps.settings.shutdown_grace
-    log.info("worker drains", grace=deps.settings.shutdown_grace)
+    log.info("worker takes no more work, and ends when its calls have ended", at_most=deps.settings.shutdown_grace)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     stopping.cancel()
     await asyncio.gather(*running)
@@ -354,23 +354,19 @@ async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None
     del done
 
 
-async def _stay_ready(settings: Settings) -> None:
-    """Keep the file by which others know that this process polls: its time tells a check that the loop still turns."""
-    while settings.ready_file is not None:
-        try:
-            settings.ready_file.touch()
-            await asyncio.sleep(settings.scaled(settings.sweep_every))
-        except asyncio.CancelledError:
-            settings.ready_file.unlink(missing_ok=True)
-            raise
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run `python -m holdfast.runtime agents|memory`; exit code 3 says that starting again will not help."""
     args = sys.argv[1:] if argv is None else argv
-    role: Role = "memory" if args[:1] == ["memory"] else "agents"
     try:
-        settings = load_settings()
+        return serve(load_settings(), "memory" if args[:1] == ["memory"] else "agents")
+    except ConfigurationError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return _MISCONFIGURED
+
+
+def serve(settings: Settings, role: Role) -> int:
+    """Serve as a worker until this process is told to stop, and return its exit code: 0, 1, or 3 as `main` says."""
+    try:
         configure_logging(settings, process=f"{role}-{os.getpid()}")
         asyncio.new_event_loop().run_until_complete(run_worker(settings, role))
     except ConfigurationError as exc:

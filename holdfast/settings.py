@@ -71,15 +71,22 @@ class Settings(BaseSettings):
     idle_exit: float = Field(
         default=600.0, gt=0, description="A stack started by `run` ends after so long without work."
     )
-    stop_grace: float = Field(default=10.0, gt=0, description="Ctrl-C stops the whole stack within this time.")
+    stop_grace: float = Field(
+        default=10.0,
+        gt=0,
+        description="Ctrl-C stops the whole stack within this time, and cuts off calls that take longer.",
+    )
     shutdown_grace: float = Field(
-        default=8.0, gt=0, description="A worker told to stop lets calls in flight finish so long."
+        default=600.0,
+        gt=0,
+        description="A worker told to stop (SIGTERM, a reload) takes no more work and ends when its calls in flight "
+        "have ended; after this time it cuts them off.",
     )
     plugins: str = Field(
-        default="all",
+        default="none",
         pattern=r"^[^\s,]+(\s*,\s*[^\s,]+)*$",
-        description="Installed plugins to use: `all`, `none`, names with commas (which must load), or names to leave "
-        "out with a `-` before each. Those of the agents file are always used.",
+        description="Names of the installed plugins to use, with commas, or `none`. An installed plugin that neither "
+        "this nor the list `plugins` of the agents file names is never imported.",
     )
     reload: bool = Field(
         default=True, description="The embedded stack replaces its workers when the agents file changes."
@@ -125,6 +132,11 @@ class Settings(BaseSettings):
     time_scale: float = Field(default=1.0, ge=0.1, le=100, description="Multiplies every protocol time below.")
     beat: float = Field(default=0.5, gt=0, description="Heartbeat interval of every activity.")
     lease: float = Field(default=2.0, gt=0, description="Ledger lease and heartbeat time-out.")
+    key_lifetime: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="Seconds for which a remote is taken to remember an idempotency key, unless the `keyed` tool says.",
+    )
     task_timeout: float = Field(
         default=3.0, gt=0, description="A workflow task taken by a killed worker is handed on after this."
     )
@@ -212,6 +224,11 @@ class Settings(BaseSettings):
 
     # Models
     model: str | None = Field(default=None, description="Overrides the model of every agent (`provider/model`).")
+    model_price: str | None = Field(
+        default=None,
+        pattern=r"^\d+(\.\d+)?/\d+(\.\d+)?$",
+        description="Price of that model: USD per million input and output tokens, such as `0.25/2.00`.",
+    )
     api_base: str | None = Field(default=None, description="Base URL of an OpenAI-compatible server for every model.")
     offline: bool | None = Field(default=None, description="True: offline/extractive stands in when a key is missing.")
 

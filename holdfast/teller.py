@@ -114,5 +114,5 @@ class Teller:
         except Exception as exc:  # noqa: BLE001  # whatever a plugin raises is its own
             said = mask(f"{type(exc).__name__}: {exc}")
             log.warning("a plugin failed", plugin=plugin.name, hook="event", run_id=run_id, seq=event.seq, error=said)
-            return not plugin.required
+            return plugin.required is not True
         return True

@@ -131,6 +131,7 @@ def _reply(run_id: str, step: int, told: _Told, row: StepView | None, places: di
         tokens_in=data.get("tokens_in"),
         tokens_out=data.get("tokens_out"),
         cost_usd=data.get("cost_usd"),
+        unpriced=data.get("unpriced", 0),
         seconds=data.get("seconds"),
         ledger=row,
     )
@@ -256,7 +257,9 @@ def _outcome(
         return text, None
     if state == "rejected":
         return None, text.removeprefix(_REJECTED)
-    return None, for_person(text) if text != INTERRUPTED else "the run ended before this call did"
+    if text == INTERRUPTED:
+        return None, f"the run ended before this call {'was made' if state == 'not_made' else 'did'}"
+    return None, for_person(text)
 
 
 # --------------------------------------------------------------------------------------------------------- approvals

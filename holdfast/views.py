@@ -43,6 +43,7 @@ class Answer(_View, Generic[Out]):
 
     `output` is the text, or where the agent gives typed answers its JSON value, or that as the type it was read as.
     `text` is what the model wrote. `tokens_below` and `cost_usd_below` are what the agents spent that it asked.
+    `unpriced` counts model calls whose price is not known, which `cost_usd` does not include.
     """
 
     run_id: str
@@ -56,13 +57,16 @@ class Answer(_View, Generic[Out]):
     rounds: int = 0
     tokens_below: int = 0
     cost_usd_below: float = 0.0
+    unpriced: int = 0
+    unpriced_below: int = 0
 
 
 class RunSummary(_View):
     """One line of the list of runs. `approvals` and `in_doubt` count what waits for a person.
 
     `parent_run_id` is the run that asked for this one, if another agent did; `tokens_below` and `cost_usd_below` are
-    what the agents spent that it asked, and those that they asked.
+    what the agents spent that it asked, and those that they asked. `unpriced` counts model calls whose price is not
+    known, which `cost_usd` does not include.
     """
 
     run_id: str
@@ -81,6 +85,8 @@ class RunSummary(_View):
     parent_run_id: str | None = None
     tokens_below: int = 0
     cost_usd_below: float = 0.0
+    unpriced: int = 0
+    unpriced_below: int = 0
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> RunSummary:
@@ -247,5 +253,6 @@ class StepDetail(_View):
     tokens_in: int | None = None
     tokens_out: int | None = None
     cost_usd: float | None = None
+    unpriced: int = 0
     seconds: float | None = None
     ledger: StepView | None = None

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from temporalio.api.failure.v1 import Failure
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHistory, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.exceptions import ApplicationError
@@ -17,7 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from holdfast import errors
 from holdfast.contracts import Contract
-from holdfast.convert import data_converter, quiet_runtime
+from holdfast.convert import causes, data_converter, quiet_runtime
 from holdfast.errors import HoldfastError, InvalidInput, StackError
 from holdfast.link import NotRunning
 from holdfast.sending import CLOSED_UNDER_US, refused_as, update_with_start
@@ -144,7 +145,7 @@ class Wire:
             raise StackError(f"Temporal at {self._settings.temporal_address} does not answer") from exc
         raw = described.raw_description
         found = [
-            f"{pending.activity_type.name}, attempt {pending.attempt}: {pending.last_failure.message}"
+            f"{pending.activity_type.name}, attempt {pending.attempt - 1} failed: {_told(pending.last_failure)}"
             for pending in raw.pending_activities
             if pending.attempt > 1 and pending.HasField("last_failure")
         ]
@@ -239,3 +240,12 @@ def _refusal(exc: WorkflowUpdateFailedError) -> HoldfastError:
     if isinstance(meant, type) and issubclass(meant, HoldfastError):
         return meant(text)
     return InvalidInput(text)
+
+
+def _told(failure: Failure) -> str:
+    """Return a failure's message, and the innermost of its causes where the message does not have it; ours have it."""
+    inner = causes(failure)[-1].message.strip()
+    said = failure.message.strip()
+    if failure.application_failure_info.type in errors.__all__:
+        return said
+    return said if not inner or inner.rstrip(".") in said else f"{said} Cause: {inner}"

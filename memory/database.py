@@ -6,30 +6,71 @@ import asyncio
 import hashlib
 import logging
 from importlib import resources
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+from asyncpg.connection import LoggedQuery
 from asyncpg.pool import PoolConnectionProxy
 
 from holdfast.errors import StorageError
 
-__all__ = ["UNAVAILABLE", "UNSTORABLE", "Connection", "OwnConnection", "Pool", "connect", "migrate", "open_pool"]
+__all__ = [
+    "STRUCK",
+    "UNAVAILABLE",
+    "UNSTORABLE",
+    "Connection",
+    "OwnConnection",
+    "Pool",
+    "connect",
+    "migrate",
+    "open_pool",
+]
 
 OwnConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"  # of no pool
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-# What a caller sees while PostgreSQL is away, restarting or refusing: worth another try later.
-UNAVAILABLE = (
-    OSError,
-    TimeoutError,
+# What no later try can mend, by SQLSTATE class: our statement or its values are wrong.
+_OURS = (
+    asyncpg.DataError,  # 22
+    asyncpg.IntegrityConstraintViolationError,  # 23
+    asyncpg.SyntaxOrAccessError,  # 42
+    asyncpg.ProgramLimitExceededError,  # 54, such as a value too long for an index
+)
+
+# What a caller sees while PostgreSQL is away, restarting, refusing or changing hands: worth another try later. All that
+# it may answer is among them but what is ours: during a switchover it says that it is read-only (25006), that the
+# password is wrong (28P01), that a lock was not to be had (55P03), and more.
+UNAVAILABLE = cast(
+    "tuple[type[Exception]]",  # of any length; checkers know no `except` over such a tuple and more
+    (
+        OSError,
+        TimeoutError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,  # goodbye on a connection that is not closed yet; no server that takes writes
+        asyncpg.InsufficientPrivilegeError,  # 42501: granted to a role anew after its rotation, or on a restored server
+        *(kind for kind in asyncpg.PostgresError.__subclasses__() if kind not in _OURS),
+    ),
+)
+
+# Of these, what hits a statement whatever it says: a tool whose statement met it has not failed.
+STRUCK = (
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InsufficientResourcesError,  # no connection, memory or disk left: until someone sees to it
     asyncpg.TransactionRollbackError,  # a deadlock: one of two is asked to try again
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InternalClientError,  # the server has said goodbye on an idle connection, which is not closed yet
+)
+
+_WRITES = SessionAttribute.read_write  # of several hosts, or behind a name that moves: never a standby
+
+
+_REFUSED = (
+    *(OSError, TimeoutError, ValueError),
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
 )
 
 
@@ -66,9 +107,12 @@ async def connect(url: str, *, name: str = "holdfast", timeout: float = 10.0) ->
     """
     try:
         return await asyncpg.connect(
-            url, timeout=timeout, server_settings={"search_path": "holdfast", "application_name": name}
+            url,
+            timeout=timeout,
+            target_session_attrs=_WRITES,
+            server_settings={"search_path": "holdfast", "application_name": name},
         )
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as exc:
+    except _REFUSED as exc:
         raise _advice(url, exc) from exc
 
 
@@ -84,20 +128,46 @@ async def open_pool(url: str, *, size: int, name: str, timeout: float = 10.0, id
     """
     logging.getLogger("asyncpg.pool").addFilter(_FLOOR)
     try:
-        return await asyncpg.create_pool(
+        pool: Pool = asyncpg.create_pool(
             url,
             min_size=1,
             max_size=size,
             timeout=timeout,
             command_timeout=60.0,
+            target_session_attrs=_WRITES,
+            init=lambda conn: _heed(pool, conn),
+            setup=lambda conn: _leave(pool, conn),
             server_settings={
                 "search_path": "holdfast",
                 "application_name": name,
                 "idle_in_transaction_session_timeout": str(int((idle or 0) * 1000)),
             },
         )
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as exc:
+        await pool
+    except _REFUSED as exc:
         raise _advice(url, exc) from exc
+    return pool
+
+
+async def _leave(pool: Pool, conn: Connection) -> None:
+    """Refuse a connection whose server has said that it takes no writes any more: what it says may be old.
+
+    Who only reads would never find out. The server says so with the answer to a question, so this costs nothing.
+    """
+    if getattr(conn.get_settings(), "default_transaction_read_only", "off") == "on":
+        await pool.expire_connections()
+        raise asyncpg.InterfaceError("PostgreSQL takes no writes any more: another server is looked for")
+
+
+async def _heed(pool: Pool, conn: Connection) -> None:
+    """See to it that no connection is kept to a server that takes no writes any more, though its sessions live on."""
+
+    def heard(query: LoggedQuery) -> None:
+        if isinstance(query.exception, asyncpg.ReadOnlySQLTransactionError):
+            expiring.append(asyncio.create_task(pool.expire_connections()))
+
+    expiring: list[asyncio.Task[None]] = []
+    conn.add_query_logger(heard)
 
 
 def _migrations() -> list[tuple[int, str, str]]:

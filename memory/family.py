@@ -66,9 +66,9 @@ async def objection(conn: Connection, run_id: str) -> tuple[bool, str] | None:
     return None
 
 
-async def spend(conn: Connection, run_id: str, tokens: int, cost_usd: float) -> None:
+async def spend(conn: Connection, run_id: str, tokens: int, cost_usd: float, unpriced: int = 0) -> None:
     """Add to what all runs above *run_id* have had spent below them. After the run's own row, before any event."""
-    await conn.execute(_Q["spend"], run_id, tokens, cost_usd)
+    await conn.execute(_Q["spend"], run_id, tokens, cost_usd, unpriced)
 
 
 async def children(conn: Connection, run_id: str) -> list[asyncpg.Record]:

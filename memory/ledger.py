@@ -26,12 +26,15 @@ __all__ = [
     "complete",
     "doubt",
     "fail",
+    "fail_pure",
+    "fail_try",
     "fail_unsent",
     "find",
     "guard",
     "last_step",
     "late",
     "left_behind",
+    "look_failed",
     "of_run",
     "ours",
     "record_pure",
@@ -45,6 +48,7 @@ __all__ = [
 _Q = queries("ledger")
 
 _LOST = "its worker was lost after the request was sent"
+_KEY_TOO_OLD = "it was sent so long ago that the remote may have forgotten its idempotency key (key_lifetime)"
 _OTHER_ARGUMENTS = "the ledger has this call with other arguments, which took effect or may have: nothing was sent"
 
 
@@ -60,6 +64,7 @@ class Step:
     effect: EffectClass
     args_hash: str
     settle: float = 0.0
+    resend: float = 86_400.0  # seconds after the first send within which a `keyed` request may be sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +128,15 @@ async def _claim_other_arguments(conn: Connection, step: Step, owner: str, lease
         return await _take_over(conn, step, owner, lease, row, keep_sent=False)
     if row["result"] is not None:
         outcome = {"result": json.loads(row["result"]), "args_hash": row["args_hash"]}
-        await late(conn, step.key, row["fence"], row["owner"], outcome)
+        await late(conn, step.key, row["fence"], owner, outcome)
     await conn.execute(_Q["doubt_arguments"], step.key, step.args_hash, _OTHER_ARGUMENTS)
     return Claim("in_doubt", fence=row["fence"], newly=_OTHER_ARGUMENTS)
 
 
 async def _claim_in_flight(conn: Connection, step: Step, owner: str, lease: float, row: asyncpg.Record) -> Claim:
+    if step.effect == "keyed" and row["sent_at"] is not None and (row["since_sent"] or 0.0) > step.resend:
+        await doubt(conn, step.key, row["fence"], _KEY_TOO_OLD)
+        return Claim("in_doubt", fence=row["fence"], newly=_KEY_TOO_OLD)
     if step.effect in ("keyed", "local_tx"):
         return await _take_over(conn, step, owner, lease, row, keep_sent=row["sent_at"] is not None)
     if row["lease_left"] > 0:
@@ -195,6 +203,32 @@ async def fail(conn: Connection, key: str, fence: int, error: str, result: dict[
     return status.endswith(" 1")
 
 
+async def fail_try(conn: Connection, key: str, fence: int, error: str) -> bool:
+    """Mark one try of a `local_tx` step as rolled back, and count it; it may be tried again."""
+    status: str = await conn.execute(_Q["fail_try"], key, fence, storable(error[:2000]))
+    return status.endswith(" 1")
+
+
+async def fail_pure(conn: Connection, step: Step, owner: str, error: str) -> int | None:
+    """Count one failed try of a pure step and return how many there were; None: it is done."""
+    tries: int | None = await conn.fetchval(
+        _Q["fail_pure"],
+        *(step.key, step.run_id, step.scope, step.step_no, step.tool, step.args_hash),
+        owner,
+        storable(error[:2000]),
+    )
+    return tries
+
+
+async def look_failed(conn: Connection, key: str, fence: int) -> int | None:
+    """Count one failed look-up since the last send, give the lease up, and return how many there were.
+
+    None: the claim is another's.
+    """
+    looks: int | None = await conn.fetchval(_Q["look_failed"], key, fence)
+    return looks
+
+
 async def fail_unsent(conn: Connection, key: str, fence: int, error: str) -> bool:
     """Mark as failed what a lost owner never sent; False when it woke and sent it, or goes on with it."""
     status: str = await conn.execute(_Q["fail_unsent"], key, fence, storable(error[:2000]))
@@ -241,14 +275,15 @@ async def late(
     conn: Connection,
     key: str,
     fence: int,
-    owner: str | None,
+    owner: str,
     outcome: dict[str, Any],
     *,
     tokens: int = 0,
     cost_usd: float = 0.0,
-) -> None:
-    """Keep the outcome of a call that was fenced out or bought twice."""
-    await conn.execute(_Q["late"], key, fence, owner, json.dumps(outcome, default=str), tokens, cost_usd)
+) -> bool:
+    """Keep the outcome of a call that was fenced out or bought twice. False: it was kept before."""
+    status: str = await conn.execute(_Q["late"], key, fence, owner, json.dumps(outcome, default=str), tokens, cost_usd)
+    return status.endswith(" 1")
 
 
 @dataclass(frozen=True, slots=True)

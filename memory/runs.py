@@ -75,6 +75,7 @@ def _run(row: asyncpg.Record, body: AgentDefinition | None) -> Run:
         steps=row["steps"],
         tokens=row["tokens"],
         cost_usd=float(row["cost_usd"]),
+        unpriced=row["unpriced"],
         parent=str(row["parent_run_id"]) if row["parent_run_id"] else None,
         depth=row["depth"],
     )
@@ -175,11 +176,12 @@ async def resume(conn: Connection, run_id: str) -> None:
 
 
 async def add_usage(
-    conn: Connection, run_id: str, tokens_in: int, tokens_out: int, cost_usd: float, rounds: int = 0
+    conn: Connection, run_id: str, tokens_in: int, tokens_out: int, cost_usd: float | None, rounds: int = 0
 ) -> None:
-    """Add tokens, US dollars and rounds to a run, and what was spent to the runs above it."""
-    await conn.execute(_Q["add_usage"], run_id, tokens_in, tokens_out, cost_usd, rounds)
-    await family.spend(conn, run_id, tokens_in + tokens_out, cost_usd)
+    """Add a model call to a run, and what was spent to the runs above it. *cost_usd* is None where it is not known."""
+    unpriced = int(cost_usd is None)
+    await conn.execute(_Q["add_usage"], run_id, tokens_in, tokens_out, cost_usd or 0, rounds, unpriced)
+    await family.spend(conn, run_id, tokens_in + tokens_out, cost_usd or 0, unpriced)
 
 
 async def end(

@@ -12,7 +12,7 @@ from holdfast.memory.queries import queries
 __all__ = ["result", "runs_by_prefix"]
 
 _Q = queries("stored")
-_HANDLE = re.compile(r"result-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-[0-9]{1,9}-[0-9]{1,9}")
+_HANDLE = re.compile(r"result-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-[0-9]{1,9}")
 _PREFIX = re.compile(r"[0-9a-f-]{6,36}")
 
 

@@ -23,6 +23,10 @@ from tests.skips import pytest_configure  # noqa: F401  # a skipped test fails t
 
 MakeWorld = Callable[..., Awaitable[World]]
 
+# A shell starts background jobs with SIGINT ignored, and every child inherits that: no test could press Ctrl-C.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:

@@ -45,7 +45,7 @@ REASONS = {
     "it installs from the network",
     "it needs Docker",
     "it needs root and builds servers",
-    "these take up to an hour; the first is one of the tests",
+    "these take up to 40 minutes; the first is one of the tests",
 }
 
 _PIPED = re.compile(r"holdfast\b")

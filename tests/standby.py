@@ -181,7 +181,7 @@ async def pair() -> AsyncIterator[tuple[Server, Server]]:
     # Not in a folder of pytest's: each start of a pytest closes those to the account that PostgreSQL runs as.
     with tempfile.TemporaryDirectory(prefix="holdfast-") as name:
         folder = Path(name)
-        folder.chmod(0o711)
+        await asyncio.to_thread(folder.chmod, 0o711)
         primary = Server(folder / "primary")
         try:
             await primary.start()

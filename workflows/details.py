@@ -43,7 +43,8 @@ def _last(carry: Carry) -> str:
 
 def _run(run: Run) -> list[str]:
     asked = f": {visible(run.preview)}" if run.preview else ""
-    spent = f"round {run.rounds}, {run.tokens} tokens, {run.cost_usd:.4f} USD"
+    usd = "$?" if run.unpriced and not run.cost_usd else f"{run.cost_usd:.4f} USD" + " + $?" * bool(run.unpriced)
+    spent = f"round {run.rounds}, {run.tokens} tokens, {usd}"
     parts = [f"run `{run.run_id}` of **{run.agent}**{asked}", spent]
     waiting = [call for call in run.calls if call.state in _ASKED]
     parts += [_how_to_decide(run, call) for call in waiting[:_SHOWN]]

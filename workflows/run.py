@@ -101,7 +101,7 @@ class RunLoop:
                 run.budget = base.moved.budget
             self._carry.step_no = base.step_no
             run.begun, run.rounds, run.steps = True, base.rounds, base.steps + 1
-            run.tokens, run.cost_usd = base.tokens, base.cost_usd
+            run.tokens, run.cost_usd, run.unpriced = base.tokens, base.cost_usd, base.unpriced
             tenant = workflow.info().workflow_id.partition(":")[0]
             found = [AGENT.value_set(run.agent), TENANT.value_set(tenant), STATE.value_set(RunState.RUNNING.value)]
             if run.parent is not None:
@@ -135,6 +135,7 @@ class RunLoop:
         run.rounds += 1
         run.tokens += reply.tokens
         run.cost_usd += reply.cost_usd
+        run.unpriced += reply.unpriced
         run.compact = reply.compact
         self._carry.step_no += len(reply.calls)
         run.steps += len(reply.calls)
@@ -261,9 +262,9 @@ class RunLoop:
             answer=first_line(end.preview, PREVIEW),
             error=end.error[:_SHOWN] if end.error is not None else None,
         )
-        workflow.upsert_search_attributes(
-            [STATE.value_set(ended.state.value), NEEDS_APPROVAL.value_set(False), COST.value_set(run.cost_usd)]
-        )
+        # Where a price is not known, the sum of the others would say less than was spent.
+        cost = COST.value_unset() if run.unpriced else COST.value_set(run.cost_usd)
+        workflow.upsert_search_attributes([STATE.value_set(ended.state.value), NEEDS_APPROVAL.value_set(False), cost])
         if ended.outbox:
             self._keep(asyncio.create_task(self._remember(run)))
         self._tell(run)

@@ -40,7 +40,7 @@ class Below:
         """Return the line about the end of a run that was asked for."""
         data = event.data
         good = data.get("state") == "done"
-        told = f"{data.get('tokens', 0):,} tokens · {cost(data.get('cost_usd', 0.0))}"
+        told = f"{data.get('tokens', 0):,} tokens · {cost(data.get('cost_usd', 0.0), data.get('unpriced', 0))}"
         said = "answered" if good else f"gave no answer: {clean(str(data.get('state')))}"
         return "↑", f"{clean(str(data.get('agent', '')))} {said}", "magenta" if good else "yellow", told
 

@@ -363,9 +363,10 @@ class Chat:
         found = await self._client.runs(thread=self.thread, limit=1000)
         tokens = sum(run.tokens + run.tokens_below for run in found)
         spent = sum(run.cost_usd + run.cost_usd_below for run in found)
+        unpriced = sum(run.unpriced + run.unpriced_below for run in found)
         many = "the last 1,000 runs" if len(found) == 1000 else f"{len(found)} run{'s' if len(found) != 1 else ''}"
-        here = f"; since you came: {self._screen.tokens:,} tokens, {cost(self._screen.cost_usd)}"
-        self._note(f"{many} on this thread: {tokens:,} tokens, {cost(spent)}{here}")
+        here = f"; since you came: {self._screen.tokens:,} tokens, {cost(self._screen.cost_usd, self._screen.unpriced)}"
+        self._note(f"{many} on this thread: {tokens:,} tokens, {cost(spent, unpriced)}{here}")
 
 
 async def _unless_failed(reading: Coroutine[Any, Any, Typed], work: Sequence[asyncio.Task[None]]) -> Typed:

@@ -185,19 +185,23 @@ class Quiet:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _watch(self) -> None:
+        silence = _FIRST_LOOK
         while True:
             self._heard.clear()
             try:
-                async with asyncio.timeout(_SILENCE):
+                async with asyncio.timeout(silence):
                     await self._heard.wait()
+                silence = _FIRST_LOOK
             except TimeoutError:
+                silence = min(2 * silence, _SILENCE)
                 try:
                     self._screen.trouble("; ".join(await self._run.trouble()))
                 except HoldfastError as exc:
                     self._screen.trouble(str(exc))
 
 
-_SILENCE = 4.0  # seconds without an event
+_FIRST_LOOK = 0.5  # seconds without an event after which Temporal is asked; doubled while nothing happens
+_SILENCE = 4.0
 _Key = tuple[str, int]  # run and step of a question
 
 
@@ -291,7 +295,7 @@ async def ending(run: RunHandle) -> tuple[dict[str, Any], RunEnded | None]:
         answer = await run.result()
     except RunEnded as exc:
         status = await run.status()
-        spent = {"cost_usd", "steps", "rounds", "tokens_below", "cost_usd_below"}
+        spent = {"cost_usd", "steps", "rounds", "tokens_below", "cost_usd_below", "unpriced", "unpriced_below"}
         return (
             {
                 "kind": "answer",

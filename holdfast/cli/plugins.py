@@ -73,24 +73,28 @@ def _is_set(name: str, *, elsewhere: bool) -> bool | None:
 
 
 def _as_json(each: Found) -> dict[str, Any]:
+    from holdfast.plugins.load import is_required
+
     plugin = each.plugin
     return {
         "name": each.name,
         "source": each.source,
         "active": plugin is not None,
         "order": plugin.order if plugin is not None else None,
-        "required": plugin.required if plugin is not None else None,
+        "required": is_required(plugin) if plugin is not None else None,
         "hooks": each.hooks,
         "problem": each.problem,
     }
 
 
 def _row(each: Found) -> tuple[Text, Text, Text, Text]:
+    from holdfast.plugins.load import is_required
+
     plugin = each.plugin
     if plugin is None:
         why = Text(clean(each.problem or ""), style="yellow")
         return Text("✗", style="red"), Text(each.name, style="bold"), Text(each.source, style="dim"), why
     told = ", ".join(each.hooks) or "no hooks"
-    if plugin.required:
+    if is_required(plugin):
         told += " (required)"
     return Text("✓", style="green"), Text(each.name, style="bold"), Text(each.source, style="dim"), Text(told)

@@ -303,4 +303,4 @@ def _outcome(occurrence: Occurrence) -> Text:
 def _cost(occurrence: Occurrence) -> str:
     from holdfast.cli.text import cost
 
-    return cost(occurrence.cost_usd)
+    return cost(occurrence.cost_usd, occurrence.unpriced)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,8 @@ from holdfast.contracts import Event
 __all__ = ["Screen"]
 
 _TAIL = 8  # lines of a reply under way that are shown
+_TROUBLE = 2000  # characters of what holds a run up
+_ATTEMPT = re.compile(r"attempt \d+ ")
 
 STATE_STYLE = {
     "done": "green",
@@ -50,6 +53,7 @@ class Screen:
         self._rejected: set[int] = set()
         self._below = Below()
         self._trouble = ""
+        self._told = ""
         self._spinner = Spinner("dots", style="cyan")
 
     # ------------------------------------------------------------------------------------ the moving part
@@ -85,9 +89,11 @@ class Screen:
         self._activity, self._since = what, time.monotonic()
 
     def trouble(self, what: str) -> None:
-        """Say what holds the run up: beside the activity, or where nothing moves as a line of its own."""
-        if what and what != self._trouble and self._live is None:
-            self.line("!", one_line(what, 300), style="yellow")
+        """Say what holds the run up: beside the activity, and in full as a line of its own, once for all attempts."""
+        told = _ATTEMPT.sub("", what)
+        if what and told != _ATTEMPT.sub("", self._told):
+            self._told = what
+            self.line("!", one_line(what, _TROUBLE), style="yellow")
         self._trouble = what
 
     def whose(self, run_id: str) -> str:
@@ -135,7 +141,7 @@ class Screen:
 
     def show(self, event: Event) -> None:
         """Show one event; kinds that are not known here are shown by their name."""
-        self._trouble = ""
+        self._trouble = self._told = ""
         if event.run_id in self._below:
             for mark, text, style, more in self._below.lines(event):
                 self.line(mark, f"  {text}", style=style, more=more)
@@ -193,7 +199,8 @@ class Screen:
         self._rounds += 1
         calls = data.get("calls") or []
         usage = f"{data.get('tokens_in', 0):,} + {data.get('tokens_out', 0):,} tokens"
-        told = [str(data.get("model", "")), usage, cost(data.get("cost_usd", 0.0)), duration(data.get("seconds"))]
+        price = cost(data.get("cost_usd", 0.0), data.get("unpriced", 0))
+        told = [str(data.get("model", "")), usage, price, duration(data.get("seconds"))]
         more = " · ".join(part for part in told if part)
         text = one_line(str(data.get("text") or ""), self._width(len(more)))
         if calls:

@@ -27,7 +27,7 @@ from holdfast.cli.text import (
     waiting_commands,
     waiting_line,
 )
-from holdfast.errors import RunEnded
+from holdfast.errors import HoldfastError, RunEnded
 from holdfast.views import Answer, ApprovalView, RunStatus, RunSummary, StepDetail, WaitingCall
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def render_runs(found: list[RunSummary], width: int = 80) -> Table:
                 _waiting_for(run),
                 one_line(run.agent, 24),
                 one_line(f"↳ {short(run.parent_run_id)}" if run.parent_run_id else run.thread, 24),
-                cost(run.cost_usd),
+                cost(run.cost_usd, run.unpriced),
                 duration(took),
                 ago(run.created_at),
                 f"{run.tokens:,}",
@@ -99,6 +99,7 @@ class Detail:
         ui: str | None,
         children: list[RunSummary] | None = None,
         waiting: list[WaitingCall] | None = None,
+        trouble: list[str] | None = None,
     ) -> None:
         self.status = status
         self.steps = steps
@@ -108,6 +109,7 @@ class Detail:
         self.ui = ui
         self.children = children or []
         self.waiting = waiting or []
+        self.trouble = trouble or []
 
     def waiting_steps(self) -> list[tuple[int, str, str]]:
         """Return (step, tool, why) of what waits for `holdfast resolve`."""
@@ -127,6 +129,7 @@ class Detail:
             "approvals_asked": [approval.model_dump(mode="json") for approval in self.approvals],
             "waiting": [call.model_dump(mode="json") for call in self.waiting],
             "children": [child.model_dump(mode="json") for child in self.children],
+            "trouble": self.trouble,
         }
 
 
@@ -151,7 +154,18 @@ async def read_detail(run: RunHandle, *, whole: bool = False) -> Detail:
         run.ui_url(),
         await run.children(),
         await run.waiting(),
+        await _trouble(run, status),
     )
+
+
+async def _trouble(run: RunHandle, status: RunStatus) -> list[str]:
+    """Return what holds a run up now; PostgreSQL has the rest of it also while Temporal is away."""
+    if status.ended or status.state == "queued":
+        return []
+    try:
+        return await run.trouble()
+    except HoldfastError as exc:
+        return [str(exc)]
 
 
 def render_detail(detail: Detail, console: Console, *, lines: bool = False) -> None:
@@ -179,6 +193,8 @@ def render_detail(detail: Detail, console: Console, *, lines: bool = False) -> N
         head.add_row("joined", f"run {status.merged_into}")
     if status.error:
         head.add_row("error", Text(clean(status.error), style="red"))
+    for held_up in detail.trouble:
+        head.add_row("held up", Text(clean(held_up), style="yellow"))
     times = f"accepted {clock(status.created_at)}"
     if status.created_at and status.ended_at:
         times += f", took {duration((status.ended_at - status.created_at).total_seconds())}"
@@ -187,10 +203,11 @@ def render_detail(detail: Detail, console: Console, *, lines: bool = False) -> N
     rounds = f"{status.rounds} round{'s' if status.rounds != 1 else ''}"
     head.add_row(
         "spent",
-        f"{cost(status.cost_usd)}, {usage.input_tokens:,} + {usage.output_tokens:,} tokens in {rounds}",
+        f"{cost(status.cost_usd, status.unpriced)}, "
+        f"{usage.input_tokens:,} + {usage.output_tokens:,} tokens in {rounds}",
     )
     if status.tokens_below:
-        below = f"{cost(status.cost_usd_below)}, {status.tokens_below:,} tokens"
+        below = f"{cost(status.cost_usd_below, status.unpriced_below)}, {status.tokens_below:,} tokens"
         head.add_row("", f"{below} by the agents it asked")
     console.print(head)
     if detail.ui:  # in one piece, whatever the width: it is to be copied

@@ -69,7 +69,7 @@ def _row(step: StepDetail, *, lines: bool) -> list[str | Text]:
     cells: list[str | Text] = [str(step.step_no), _what(step), _state(step)]
     if not lines:
         cells.append(Text(one_line(_said(step), 200), style=_tone(step)))
-    spent = cost(step.cost_usd) if step.cost_usd is not None else ""
+    spent = cost(step.cost_usd, step.unpriced) if step.cost_usd is not None else ""
     effect = step.ledger.effect if step.ledger is not None else ""
     return [*cells, spent, duration(step.seconds), tokens, effect]
 
@@ -116,7 +116,7 @@ def render_step(step: StepDetail, console: Console) -> None:
     told = [step.model or "", f"agent {step.agent}" if step.agent else ""]
     if step.tokens_in is not None:
         told.append(f"{step.tokens_in:,} + {step.tokens_out:,} tokens")
-    told += [cost(step.cost_usd) if step.cost_usd is not None else "", duration(step.seconds)]
+    told += [cost(step.cost_usd, step.unpriced) if step.cost_usd is not None else "", duration(step.seconds)]
     if step.ledger is not None and step.kind == "tool":
         told.append(step.ledger.effect)
         told.append(f"sent {step.ledger.sends} times" if step.ledger.sends > 1 else "")
@@ -144,7 +144,9 @@ def _tool(step: StepDetail, console: Console) -> None:
         _part(console, f"result, {size(len(step.result.encode()))}", _pretty(step.result))
     commands = decide_lines(step.run_id, step.step_no) if step.state == "to_approve" else []
     if step.state == "in_doubt":
-        commands = [f"{command}   {meaning}" for command, meaning in resolve_lines(step.run_id, step.step_no)]
+        found = resolve_lines(step.run_id, step.step_no)
+        longest = max(len(command) for command, _ in found)
+        commands = [f"{command.ljust(longest)}   {meaning}" for command, meaning in found]
     if commands:
         _part(console, "waits for a person", "\n".join(commands))
     if step.read_as is not None:

@@ -27,6 +27,7 @@ class TalkScreen(Screen):
         super().__init__(console, live=False)
         self.tokens = 0
         self.cost_usd = 0.0
+        self.unpriced = 0
 
     def head(self, *, busy: bool) -> list[tuple[str, str]]:
         """Return what moves above the line that is typed on, as (style, text)."""
@@ -38,10 +39,6 @@ class TalkScreen(Screen):
         sign = _SPINNER[int(seconds * 8) % len(_SPINNER)] if self._unicode() else "|/-\\"[int(seconds * 8) % 4]
         told = one_line(f"{sign} {what} {duration(seconds)}" + (f"  {trouble}" if trouble else ""), max(width - 3, 10))
         return [*lines, ("fg:ansiyellow" if trouble else "fg:ansicyan", f"  {told}\n")]
-
-    def trouble(self, what: str) -> None:
-        """Say what holds the run up, beside what is going on."""
-        self._trouble = what
 
     def _unicode(self) -> bool:
         return (self.console.encoding or "").lower().startswith("utf")
@@ -71,6 +68,7 @@ class TalkScreen(Screen):
     def _ended(self, event: Event, data: dict[str, Any]) -> None:
         self.tokens += int(data.get("tokens") or 0) + int(data.get("tokens_below") or 0)
         self.cost_usd += float(data.get("cost_usd") or 0.0) + float(data.get("cost_usd_below") or 0.0)
+        self.unpriced += int(data.get("unpriced") or 0) + int(data.get("unpriced_below") or 0)
         if data.get("state") != "done":
             super()._ended(event, data)
             return

@@ -69,8 +69,13 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} m"
 
 
-def cost(usd: float) -> str:
-    """Return an amount of US dollars, small ones with the digits that matter."""
+def cost(usd: float, unpriced: int = 0) -> str:
+    """Return an amount of US dollars, small ones with the digits that matter.
+
+    `$?` stands for *unpriced* model calls, whose price is not known: alone, or beside what is known.
+    """
+    if unpriced:
+        return f"{cost(usd)} + $?" if usd else "$?"
     if usd == 0:
         return "$0"
     return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}" if usd >= 0.0001 else "<$0.0001"
@@ -81,7 +86,10 @@ def spent(data: dict[str, Any]) -> list[str]:
     below = int(data.get("tokens_below") or 0)
     told = [
         f"{int(data.get('tokens') or 0) + below:,} tokens",
-        cost(float(data.get("cost_usd") or 0.0) + float(data.get("cost_usd_below") or 0.0)),
+        cost(
+            float(data.get("cost_usd") or 0.0) + float(data.get("cost_usd_below") or 0.0),
+            int(data.get("unpriced") or 0) + int(data.get("unpriced_below") or 0),
+        ),
     ]
     return [*told, "sub-agents included"] if below else told
 
@@ -128,12 +136,31 @@ def call_text(tool: str, args: Any, width: int = 100) -> str:
         try:
             args = json.loads(args)
         except ValueError:
-            return one_line(visible(f"{tool}({args}"), width)
+            return one_line(visible(f"{tool}({_cut_args(args)}"), width)
     if isinstance(args, dict):
         inside = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in args.items())
     else:
         inside = "" if args is None else json.dumps(args, ensure_ascii=False)
     return one_line(visible(f"{tool}({inside})"), width)
+
+
+def _cut_args(text: str) -> str:
+    """Return JSON text of arguments that was cut somewhere, as far as it goes, in the form of a call."""
+    decoder, parts, at = json.JSONDecoder(), [], 1
+    try:
+        while text.startswith("{"):
+            at += len(text[at:]) - len(text[at:].lstrip(" \n\t,"))
+            name, at = decoder.raw_decode(text, at)
+            at = text.index(":", at) + 1
+            at += len(text[at:]) - len(text[at:].lstrip())
+            parts.append(f"{name}={text[at:]}…")
+            value, at = decoder.raw_decode(text, at)
+            parts[-1] = f"{name}={json.dumps(value, ensure_ascii=False)}"
+    except ValueError:
+        pass
+    if parts and not parts[-1].endswith("…"):
+        parts.append("…")
+    return ", ".join(parts) or text
 
 
 def decide_lines(run_id: str, step: int) -> list[str]:

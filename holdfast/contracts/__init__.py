@@ -10,6 +10,7 @@ from holdfast.contracts.agents import (
     AgentDefinition,
     AnswerDefinition,
     Budget,
+    Price,
     ToolDefinition,
 )
 from holdfast.contracts.base import (
@@ -140,6 +141,7 @@ __all__ = [
     "ModelReply",
     "ModelStep",
     "Owner",
+    "Price",
     "ReadAnswer",
     "Recall",
     "RecallMissed",

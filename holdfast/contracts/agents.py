@@ -19,6 +19,16 @@ class Budget(Stored):
     tokens: int | None = Field(default=None, ge=1, description="input plus output tokens")
 
 
+class Price(Stored):
+    """What a model's tokens cost, in US dollars per million. `cached`: of input that the provider had cached."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="None: as other input")
+
+
 class ToolDefinition(Stored):
     """A tool as the model and the policies see it; its code lives in the worker."""
 
@@ -30,6 +40,9 @@ class ToolDefinition(Stored):
     timeout: float = Field(default=60.0, gt=0, description="seconds for one try, the total deadline of a send")
     attempts: int = Field(default=3, ge=1, description="tries before a repeated failure is told to the model")
     settle: float = Field(default=0.0, ge=0, description="seconds a sent request may still land (verifiable)")
+    key_lifetime: float | None = Field(
+        default=None, gt=0, description="seconds for which the remote remembers an idempotency key (keyed)"
+    )
     queue: Literal["agents", "memory"] = "agents"
     version: str = "1"
     agent: str | None = Field(default=None, description="the agent that is asked, or that takes the conversation over")
@@ -67,3 +80,4 @@ class AgentDefinition(Stored):
     api_base: str | None = None
     params: dict[str, Any] = {}
     output: AnswerDefinition | None = None
+    price: Price | None = Field(default=None, description="None: that of LiteLLM's table")

@@ -142,6 +142,7 @@ class AskResult(Contract):
     error: str | None = Field(default=None, description="why there is no answer")
     tokens: int = Field(default=0, description="of its model calls, and of the agents it asked")
     cost_usd: float = Field(default=0.0, description="of the same, where the price is known")
+    unpriced: int = Field(default=0, description="model calls whose price is not known")
     steps: int = Field(default=0, description="model calls, tool calls and memory operations")
     stored: bool = Field(
         default=True, description="false: the message was accepted, and nobody has written it down yet"

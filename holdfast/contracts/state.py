@@ -64,6 +64,7 @@ class Run(Contract):
     rounds: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: int = Field(default=0, description="model calls whose price is not known")
     calls: list[Call] = []
     asked: bool = Field(default=False, description="the approvals of this round are mirrored in Postgres")
     loop_hash: str = ""

@@ -65,6 +65,7 @@ class Begun(Contract):
     steps: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: int = Field(default=0, description="model calls whose price is not known")
     moved: Owner | None = Field(default=None, description="the thread was handed over since the run was admitted")
 
 
@@ -88,6 +89,7 @@ class ModelReply(Contract):
     calls: list[Call] = []
     tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: int = Field(default=0, description="1: the price is not known, and cost_usd is 0 for that")
     preview: str = ""
     compact: bool = False
     error: str | None = None

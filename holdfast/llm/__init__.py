@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from holdfast.llm.models import OFFLINE_MODEL, ModelReply, ModelRequest, ToolCallRequest, Usage
 from holdfast.llm.port import close, complete, context_window, count_tokens, supports_schema, warm
-from holdfast.llm.resolve import resolve_model
+from holdfast.llm.prices import price_of, require_prices
+from holdfast.llm.resolve import model_for, resolve_model
 
 __all__ = [
     "OFFLINE_MODEL",
@@ -19,6 +20,9 @@ __all__ = [
     "complete",
     "context_window",
     "count_tokens",
+    "model_for",
+    "price_of",
+    "require_prices",
     "resolve_model",
     "supports_schema",
     "warm",

@@ -12,6 +12,7 @@ import re
 import time
 from typing import Any
 
+from holdfast.advice import for_person
 from holdfast.llm.models import OFFLINE_MODEL, ModelReply, ModelRequest, OnDelta, Usage, assistant_message
 from holdfast.llm.offline.evidence import Call, Passage
 from holdfast.llm.offline.planner import Planner, Wanted
@@ -88,7 +89,7 @@ def _decide(request: ModelRequest) -> tuple[str | None, list[tuple[str, dict[str
 def _answer(planner: Planner, turn: Turn) -> str:
     if planner.spelled:
         made = [call for call in turn.calls if (call.name, call.arguments) in planner.spelled]
-        return "\n\n".join([*(f"{call.spelled}: {call.content.strip()}" for call in made), NOTICE])
+        return "\n\n".join([*(f"{call.spelled}: {for_person(call.content.strip())}" for call in made), NOTICE])
     parts = [part for wanted in planner.wanted if (part := _found(planner, turn, wanted))]
     parts += _done(planner, turn)
     parts += _failures(planner, turn)
@@ -146,7 +147,7 @@ def _done(planner: Planner, turn: Turn) -> list[str]:
     for tool in planner.acting:
         for group in turn.acted(tool.name):
             call = group[-1]
-            said = _EDITED.sub(r"with arguments changed by a person, \1: ", call.content.strip())
+            said = _EDITED.sub(r"with arguments changed by a person, \1: ", for_person(call.content.strip()))
             said = said if len(said) <= _SHOWN else said[:_SHOWN] + " …"
             tried = f" (tried {len(group)} times)" if len(group) > 1 else ""
             lines.append(f"{'Not done' if call.failed else 'Done'}{tried}: {call.spelled}: {said}")

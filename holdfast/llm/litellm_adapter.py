@@ -20,12 +20,14 @@ from typing import Any
 from holdfast.errors import ModelError, ModelRefused, ModelUnavailable
 from holdfast.ids import storable
 from holdfast.llm.models import ModelReply, ModelRequest, OnDelta, Usage, assistant_message
+from holdfast.llm.prices import cost_of, has_price, is_pricing
+from holdfast.llm.prices import knows_price as is_known
 from holdfast.llm.refusals import model_error
 from holdfast.llm.rehearsal import rehearse
 from holdfast.llm.resolve import key_variables, split_model
 from holdfast.llm.streams import Assembly, named_calls
 
-__all__ = ["close", "complete", "context_window", "count_tokens", "supports_schema", "warm"]
+__all__ = ["close", "complete", "context_window", "count_tokens", "knows_price", "supports_schema", "warm"]
 
 _OURS = {"model", "messages", "tools", "stream", "stream_options", "num_retries", "max_retries", "timeout", "api_base"}
 _BOTH = {"openai", "azure"}  # whose API takes a schema beside tools; elsewhere LiteLLM forces a tool, or is refused
@@ -113,7 +115,7 @@ async def complete(request: ModelRequest, on_delta: OnDelta | None) -> ModelRepl
         text=text,
         tool_calls=requests,
         usage=usage,
-        cost_usd=_cost(litellm, request.model, usage),
+        cost_usd=await asyncio.to_thread(_cost, litellm, request, usage),  # it may ask a server of one's own
         finish_reason=finish,
         model=request.model,
         latency_s=time.monotonic() - started,
@@ -168,7 +170,9 @@ async def _streamed(litellm: Any, request: ModelRequest, on_delta: OnDelta) -> _
 
 
 def _arguments(request: ModelRequest) -> dict[str, Any]:
-    arguments: dict[str, Any] = {name: value for name, value in request.params.items() if name not in _OURS}
+    arguments: dict[str, Any] = {
+        name: value for name, value in request.params.items() if name not in _OURS and not is_pricing(name)
+    }
     arguments |= {
         "model": request.model,
         "messages": request.messages,
@@ -212,17 +216,33 @@ def _counted(litellm: Any, request: ModelRequest, text: str | None, calls: list[
     )
 
 
-def _cost(litellm: Any, model: str, usage: Usage) -> float:
+def _cost(litellm: Any, request: ModelRequest, usage: Usage) -> float | None:
+    if request.price is not None:
+        return cost_of(request.price, usage)
+    if not is_known(request.model):
+        return None
     try:
         prompt, completion = litellm.cost_per_token(
-            model=model,
+            model=request.model,
             prompt_tokens=usage.input_tokens,
             completion_tokens=usage.output_tokens,
             cache_read_input_tokens=usage.cached_tokens,
         )
     except Exception:  # noqa: BLE001  # a model without a price raises a bare Exception
-        return 0.0
+        return None
     return float(prompt + completion)
+
+
+def knows_price(model: str) -> bool:
+    """Say whether LiteLLM's table prices the model's tokens. Blocks: it may import LiteLLM, or ask a local server."""
+    litellm = _module()
+    try:
+        info = litellm.get_model_info(model)
+    except Exception:  # noqa: BLE001  # a model that is not in the table raises a bare Exception
+        return False
+    return has_price(litellm.model_cost.get(info["key"])) or bool(
+        info.get("input_cost_per_token") or info.get("output_cost_per_token")
+    )
 
 
 def count_tokens(model: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> int:
@@ -263,7 +283,7 @@ def _mapped(litellm: Any, exc: Exception, request: ModelRequest) -> ModelError |
     import openai
 
     if isinstance(exc, (httpx.HTTPError, aiohttp.ClientError, OSError)):
-        return model_error(None, _words(exc), model=request.model, api_base=request.api_base)
+        return model_error(None, _cause(exc), model=request.model, api_base=request.api_base)
     if not isinstance(exc, openai.OpenAIError):
         return None
     cause = getattr(exc, "original_exception", None)  # a failure amid a stream is wrapped once more
@@ -282,7 +302,7 @@ def _mapped(litellm: Any, exc: Exception, request: ModelRequest) -> ModelError |
         status = None  # nobody answered; LiteLLM calls that a 500
     return model_error(
         status if isinstance(status, int) else None,
-        _words(exc),
+        _cause(exc) if status is None else _words(exc),
         model=request.model,
         api_base=request.api_base,
         headers=_headers(exc),
@@ -310,6 +330,14 @@ def _chain(exc: BaseException) -> list[BaseException]:
         chain.append(link)
         link = link.__cause__ or link.__context__
     return chain
+
+
+def _cause(exc: Exception) -> str:
+    """Return the words of an error and those of its innermost cause: "Connection error." alone helps nobody."""
+    words = _words(exc)
+    told = (str(link).strip().rstrip(".") for link in reversed(_chain(exc)))
+    inner = next((text for text in told if text), "")
+    return words if not inner or inner in words else f"{words} Cause: {inner}."
 
 
 def _words(exc: Exception) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.contracts import Price
+
 __all__ = ["OFFLINE_MODEL", "ModelReply", "ModelRequest", "OnDelta", "ToolCallRequest", "Usage"]
 
 OFFLINE_MODEL = "offline/extractive"
@@ -20,7 +22,8 @@ class ModelRequest:
 
     `timeout` is in seconds, for the whole call, first byte to last. `params` are further fields of the protocol
     (`reasoning_effort`, `tool_choice`, …); they cannot replace the fields named here. `response_format` asks for JSON
-    of a schema, for models of which `supports_schema` is true.
+    of a schema, for models of which `supports_schema` is true. `price` is the agent's, and is not sent; None: that of
+    LiteLLM's table.
     """
 
     model: str
@@ -33,6 +36,7 @@ class ModelRequest:
     timeout: float = 600.0
     params: dict[str, Any] = field(default_factory=dict)
     response_format: dict[str, Any] | None = None
+    price: Price | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,14 +62,14 @@ class ModelReply:
     """A whole reply; a cut one is an error, never this.
 
     `message` is the assistant message to store and to send again: role, content, tool_calls, nothing else.
-    `cost_usd` is 0.0 when no price is known. `latency_s` is the time of the call in seconds.
+    `cost_usd` is None when no price is known. `latency_s` is the time of the call in seconds.
     """
 
     message: dict[str, Any]
     text: str | None
     tool_calls: list[ToolCallRequest]
     usage: Usage
-    cost_usd: float
+    cost_usd: float | None
     finish_reason: str
     model: str
     latency_s: float

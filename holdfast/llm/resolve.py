@@ -8,11 +8,12 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from holdfast.contracts import AgentDefinition
 from holdfast.errors import ConfigurationError, MissingModelKey
 from holdfast.llm.models import OFFLINE_MODEL
 from holdfast.settings import Settings
 
-__all__ = ["KEY_VARIABLES", "key_variables", "resolve_model", "split_model"]
+__all__ = ["KEY_VARIABLES", "key_variables", "model_for", "resolve_model", "split_model"]
 
 KEY_VARIABLES: dict[str, tuple[str, ...]] = {
     "anthropic": ("ANTHROPIC_API_KEY",),
@@ -72,6 +73,17 @@ def key_variables(provider: str) -> dict[str, str]:
     if not found and names and Path(".env").is_file():
         found = {name: value for name, value in dotenv_values(".env").items() if name in names and value}
     return found
+
+
+def model_for(definition: AgentDefinition, settings: Settings) -> str:
+    """Return the model that a worker calls for this agent, the offline stand-in included. Raises as `resolve_model`."""
+    return resolve_model(
+        definition.model,
+        settings,
+        embedded=bool(settings.offline),
+        api_base=definition.api_base,
+        keyed="api_key" in definition.params,
+    )
 
 
 def resolve_model(

@@ -53,13 +53,15 @@ class Child:
         self._log = _BoundedLog(settings.home / "logs" / f"mcp-{endpoint.name}.log", settings.mcp_log_max)
         self._last_words = ""
         self._odd = 0
+        self._heard = asyncio.Event()  # set when the last of its standard error is read
+        self._ended = False  # it closed its standard output, which it does when it ends
         self.gone = asyncio.Event()
         """Set when it ends, or can no longer be talked to."""
 
     @property
     def last_words(self) -> str:
         """The end of what it wrote to standard error, on one line."""
-        return " | ".join(self._last_words.strip().splitlines()[-4:])
+        return " | ".join([line for line in self._last_words.splitlines() if line.strip()][-4:])
 
     @contextlib.asynccontextmanager
     async def streams(self) -> AsyncIterator[Streams]:
@@ -91,7 +93,9 @@ class Child:
                 finally:
                     from_server.close()  # a reader that is stuck on delivering goes on to the end
                     with anyio.CancelScope(shield=True):
-                        await _end(process)
+                        await _end(process, ended=self._ended)
+                        with anyio.move_on_after(_GRACE):  # a process outside its group may hold the pipe open
+                            await self._heard.wait()
                     tasks.cancel_scope.cancel()
         finally:
             for stream in (to_session, from_server, to_server, from_session):
@@ -105,7 +109,11 @@ class Child:
         assert process.stdout is not None
         buffer, scanned, whole = bytearray(), 0, True
         with out:
-            while whole and (chunk := await process.stdout.read(_CHUNK)):
+            while whole:
+                chunk = await process.stdout.read(_CHUNK)
+                if not chunk:
+                    self._ended = True
+                    break
                 buffer += chunk
                 while (end := buffer.find(b"\n", scanned)) >= 0:
                     line = bytes(buffer[:end])
@@ -174,21 +182,33 @@ class Child:
                 self._log.write(kept[:end])
                 kept = kept[end:]
         finally:
-            self._log.write(kept)
+            # Other workers append to the same file: a last line without a newline would be joined to one of theirs.
+            self._log.write(kept and f"{kept}\n")
+            self._heard.set()
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Close its input; the guard then ends the group. Should the guard fail, end the group from here."""
+async def _end(process: asyncio.subprocess.Process, *, ended: bool) -> None:
+    """Close its input; the guard then ends the group. Should the guard fail, end the group from here.
+
+    A server that *ended* by itself has time to be reaped first, so that the guard reports its exit code.
+    """
     assert process.stdin is not None
+    if ended:
+        await _gone(process, _GRACE)
     with contextlib.suppress(OSError, RuntimeError):
         process.stdin.close()
-    deadline = asyncio.get_running_loop().time() + 2 * _GRACE + 1.0
-    while process.returncode is None:  # not wait(): that also waits for pipes which a child of its may hold open
+    await _gone(process, 2 * _GRACE + 1.0)
+    with contextlib.suppress(OSError):  # nobody is left, unless the guard failed or was killed
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _gone(process: asyncio.subprocess.Process, seconds: float) -> None:
+    """Wait so long for its end. Its own wait() also waits for pipes which a child of its may hold open."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while process.returncode is None:
         if asyncio.get_running_loop().time() > deadline:
             break
         await asyncio.sleep(0.01)
-    with contextlib.suppress(OSError):  # nobody is left, unless the guard failed or was killed
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 class _BoundedLog:

@@ -3,7 +3,8 @@
 A hook is a method, `def` or `async def`. Where several plugins have it, the first is outermost: what goes in
 (`message`, `before_model`, `before_tool`) it sees first, what comes out (`after_model`, `answer`, `after_tool`) it sees
 last. Returning None changes nothing. Raising `Refused` refuses; any other exception is the plugin's own failure: it is
-logged, told as an event of the run, and the plugin is left out, unless it is `required`.
+logged and recorded as an event of the run. A plugin with a hook that may refuse is a guardrail: if it fails, the step
+it guards fails, unless it declares `required = False`. Any other plugin is left out.
 
 Hooks run in activities, never in workflow code. When a worker dies in a hook, the step begins again and the hook is
 called again; what is on record is never shown to a hook a second time. So a hook may run more than once for one step,
@@ -92,14 +93,16 @@ class Plugin:
     Attributes:
         name: how people and events call it; unset, the name of the class.
         order: lower is further out. Equal ones: installed ones by name, then those of the agents file as listed there.
-        required: a guardrail. If it fails, so does the step it guards; if it cannot start, no worker does.
+        required: whether a step fails when this plugin fails, and no worker starts when it cannot. Unset, True for a
+            plugin with `message`, `before_model`, `after_model`, `answer`, `before_tool` or `after_tool`, which may
+            refuse. True also repeats an `event` until the plugin has taken it.
         timeout: seconds of one hook; unset, HOLDFAST_HOOK_TIMEOUT.
 
     """
 
     name: str = ""
     order: int = 0
-    required: bool = False
+    required: bool | None = None
     timeout: float | None = None
 
     def start(self) -> Now[None]:

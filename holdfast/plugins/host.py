@@ -18,7 +18,7 @@ from holdfast.contracts import Event
 from holdfast.errors import ConfigurationError, PluginFailed, Refused, SecretUnavailable, ToolNotStarted
 from holdfast.ids import canonical_json, storable
 from holdfast.plugins.contract import AskedCall, At, ModelCall, Plugin, Reply, ToolCall, ToolResult
-from holdfast.plugins.load import HOOKS, has_hook
+from holdfast.plugins.load import HOOKS, has_hook, is_required
 from holdfast.secrets import Secrets, mask
 from holdfast.settings import Settings
 from holdfast.tools.runner import ToolRunner
@@ -119,7 +119,7 @@ class Host:
             try:
                 await self._run(plugin, "start", plugin.start)
             except Exception as exc:
-                if plugin.required:
+                if is_required(plugin):
                     raise ConfigurationError(
                         f"the plugin {plugin.name} is required and cannot start: {_said(exc)}. Mend it or take it out."
                     ) from exc
@@ -225,11 +225,11 @@ class Host:
                 log.warning(
                     "a plugin failed", plugin=plugin.name, hook=hook, run_id=at.run_id, error=problem, number=number
                 )
-                if plugin.required and number < _TRIES and time.monotonic() + _PAUSE * number < until:
+                if is_required(plugin) and number < _TRIES and time.monotonic() + _PAUSE * number < until:
                     await asyncio.sleep(_PAUSE * number)
                     continue
                 notes.append(Note(plugin.name, hook, "failed", problem))
-                if plugin.required:
+                if is_required(plugin):
                     raise PluginFailed(
                         f"{plugin.name}, which must see this {_WHAT[hook]}, failed: {problem}. Mend the plugin, or "
                         "take it out."

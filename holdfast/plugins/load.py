@@ -14,7 +14,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.plugins.contract import Plugin
 from holdfast.settings import Settings
 
-__all__ = ["GROUP", "HOOKS", "Found", "find_plugins", "has_hook", "installed"]
+__all__ = ["GROUP", "HOOKS", "Found", "find_plugins", "has_hook", "installed", "is_required"]
 
 GROUP = "holdfast.plugins"
 HOOKS = (
@@ -28,6 +28,10 @@ HOOKS = (
     "tools",
     "secret",
 )
+
+_REFUSING = frozenset({"message", "before_model", "after_model", "answer", "before_tool", "after_tool"})
+
+_NOT_NAMED = "installed and not named: add it to HOLDFAST_PLUGINS, or to `plugins` in the agents file"
 
 log = structlog.get_logger(__name__)
 
@@ -52,29 +56,37 @@ def has_hook(plugin: Plugin, hook: str) -> bool:
     return getattr(type(plugin), hook) is not getattr(Plugin, hook) or hook in vars(plugin)
 
 
+def is_required(plugin: Plugin) -> bool:
+    """Whether what a plugin guards fails with it: as it declares, else if it has a hook that may refuse."""
+    if plugin.required is not None:
+        return plugin.required
+    return any(has_hook(plugin, hook) for hook in _REFUSING)
+
+
 def installed() -> list[EntryPoint]:
     """Return the entry points of installed plugins, by name; nothing of them is imported."""
     return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
 
 
-def find_plugins(settings: Settings, own: Iterable[Plugin] = ()) -> list[Found]:
+def find_plugins(settings: Settings, own: Iterable[Plugin | str] = ()) -> list[Found]:
     """Return all plugins, outermost first, with those that are not used at the end.
 
-    An installed one that does not load is among the latter and keeps nobody from starting, unless the settings name it.
+    An installed plugin is imported only when the settings, or *own*, name it: the package of a dependency runs no code
+    of its own here. *own* is the list of the agents file: plugins, and names of installed ones.
 
     Raises:
-        ConfigurationError: a plugin that the settings name is not installed or does not load; two have one name.
+        ConfigurationError: a plugin that is named is not installed or does not load; two have one name.
 
     """
-    named, left_out = _choice(settings.plugins)
+    given = list(own)
+    named = _named(settings.plugins)
+    named |= dict.fromkeys((each for each in given if isinstance(each, str)), "the agents file")
     points = installed()
-    unknown = (named or set()) - {point.name for point in points}
-    if unknown:
-        known = ", ".join(sorted({point.name for point in points})) or "none"
-        raise ConfigurationError(
-            f"HOLDFAST_PLUGINS names {', '.join(sorted(unknown))}, and no such plugin is installed. Installed: {known}."
-        )
-    mine = [_own(plugin) for plugin in own]
+    for name, where in named.items():
+        if name not in {point.name for point in points}:
+            known = ", ".join(sorted({point.name for point in points})) or "none"
+            raise ConfigurationError(f"{where} names {name}, and no such plugin is installed. Installed: {known}.")
+    mine = [_own(plugin) for plugin in given if isinstance(plugin, Plugin)]
     twice = {each.name for each in mine if sum(each.name == other.name for other in mine) > 1}
     if twice:
         raise ConfigurationError(
@@ -83,51 +95,43 @@ def find_plugins(settings: Settings, own: Iterable[Plugin] = ()) -> list[Found]:
     taken = {each.name for each in mine}
     found = []
     for point in points:
-        source = _source(point)
-        if point.name in left_out or (named is not None and point.name not in named):
-            found.append(Found(point.name, source, problem="turned off by HOLDFAST_PLUGINS"))
+        if point.name not in named:
+            found.append(Found(point.name, _source(point), problem=_NOT_NAMED))
         elif point.name in taken:
-            found.append(Found(point.name, source, problem="another plugin has its name"))
+            found.append(Found(point.name, _source(point), problem="another plugin has its name"))
         else:
             taken.add(point.name)
-            found.append(_load(point, source, must=named is not None))
+            found.append(_load(point, _source(point)))
     found += mine
     return sorted(found, key=lambda each: (each.plugin is None, each.plugin.order if each.plugin is not None else 0))
 
 
-def _choice(setting: str) -> tuple[set[str] | None, set[str]]:
-    """Return (names to use, or None for all; names to leave out)."""
-    words = [word.strip() for word in setting.split(",")]
-    if words == ["all"]:
-        return None, set()
-    if words == ["none"]:
-        return set(), set()
-    minus = [word for word in words if word.startswith("-")]
-    if minus and len(minus) < len(words):
-        raise ConfigurationError(
-            f"HOLDFAST_PLUGINS={setting!r} has names with and without `-`: name either those to use or those to leave "
-            "out."
-        )
-    return (None, {word[1:] for word in minus}) if minus else (set(words), set())
+def _named(setting: str) -> dict[str, str]:
+    """Return the names of the setting, each with what to call the place where it stands."""
+    names = [] if setting == "none" else [word.strip() for word in setting.split(",")]
+    for name in names:
+        if name in ("all", "none") or name.startswith("-"):
+            known = ",".join(sorted({point.name for point in installed()})) or "none"
+            raise ConfigurationError(
+                f"HOLDFAST_PLUGINS={setting!r}: installed plugins are used only by their names. Installed: {known}."
+            )
+    return dict.fromkeys(names, "HOLDFAST_PLUGINS")
 
 
 def _source(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
 
 
-def _load(point: EntryPoint, source: str, *, must: bool) -> Found:
+def _load(point: EntryPoint, source: str) -> Found:
     try:
         made = point.load()
         plugin = made if isinstance(made, Plugin) else made()
         _check(plugin, f"the plugin {point.name} of {source}")
     except (Exception, SystemExit) as exc:
-        said = f"{type(exc).__name__}: {exc}"
-        if must:
-            raise ConfigurationError(
-                f"the plugin {point.name} of {source} does not load: {said}. Mend it, or leave it out of "
-                "HOLDFAST_PLUGINS."
-            ) from exc
-        return Found(point.name, source, problem=f"it does not load: {said}")
+        raise ConfigurationError(
+            f"the plugin {point.name} of {source} does not load: {type(exc).__name__}: {exc}. Correct it, or take its "
+            "name out of HOLDFAST_PLUGINS or of `plugins` in the agents file."
+        ) from exc
     plugin.name = point.name
     return Found(point.name, source, plugin)
 
@@ -146,14 +150,20 @@ def _check(plugin: object, what: str) -> None:
     number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
     if timeout is not None and not (number and math.isfinite(timeout) and timeout > 0):
         raise ConfigurationError(f"{what}: timeout is {timeout!r}; use seconds over 0, or None.")
-    if not isinstance(plugin.order, int) or not isinstance(plugin.required, bool):
-        raise ConfigurationError(f"{what}: order must be a whole number and required True or False.")
+    if not isinstance(plugin.order, int) or not isinstance(plugin.required, bool | None):
+        raise ConfigurationError(f"{what}: order must be a whole number and required True, False or None.")
     for hook in HOOKS:
         if not callable(getattr(plugin, hook)):
             raise ConfigurationError(f"{what}: {hook} must be a method.")
-    misspelt = [name for name in _odd(plugin) if name not in dir(Plugin)]
-    if misspelt:
-        log.warning("a plugin has methods that look like hooks and are none", plugin=what, methods=misspelt)
+    odd = [name for name in _odd(plugin) if name not in dir(Plugin)]
+    misspelt = [name for name in odd if not name.startswith("on_")]
+    if misspelt:  # a guardrail that is never called lets everything pass
+        raise ConfigurationError(
+            f"{what}: {', '.join(misspelt)} is no hook and would never be called. The hooks are: {', '.join(HOOKS)}. "
+            "Give a method of your own another name."
+        )
+    if odd:
+        log.warning("a plugin has methods that look like hooks and are none", plugin=what, methods=odd)
 
 
 def _odd(plugin: Plugin) -> list[str]:

@@ -20,7 +20,9 @@ log = structlog.get_logger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def open_plugins(settings: Settings, own: Iterable[Plugin], runner: ToolRunner | None) -> AsyncIterator[Host]:
+async def open_plugins(
+    settings: Settings, own: Iterable[Plugin | str], runner: ToolRunner | None
+) -> AsyncIterator[Host]:
     """Yield the host of a worker's plugins. Their hooks run on *runner*, or where there is none on one for them alone.
 
     Raises:
@@ -30,7 +32,7 @@ async def open_plugins(settings: Settings, own: Iterable[Plugin], runner: ToolRu
     found = await asyncio.to_thread(find_plugins, settings, own)  # an import may take seconds
     for each in found:
         if each.plugin is None:
-            log.warning("a plugin is not used", plugin=each.name, source=each.source, why=each.problem)
+            log.info("a plugin is not used", plugin=each.name, source=each.source, why=each.problem)
     plugins = [each.plugin for each in found if each.plugin is not None]
     if not plugins:
         yield Host()

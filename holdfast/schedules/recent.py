@@ -44,6 +44,7 @@ async def occurrences(
                 state=row["state"] if row is not None else "lost" if lost else "accepted",
                 tokens=row["tokens"] if row is not None else 0,
                 cost_usd=float(row["cost_usd"]) if row is not None else 0.0,
+                unpriced=row["unpriced"] if row is not None else 0,
                 ended_at=row["ended_at"] if row is not None else None,
                 error=row["error"] if row is not None else _LOST.format(workflow_id) if lost else None,
             )

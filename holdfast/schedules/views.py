@@ -23,6 +23,7 @@ class Occurrence(BaseModel):
     state: str = "accepted"
     tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: int = 0
     ended_at: datetime | None = None
     error: str | None = None
 

@@ -139,8 +139,8 @@ def _plugins(settings: Settings) -> Check:
     from holdfast.plugins.load import installed
 
     names = sorted({point.name for point in installed()})
-    wanted = {name.strip() for name in settings.plugins.split(",")} - {"all", "none"}
-    missing = sorted(name for name in wanted if not name.startswith("-") and name not in names)
+    wanted = {name.strip() for name in settings.plugins.split(",")} - {"none"}
+    missing = sorted(name for name in wanted if name not in names)
     detail = f"installed: {', '.join(names) or 'none'}; in use: {settings.plugins}" if names else "none is installed"
     if missing:
         hint = f"install {', '.join(missing)}, or take it out of HOLDFAST_PLUGINS"
@@ -177,7 +177,7 @@ def _stack(settings: Settings) -> Check:
         running = [child.name for child in left.children if is_alive(child)]
         detail = f"its supervisor was killed; still running: {', '.join(running) or 'nothing'}"
         return Check("stack", ok=False, detail=detail, hint="the next start replaces it; `holdfast down` ends it")
-    bad = [child for child in info.children if child.state != "ready" or not is_alive(child)]
+    bad = [child for child in info.children if child.state not in ("ready", "draining") or not is_alive(child)]
     parts = ", ".join(f"{child.name} {child.pid}" for child in info.children)
     detail = f"supervisor {info.supervisor.pid}, {parts}; Temporal {info.temporal_address}, UI {info.temporal_ui}"
     hint = "; ".join(f"{child.name} is {child.state}: see {home}/logs/{child.name}.log" for child in bad)

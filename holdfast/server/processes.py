@@ -27,7 +27,7 @@ _FIRST_DELAY: Final = 0.2  # seconds before the second restart; the first is at 
 _START_ATTEMPTS: Final = 3  # a process that dies so often before it was ever ready fails the start of the stack
 _POLL: Final = 0.02
 
-State = Literal["starting", "ready", "waiting", "failed", "stopped"]
+State = Literal["starting", "ready", "waiting", "failed", "stopped", "draining"]
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,8 @@ class ChildProcess:
         self._stopping = True
         self._wake.set()
         if self._task is not None:
+            if self.state == "ready":
+                self._set("draining")
             self._signal(self.spec.stop_signal)
             await self._until_gone(self._task, timeout)
         self._set("stopped")

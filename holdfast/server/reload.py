@@ -137,6 +137,7 @@ class Reloader:
         changed = [path for path in sorted({*hashes, *self.tried}) if hashes.get(path) != self.tried.get(path)]
         names = ", ".join(path.name for path in changed[:3] or [self._agents])
         names += " and others" if len(changed) > 3 else ""
+        self._notify(f"{names} changed: checking it, then new workers load it")
         verdict = await self._attempt(self._environment(), timeout=self._timeout)
         self.tried, self._good = hashes, verdict.error is None
         if verdict.error is not None:
@@ -144,5 +145,5 @@ class Reloader:
             self._notify(f"{names} changed, and cannot be used; the workers go on with what they have\n{verdict.error}")
             return
         self._told(None, None)
-        self._notify(f"{names} changed: new workers load it; runs under way keep their definition")
+        self._notify(f"{names} changed and can be loaded; runs under way keep their definition")
         self._roll()

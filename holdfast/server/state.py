@@ -39,7 +39,7 @@ class ProcessInfo(BaseModel):
     pid: int
     create_time: float
     stop_signal: int = 15
-    state: Literal["starting", "ready", "waiting", "failed", "stopped"] = "starting"
+    state: Literal["starting", "ready", "waiting", "failed", "stopped", "draining"] = "starting"
     error: str | None = None
 
 
@@ -63,7 +63,7 @@ class StackInfo(BaseModel):
     started_at: datetime
     ready: bool
     agents_version: str | None = None
-    """Hash of the agents file that all workers have loaded; None where changes are not looked for."""
+    """Hash of the agents file that all workers which take work have loaded; None where changes are not looked for."""
     agents_refused: str | None = None
     """Hash of a later agents file that does not load, and in `agents_error` why."""
     agents_error: str | None = None

@@ -16,11 +16,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 import psutil
 
-from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.search_attributes import ensure_search_attributes
 from holdfast.server.binary import ensure_binary
 from holdfast.server.idle import is_in_use
@@ -30,6 +29,7 @@ from holdfast.server.ports import choose_ports, wanted_ports
 from holdfast.server.postgres import EmbeddedPostgres
 from holdfast.server.processes import ChildProcess, ProcessSpec
 from holdfast.server.reload import Reloader
+from holdfast.server.rolling import Roll, Rolled
 from holdfast.server.signals import signals
 from holdfast.server.starting import tell_start
 from holdfast.server.state import ProcessInfo, StackInfo, environment_for, write_state
@@ -41,12 +41,10 @@ __all__ = ["Supervisor", "WorkerSpecs", "default_workers", "run_stack"]
 _log = logging.getLogger("holdfast.server")
 
 WorkerSpecs: TypeAlias = Callable[[StackInfo, Settings], Sequence[ProcessSpec]]
-Rolled: TypeAlias = Literal["done", "changed", "refused", "late"]
 Migrate: TypeAlias = Callable[[str], Awaitable[object]]
 
 # Shares of `stop_grace` by which each group must be gone. Temporal itself takes 1.3 s to end.
 _STOP_BY: Final = {"worker": 0.70, "memory": 0.78, "temporal": 0.93, "postgres": 0.98}
-_DRAIN_MARGIN: Final = 5.0  # seconds a worker has beyond `shutdown_grace` to close its connections and exit
 
 
 def default_workers(info: StackInfo, settings: Settings) -> list[ProcessSpec]:
@@ -90,6 +88,12 @@ class Supervisor:
         self._notify_person = notify
         self._children: list[ChildProcess] = []
         self._starting = False
+        self._rolling = Roll(self)
+
+    @property
+    def workers(self) -> list[ChildProcess]:
+        """The agent workers, those that drain included."""
+        return [child for child in self._children if child.spec.role == "worker"]
 
     def notify(self, line: str) -> None:
         """Log a line and pass it to whoever watches, or waits for the start."""
@@ -205,39 +209,27 @@ class Supervisor:
             members = [child for child in self._children if group in (child.spec.role, child.spec.name)]
             left = began + share * grace - time.monotonic()
             await asyncio.gather(*(child.stop(timeout=left) for child in members))
+        await self._rolling.close()
         self.info = None
         (self.home / "stack.json").unlink(missing_ok=True)
 
-    async def roll(self, may_go_on: Callable[[], bool] = lambda: True) -> Rolled:
-        """Replace the agent workers one after the other: each drains when its replacement is ready, not before.
+    async def roll(
+        self, may_go_on: Callable[[], bool] = lambda: True, *, first: Callable[[], None] | None = None
+    ) -> Rolled:
+        """Replace the agent workers by new ones; see `Roll`."""
+        return await self._rolling.roll(may_go_on, first)
 
-        So a replacement that refuses its configuration takes nothing away: the roll ends, and the workers not yet
-        reached go on as they were. It ends also when *may_go_on* says no.
-        """
-        workers = [child for child in self._children if child.spec.role == "worker"]
-        self.notify(f"rolling restart of {len(workers)} workers")
-        for old in workers:
-            if not may_go_on():
-                self.notify(f"rolling restart ended before {old.spec.name}: the agents file has changed since")
-                return "changed"
-            fresh = self._add(replace(old.spec, name=self._free_name()))
-            try:
-                await fresh.wait_ready(timeout=self.settings.scaled(self.settings.start_timeout))
-            except HoldfastError as exc:
-                self.notify(f"rolling restart ended; {old.spec.name} goes on as it is: {str(exc).splitlines()[0]}")
-                await self._drop(fresh, timeout=1.0)
-                return "refused" if isinstance(exc, ConfigurationError) else "late"
-            await self._drop(old, timeout=self.settings.shutdown_grace + _DRAIN_MARGIN)
-        self.notify("rolling restart done")
-        return "done"
-
-    def _free_name(self) -> str:
+    def add_worker(self, old: ProcessSpec) -> ChildProcess:
+        """Start a worker like *old*, under a name that no other has."""
         taken = {child.spec.name for child in self._children}
-        return next(name for number in count(1) if (name := f"agents-{number}") not in taken)
+        name = next(name for number in count(1) if (name := f"agents-{number}") not in taken)
+        return self._add(replace(old, name=name))
 
-    async def _drop(self, child: ChildProcess, *, timeout: float) -> None:
+    async def drop(self, child: ChildProcess, *, timeout: float) -> None:
+        """Stop a worker, kill it after *timeout* seconds, and forget it."""
         await child.stop(timeout=timeout)
-        self._children.remove(child)
+        if child in self._children:
+            self._children.remove(child)
         self._update()
 
     async def until_idle(self) -> None:
@@ -344,10 +336,9 @@ async def _roll_when_asked(supervisor: Supervisor, rolling: asyncio.Event, reloa
             await supervisor.roll()
         else:
             version = reloader.rolling()
-            rolled = await supervisor.roll(reloader.unchanged)
+            rolled = await supervisor.roll(reloader.unchanged, first=lambda: supervisor.write(agents_version=version))
             if rolled == "done":
                 reloader.loaded()
-                supervisor.write(agents_version=version)
             else:
                 reloader.not_loaded(rolled)
     except Exception:  # noqa: BLE001  # the stack goes on whatever became of a restart

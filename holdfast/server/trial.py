@@ -28,7 +28,8 @@ class Verdict:
 
 
 def _load(settings: Settings) -> Verdict:
-    from holdfast.llm.resolve import resolve_model
+    from holdfast.llm.prices import require_prices
+    from holdfast.llm.resolve import model_for
     from holdfast.plugins.equip import check_secrets
     from holdfast.plugins.load import find_plugins
     from holdfast.secrets import Secrets
@@ -40,14 +41,8 @@ def _load(settings: Settings) -> Verdict:
         if not any("secret" in each.hooks for each in found):  # a store answers only where it was started
             asyncio.run(check_secrets(agents.values(), Secrets()))
         for agent in agents.values():
-            definition = agent.definition
-            resolve_model(
-                definition.model,
-                settings,
-                embedded=bool(settings.offline),
-                api_base=definition.api_base,
-                keyed="api_key" in definition.params,
-            )
+            model_for(agent.definition, settings)
+        require_prices({agent.name: agent.definition for agent in agents.values()}, settings)
     except HoldfastError as exc:
         return Verdict(error=str(exc))
     return Verdict(tuple(sorted(agents)))

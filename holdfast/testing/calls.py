@@ -63,8 +63,8 @@ def cut(text: str) -> str:
 class FinishedRun:
     """A run, read whole from the stack: one that has ended, or as `Running.look` finds it.
 
-    `cost` is in US dollars. `steps` are rows of the effect ledger, model calls among them; `calls` the tool calls in
-    the order in which the model asked.
+    `cost` is in US dollars, without the `unpriced` model calls, whose price is not known. `steps` are rows of the
+    effect ledger, model calls among them; `calls` the tool calls in the order in which the model asked.
     """
 
     run_id: str
@@ -82,6 +82,7 @@ class FinishedRun:
     steps: list[StepView] = field(repr=False)
     events: list[Event] = field(repr=False)
     approvals: list[ApprovalView] = field(repr=False)
+    unpriced: int = 0
 
     @property
     def answer(self) -> Any:
@@ -121,6 +122,7 @@ async def look(handle: RunHandle) -> FinishedRun:
         text=text,
         output=read_output(definition, text) if text is not None else None,
         cost=status.cost_usd,
+        unpriced=status.unpriced,
         tokens=status.tokens,
         rounds=status.rounds,
         calls=_calls(status, definition, replies, messages, steps, approvals),
@@ -200,9 +202,10 @@ def _state(status: RunStatus, row: StepView | None, approval: ApprovalView | Non
 def story(run: FinishedRun) -> str:
     """Return what happened in a run, for people: how it ended, and each call with what became of it."""
     why = f": {run.error}" if run.error else ""
+    cost = f"${run.cost:.4f}" if not run.unpriced else f"${run.cost:.4f} + $?" if run.cost else "$?"
     head = (
         f"Run {run.run_id[:8]} of {run.agent}, {run.state}{why} "
-        f"({run.rounds} round{'s' * (run.rounds != 1)}, {run.tokens} tokens, ${run.cost:.4f})"
+        f"({run.rounds} round{'s' * (run.rounds != 1)}, {run.tokens} tokens, {cost})"
     )
     lines = [head, f"  asked:   {cut(run.message)!r}"]
     lines += [f"  step {call.step:>3}  {line(call)}" for call in run.calls] or ["  (the model called no tool)"]

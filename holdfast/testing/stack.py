@@ -195,7 +195,7 @@ class Stack:
     def _until(self, fits: Callable[[list[ProcessInfo]], bool], what: str) -> None:
         deadline = time.monotonic() + self.settings.scaled(self.settings.start_timeout)
         while True:
-            now = self.workers()
+            now = [worker for worker in self.workers() if worker.state != "draining"]
             if now and fits(now) and all(worker.state == "ready" and is_alive(worker) for worker in now):
                 return
             if time.monotonic() > deadline:

@@ -81,7 +81,8 @@ def serve(grace: float, command: list[str]) -> int:
         return 127
     if watch.ended(child):
         code = child.returncode
-        sys.stderr.write(f"the server ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}\n")
+        # On a line of its own: what the server wrote last may not have ended in a newline.
+        sys.stderr.write(f"\nthe server ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}\n")
         sys.stderr.flush()
     else:
         _child_ends_within(child, grace)

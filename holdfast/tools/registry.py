@@ -22,9 +22,9 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 class Agents(dict[str, Agent]):
-    """The agents of a file by name, and the plugins that it lists."""
+    """The agents of a file by name, and what it lists as `plugins`: its own, and names of installed ones."""
 
-    plugins: tuple[Plugin, ...] = ()
+    plugins: tuple[Plugin | str, ...] = ()
 
 
 def load_agents(path: Path) -> Agents:
@@ -111,18 +111,18 @@ def _collect(path: Path, module: ModuleType) -> Agents:
     return agents
 
 
-def _plugins(path: Path, given: object) -> tuple[Plugin, ...]:
+def _plugins(path: Path, given: object) -> tuple[Plugin | str, ...]:
     """Return what the file's list `plugins` holds. A variable of that name with something else in it is the user's."""
     if isinstance(given, Plugin) or (isinstance(given, type) and issubclass(given, Plugin)):
         given = [given]
     if not isinstance(given, list | tuple):
         return ()
-    kinds = [isinstance(each, Plugin) or (isinstance(each, type) and issubclass(each, Plugin)) for each in given]
+    kinds = [isinstance(each, Plugin | str) or (isinstance(each, type) and issubclass(each, Plugin)) for each in given]
     if not any(kinds):
         return ()
-    found: list[Plugin] = []
+    found: list[Plugin | str] = []
     for each in given:
-        if not isinstance(each, Plugin):
+        if not isinstance(each, Plugin | str):
             hint = f"make it: {each.__name__}()" if isinstance(each, type) else "derive its class from Plugin"
             raise AgentsFileError(f"{path}: `plugins` has {each!r}, which is no plugin: {hint}.")
         found.append(each)

@@ -8,10 +8,10 @@ import functools
 import inspect
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, ParamSpec, Self, TypeVar
 
 import structlog
@@ -21,11 +21,11 @@ from holdfast.settings import Settings
 from holdfast.settings import defaults as default_settings
 from holdfast.tools.context import ToolContext
 from holdfast.tools.results import result_text
-from holdfast.tools.threads import Attempt, Ended, ThreadPool
+from holdfast.tools.threads import Attempt, Ended, Seat, ThreadPool
 from holdfast.tools.tool import AnyTool
 from holdfast.tools.watchdog import Watchdog
 
-__all__ = ["Late", "ToolRunner", "invoke"]
+__all__ = ["Late", "NotBegun", "ToolRunner", "invoke"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +33,10 @@ T = TypeVar("T")
 Late = Callable[[Any, BaseException | None], None]
 
 log = structlog.get_logger(__name__)
+
+
+class NotBegun(asyncio.CancelledError):
+    """A cancellation that came before the tool began: proof that nothing was sent."""
 
 
 async def invoke(tool: AnyTool, args: dict[str, Any], ctx: ToolContext) -> Any:
@@ -134,6 +138,35 @@ class ToolRunner:
 
     # ------------------------------------------------------------------------------------------ called by activities
 
+    @asynccontextmanager
+    async def seat(self, tool: AnyTool, *, within: float) -> AsyncIterator[Seat | None]:
+        """Hold a thread for a sync tool, so that its clock need not run while others are busy; None for an async one.
+
+        Raises:
+            ToolNotStarted: no thread was free within so many seconds, or the worker stops.
+
+        """
+        if tool.is_async:
+            yield None
+            return
+        if not self._running:
+            raise ToolNotStarted(f"{tool.name} was not started: the worker is stopping. Nothing took effect.")
+        seat = Seat(self._pool)
+        try:
+            either: set[asyncio.Future[Any]] = {
+                asyncio.wrap_future(seat.taken),
+                asyncio.wrap_future(seat.attempt.future),
+            }
+            await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+            if not seat.taken.done():
+                raise ToolNotStarted(
+                    f"{tool.name} was not started: for {within:.1f} s no thread was free. Nothing took effect. Raise "
+                    "HOLDFAST_TOOL_THREADS or mend the tool that hangs."
+                )
+            yield seat
+        finally:
+            seat.release()
+
     async def run(
         self,
         tool: AnyTool,
@@ -142,14 +175,16 @@ class ToolRunner:
         *,
         deadline: float,
         late: Late | None = None,
+        seat: Seat | None = None,
     ) -> Any:
         """Return what *tool* returns for validated *args*; *deadline* is on the clock of `time.monotonic()`.
 
         When the awaiting task is cancelled or the deadline passes, an async tool is cancelled and a sync one left to
         itself; neither is waited for. If the tool then ends of itself after all, *late* is called on this loop with
-        (result, None) or (None, exception): proof for a ledger row in doubt.
+        (result, None) or (None, exception): proof for a ledger row in doubt. A sync tool begins in its *seat* at once.
 
         Raises:
+            NotBegun: cancelled before the tool began.
             TimeoutError: the deadline passed while the tool ran.
             ToolNotStarted: it passed, or the worker stops, before the tool began: nothing took effect.
             BaseException: whatever the tool raises; what would end a process or fake a cancellation (SystemExit,
@@ -157,7 +192,7 @@ class ToolRunner:
 
         """
         work = functools.partial(tool.function, **tool.bind(args, ctx))
-        return await self._run(tool.name, work, is_async=tool.is_async, deadline=deadline, late=late)
+        return await self._run(tool.name, work, is_async=tool.is_async, deadline=deadline, late=late, seat=seat)
 
     async def look_up(self, tool: AnyTool, args: dict[str, Any], ctx: ToolContext, *, deadline: float) -> Any:
         """Return what a `verifiable` tool's look-up finds for this call: its result, or None for no effect (yet).
@@ -201,16 +236,18 @@ class ToolRunner:
         is_async: bool,
         deadline: float | None,
         late: Late | None,
+        seat: Seat | None = None,
     ) -> Any:
         started = time.monotonic()
         if deadline is not None and deadline <= started:
             raise ToolNotStarted(f"{name} was not started: its deadline had passed. Nothing took effect.")
-        call = self._begin(name, work, is_async=is_async)
+        call = self._begin(name, work, is_async=is_async, seat=seat)
         waiter = asyncio.wrap_future(call.future)
         try:
             await asyncio.wait({waiter}, timeout=None if deadline is None else deadline - started)
-        except asyncio.CancelledError:
-            self._give_up(name, call, late)
+        except asyncio.CancelledError as exc:
+            if self._give_up(name, call, late):
+                raise NotBegun from exc
             raise
         if not waiter.done():
             waited = time.monotonic() - started
@@ -230,12 +267,13 @@ class ToolRunner:
             return await self._run(name, lambda: value, is_async=True, deadline=deadline, late=late)
         return ended.value
 
-    def _begin(self, name: str, work: Callable[[], Any], *, is_async: bool) -> _LoopCall | Attempt:
+    def _begin(self, name: str, work: Callable[[], Any], *, is_async: bool, seat: Seat | None) -> _LoopCall | Attempt:
         loop = self._loop
         if not self._running or loop is None:
             raise ToolNotStarted(f"{name} was not started: the worker is stopping. Nothing took effect.")
         if not is_async:
-            return self._pool.submit(functools.partial(contextvars.copy_context().run, work))
+            bound = functools.partial(contextvars.copy_context().run, work)
+            return self._pool.submit(bound) if seat is None else seat.start(bound)
         call = _LoopCall(name, work)
         self._live.add(call.future)
         call.future.add_done_callback(self._live.discard)

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Attempt", "Ended", "ThreadPool"]
+__all__ = ["Attempt", "Ended", "Seat", "ThreadPool"]
 
 T = TypeVar("T")
 
@@ -129,3 +129,32 @@ class ThreadPool:
                 with self._changed:
                     self._idle += 1
             del attempt
+
+
+class Seat:
+    """A thread that is held for a call: what must count from the call's start is done once the thread is there."""
+
+    def __init__(self, pool: ThreadPool) -> None:
+        """Queue for a thread; `taken` is done as soon as there is one."""
+        self.taken: Future[None] = Future()
+        self._pool = pool
+        self._go = threading.Event()
+        self._work: Callable[[], Any] | None = None
+        self.attempt = pool.submit(self._serve)
+
+    def start(self, work: Callable[[], Any]) -> Attempt:
+        """Let the thread begin."""
+        self._work = work
+        self._go.set()
+        return self.attempt
+
+    def release(self) -> None:
+        """Let the thread go, or leave the queue; without effect once it has begun."""
+        if not self._go.is_set():
+            self._pool.leave(self.attempt)
+            self._go.set()
+
+    def _serve(self) -> Any:
+        self.taken.set_result(None)
+        self._go.wait()
+        return None if self._work is None else self._work()

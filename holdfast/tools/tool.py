@@ -49,6 +49,7 @@ class Tool(Generic[P, R]):
         attempts: int = 3,
         settle: float = 0.0,
         lookup: LookUp | None = None,
+        key_lifetime: float | None = None,
         name: str | None = None,
         version: str = "1",
         routed: Literal["memory"] | None = None,
@@ -70,7 +71,7 @@ class Tool(Generic[P, R]):
         self.lookup: LookUp | None = lookup
         self.routed: Literal["memory"] | None = routed
         self._signature = signature
-        self._check(effect, settle, timeout)
+        self._check(effect, settle, timeout, key_lifetime)
         try:
             self._definition = ToolDefinition(
                 name=signature.name,
@@ -81,6 +82,7 @@ class Tool(Generic[P, R]):
                 timeout=timeout,
                 attempts=attempts,
                 settle=settle,
+                key_lifetime=key_lifetime,
                 queue="memory" if routed == "memory" else "agents",
                 version=str(version),
             )
@@ -118,13 +120,15 @@ class Tool(Generic[P, R]):
         """Return validated *args* with the context added where the function asks for it."""
         return {**args, self.context: ctx} if self.context else dict(args)
 
-    def _check(self, effect: str, settle: float, timeout: float) -> None:
+    def _check(self, effect: str, settle: float, timeout: float, key_lifetime: float | None) -> None:
         """Refuse declarations that could not keep what their effect class promises."""
         owner = self._signature.name
         if inspect.isgeneratorfunction(self.function) or inspect.isasyncgenfunction(self.function):
             raise ConfigurationError(f"tool {owner}: it yields, and a model gets one result. Return a list instead.")
-        if not all(math.isfinite(value) for value in (timeout, settle) if isinstance(value, int | float)):
-            raise ConfigurationError(f"tool {owner}: timeout and settle must be finite numbers of seconds.")
+        if not all(math.isfinite(value) for value in (timeout, settle, key_lifetime) if isinstance(value, int | float)):
+            raise ConfigurationError(
+                f"tool {owner}: timeout, settle and key_lifetime must be finite numbers of seconds."
+            )
         if effect == "verifiable":
             if self.lookup is None or not settle > 0:
                 raise ConfigurationError(
@@ -136,6 +140,8 @@ class Tool(Generic[P, R]):
             raise ConfigurationError(
                 f"tool {owner}: lookup= and settle= belong to effect='verifiable', not {effect!r}."
             )
+        if effect != "keyed" and key_lifetime is not None:
+            raise ConfigurationError(f"tool {owner}: key_lifetime= belongs to effect='keyed', not {effect!r}.")
         if effect == "keyed" and self.context is None:
             raise ConfigurationError(
                 f"tool {owner}: effect='keyed' needs a parameter `ctx: ToolContext`, because the remote must be sent "
@@ -180,6 +186,7 @@ def tool(
     attempts: int = 3,
     settle: float = 0.0,
     lookup: LookUp | None = None,
+    key_lifetime: float | None = None,
     name: str | None = None,
     version: str = "1",
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
@@ -195,6 +202,7 @@ def tool(
     attempts: int = 3,
     settle: float = 0.0,
     lookup: LookUp | None = None,
+    key_lifetime: float | None = None,
     name: str | None = None,
     version: str = "1",
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
@@ -212,6 +220,8 @@ def tool(
         attempts: tries before a repeated failure is told to the model.
         settle: seconds a sent request may still land at the remote (`verifiable`).
         lookup: `(ctx, **arguments)`, sync or async: the result of the call that took effect, or None (`verifiable`).
+        key_lifetime: seconds for which the remote remembers ctx.idempotency_key (`keyed`); later than that after the
+            first send, a call that was cut off is in doubt instead of sent again. None: HOLDFAST_KEY_LIFETIME, a day.
         name: name for the model, if not the function's.
         version: change it when the tool's meaning changes.
 
@@ -229,6 +239,7 @@ def tool(
             attempts=attempts,
             settle=settle,
             lookup=lookup,
+            key_lifetime=key_lifetime,
             name=name,
             version=version,
             local=local,

@@ -17,14 +17,16 @@ with recursive up as (
     union all
     select r.parent_run_id, up.level + 1 from up join runs r on r.run_id = up.run_id where r.parent_run_id is not null
 )
-insert into spent_below (run_id, tokens, cost_usd) select run_id, $2::bigint, $3::numeric from up order by level
+insert into spent_below (run_id, tokens, cost_usd, unpriced)
+select run_id, $2::bigint, $3::numeric, $4::integer from up order by level
 on conflict (run_id) do update
-set tokens = spent_below.tokens + excluded.tokens, cost_usd = spent_below.cost_usd + excluded.cost_usd
+set tokens = spent_below.tokens + excluded.tokens, cost_usd = spent_below.cost_usd + excluded.cost_usd,
+    unpriced = spent_below.unpriced + excluded.unpriced
 
 -- name: children
 select r.run_id, t.thread, r.agent, r.state, r.rounds, r.steps, r.tokens_in + r.tokens_out as tokens, r.cost_usd,
-       r.created_at, r.ended_at, r.error, r.parent_run_id, coalesce(s.tokens, 0) as tokens_below,
-       coalesce(s.cost_usd, 0) as cost_usd_below,
+       r.unpriced, r.created_at, r.ended_at, r.error, r.parent_run_id, coalesce(s.tokens, 0) as tokens_below,
+       coalesce(s.cost_usd, 0) as cost_usd_below, coalesce(s.unpriced, 0) as unpriced_below,
        (select count(*) from approvals a where a.run_id = r.run_id and a.state = 'pending') as approvals,
        (select count(*) from effects e where e.run_id = r.run_id and e.state = 'in_doubt') as in_doubt
 from runs r join threads t on t.id = r.thread_id left join spent_below s on s.run_id = r.run_id

@@ -8,7 +8,8 @@ on conflict (key) do nothing
 select *,
        extract(epoch from lease_until - clock_timestamp())::float8 as lease_left,
        extract(epoch from lease_until + settle - clock_timestamp())::float8 as settle_left,
-       extract(epoch from greatest(lease_until, deadline) - clock_timestamp())::float8 as deadline_left
+       extract(epoch from greatest(lease_until, deadline) - clock_timestamp())::float8 as deadline_left,
+       extract(epoch from clock_timestamp() - first_sent_at)::float8 as since_sent
 from effects where key = $1 for update
 
 -- name: take_over
@@ -17,6 +18,7 @@ from effects where key = $1 for update
 update effects set state = 'in_flight', fence = fence + 1, owner = $2, args_hash = $3,
                    lease_until = clock_timestamp() + make_interval(secs => $4),
                    sent_at = case when $5 then sent_at end, deadline = case when $5 then deadline end,
+                   first_sent_at = case when $5 then first_sent_at end,
                    result = null, error = null, ended_at = null
 where key = $1 returning fence
 
@@ -47,7 +49,7 @@ with held as materialized (
     select key, lease_until from effects where key = $1 and fence = $2 and state = 'in_flight' for update
 )
 update effects e set sent_at = clock_timestamp(), deadline = clock_timestamp() + make_interval(secs => $3),
-                     sends = sends + 1
+                     first_sent_at = coalesce(e.first_sent_at, clock_timestamp()), sends = sends + 1, looks = 0
 from held where e.key = held.key and held.lease_until > clock_timestamp()
 
 -- name: complete
@@ -62,6 +64,22 @@ from before where e.key = before.key returning before.state
 -- name: fail
 update effects set state = 'failed', error = $3, result = $4, ended_at = clock_timestamp()
 where key = $1 and fence = $2 and state = 'in_flight'
+
+-- name: fail_try
+-- A `local_tx` call was rolled back: it has no guard that counts it.
+update effects set state = 'failed', error = $3, result = null, sends = sends + 1, ended_at = clock_timestamp()
+where key = $1 and fence = $2 and state = 'in_flight'
+
+-- name: fail_pure
+insert into effects (key, run_id, scope, step_no, tool, class, args_hash, state, owner, sends, error, ended_at)
+values ($1, $2, $3, $4, $5, 'pure', $6, 'failed', $7, 1, $8, clock_timestamp())
+on conflict (key) do update set sends = effects.sends + 1, owner = excluded.owner, error = excluded.error
+where effects.class = 'pure' and effects.state = 'failed' and effects.result is null
+returning sends
+
+-- name: look_failed
+update effects set looks = looks + 1, lease_until = clock_timestamp()
+where key = $1 and fence = $2 and state = 'in_flight' returning looks
 
 -- name: fail_unsent
 update effects set state = 'failed', error = $3, ended_at = clock_timestamp()
@@ -78,7 +96,9 @@ update effects set state = 'in_doubt', args_hash = $2, error = $3, result = null
 -- name: insert_done
 insert into effects (key, run_id, scope, step_no, tool, class, args_hash, state, owner, sends, result, ended_at)
 values ($1, $2, $3, $4, $5, 'pure', $6, 'done', $7, 1, $8, clock_timestamp())
-on conflict (key) do nothing
+on conflict (key) do update set state = 'done', owner = excluded.owner, sends = effects.sends + 1, error = null,
+                                result = excluded.result, ended_at = excluded.ended_at
+where effects.class = 'pure' and effects.state = 'failed' and effects.result is null
 
 -- name: result
 select result, args_hash, state from effects where key = $1
@@ -87,7 +107,10 @@ select result, args_hash, state from effects where key = $1
 select owner = $2 from effects where key = $1
 
 -- name: late
-insert into late_outcomes (key, fence, owner, outcome, tokens, cost_usd) values ($1, $2, $3, $4, $5, $6)
+-- Once for each attempt: a commit whose answer got lost is made again.
+insert into late_outcomes (key, fence, owner, outcome, tokens, cost_usd)
+select $1, $2, $3, $4, $5, $6
+where not exists (select from late_outcomes where key = $1 and fence = $2 and owner = $3)
 
 -- name: settle
 update effects set state = $2, result = coalesce($3, result), error = $4,

@@ -1,5 +1,6 @@
 -- name: by_id
-select r.*, t.tenant, t.thread, t.writer, coalesce(s.tokens, 0) as tokens_below, coalesce(s.cost_usd, 0) as cost_usd_below
+select r.*, t.tenant, t.thread, t.writer, coalesce(s.tokens, 0) as tokens_below, coalesce(s.cost_usd, 0) as cost_usd_below,
+       coalesce(s.unpriced, 0) as unpriced_below
 from runs r join threads t on t.id = r.thread_id left join spent_below s on s.run_id = r.run_id where r.run_id = $1
 
 -- name: by_prefix
@@ -8,7 +9,7 @@ where t.tenant = $3 and r.run_id between $1 and $2 limit 2
 
 -- name: lock
 select r.run_id, r.state, r.message, r.message_id, r.started_at, r.agent, r.definition, r.scope, r.base, r.rounds, r.steps,
-       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.budget, m.seq from runs r
+       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.unpriced, r.budget, m.seq from runs r
 left join messages m on m.id = r.message where r.run_id = $1 for update of r
 
 -- name: insert_message
@@ -22,14 +23,14 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
 
 -- name: open_of_thread
 select r.run_id, r.message_id, r.agent, r.definition, r.mode, r.notify, r.state, r.started_at, r.rounds, r.steps,
-       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.budget, r.parent_run_id, r.depth
+       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.unpriced, r.budget, r.parent_run_id, r.depth
 from runs r
 where r.thread_id = $1 and r.state in ('queued', 'running', 'waiting')
 order by r.started_at is null, r.accept_no
 
 -- name: of_message
 select r.run_id, r.message_id, r.agent, r.definition, r.mode, r.notify, r.state, r.started_at, r.rounds, r.steps,
-       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.budget, r.parent_run_id, r.depth
+       r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.unpriced, r.budget, r.parent_run_id, r.depth
 from runs r
 where r.run_id = $1
 
@@ -57,7 +58,7 @@ where run_id = $1 and state = 'waiting'
 
 -- name: add_usage
 update runs set tokens_in = tokens_in + $2, tokens_out = tokens_out + $3, cost_usd = cost_usd + $4,
-                rounds = rounds + $5
+                rounds = rounds + $5, unpriced = unpriced + $6
 where run_id = $1
 
 -- name: end
@@ -66,8 +67,8 @@ where run_id = $1 and state in ('queued', 'running', 'waiting')
 
 -- name: listing
 select r.run_id, t.thread, r.agent, r.state, r.rounds, r.steps, r.tokens_in + r.tokens_out as tokens, r.cost_usd,
-       r.created_at, r.ended_at, r.error, r.parent_run_id, coalesce(s.tokens, 0) as tokens_below,
-       coalesce(s.cost_usd, 0) as cost_usd_below,
+       r.unpriced, r.created_at, r.ended_at, r.error, r.parent_run_id, coalesce(s.tokens, 0) as tokens_below,
+       coalesce(s.cost_usd, 0) as cost_usd_below, coalesce(s.unpriced, 0) as unpriced_below,
        (select count(*) from approvals a where a.run_id = r.run_id and a.state = 'pending') as approvals,
        (select count(*) from effects e where e.run_id = r.run_id and e.state = 'in_doubt') as in_doubt
 from runs r join threads t on t.id = r.thread_id left join spent_below s on s.run_id = r.run_id
@@ -76,7 +77,7 @@ order by r.created_at desc, r.accept_no desc limit $4
 
 -- name: brief
 select r.run_id, r.state, r.tokens_in + r.tokens_out + coalesce(s.tokens, 0) as tokens,
-       r.cost_usd + coalesce(s.cost_usd, 0) as cost_usd, r.ended_at, r.error
+       r.cost_usd + coalesce(s.cost_usd, 0) as cost_usd, r.unpriced + coalesce(s.unpriced, 0) as unpriced, r.ended_at, r.error
 from runs r left join spent_below s on s.run_id = r.run_id where r.run_id = any ($1::uuid[])
 
 -- name: answer

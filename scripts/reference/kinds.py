@@ -68,6 +68,7 @@ class Replied(_Kind):
     tokens_in: int = Field(description="tokens sent")
     tokens_out: int = Field(description="tokens received")
     cost_usd: float = Field(description="what it cost, 0 where the price is not known")
+    unpriced: int = Field(default=0, description="1 where the price is not known; left out where it is")
     seconds: float = Field(description="how long it took")
     model: str = Field(description="who answered")
     seq: int = Field(description="place of the reply in the thread")
@@ -183,6 +184,7 @@ class ChildEnded(_Kind):
     agent: str = Field(description="who had it at the end")
     tokens: int = Field(description="spent by it and all below it")
     cost_usd: float = Field(description="spent by it and all below it")
+    unpriced: int = Field(default=0, description="model calls whose price is not known; left out if there are none")
 
 
 class HandedOff(_Kind):
@@ -212,6 +214,8 @@ class Ended(_Kind):
     steps: int = Field(description="all steps")
     tokens_below: int = Field(default=0, description="spent by the agents it asked; left out if there are none")
     cost_usd_below: float = Field(default=0.0, description="spent by the agents it asked; left out if there are none")
+    unpriced: int = Field(default=0, description="model calls whose price is not known; left out if there are none")
+    unpriced_below: int = Field(default=0, description="the same of the agents it asked; left out if there are none")
 
 
 KINDS: dict[str, type[_Kind]] = {

@@ -141,6 +141,7 @@ SHAPES: dict[str, list[Shape]] = {
         Shape("each thing to know", {"kind": '"notice"', "text": "string"}),
         Shape("at the end", {"kind": '"stopped"'}),
     ],
+    "worker": [Shape("each line of its log", {"event": "string", "level": "string", "timestamp": "string"})],
     "run": [
         _EVENT,
         _ANSWER,
@@ -168,6 +169,7 @@ SHAPES: dict[str, list[Shape]] = {
                 "approvals_asked": f"list of {named(ApprovalView)}",
                 "waiting": f"list of {named(WaitingCall)}",
                 "children": f"list of {named(RunSummary)}",
+                "trouble": "list of string",
             },
         ),
         Shape(f"with `--follow`, {_EVENT.when}", _EVENT.fields),

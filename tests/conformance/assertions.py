@@ -12,6 +12,7 @@ from tests.conformance import (
     audit_effects,
     audit_everyday,
     audit_family,
+    audit_processes,
     audit_records,
     audit_runs,
     audit_spending,
@@ -52,4 +53,6 @@ ASSERTIONS: tuple[tuple[str, Assertion], ...] = (
     ("15", audit_everyday.occurrences_are_accounted_for),
     ("16", audit_everyday.suspended_tools_are_not_called),
     ("16", audit_everyday.no_process_is_left),
+    ("17", audit_processes.exits_have_a_cause),
+    ("18", audit_processes.nothing_is_unfinished),
 )

@@ -18,7 +18,7 @@ from tests.conformance.assertions import ASSERTIONS
 from tests.conformance.books import GUARDED, Books, read
 from tests.conformance.figures import FATES, Figures, count, quantile
 
-__all__ = ["Finding", "judge", "verdict"]
+__all__ = ["Finding", "excused", "judge", "verdict"]
 
 SHOWN = 12  # findings of one assertion
 
@@ -68,6 +68,15 @@ def _holds(finding: Finding) -> str:
     return f"WRONG: {len(finding.wrong)}" if finding.wrong else "holds"
 
 
+def excused(books: Books) -> dict[str, dict[str, int]]:
+    """Return how often each thing was let pass, by the fault that accounts for it; the assertions noted it."""
+    found: dict[str, dict[str, int]] = {}
+    for (what, _), because in books.excused.items():
+        causes = found.setdefault(what, {})
+        causes[because] = causes.get(because, 0) + 1
+    return found
+
+
 def _rows(found: Figures) -> list[tuple[str, object]]:
     bound, doubts = found.doubt_bound, found.in_doubt
     return [
@@ -86,9 +95,17 @@ def _rows(found: Figures) -> list[tuple[str, object]]:
         ("came in doubt, their effect had taken place", _by_class(_of(doubts, "took place"))),
         ("came in doubt, never seen outside", _by_class(_of(doubts, "never seen outside"))),
         ("  of these because the end of their run left nobody to ask", found.orphaned),
+        ("in flight when a fault hit their worker or run", _by_class(found.exposed)),
+        ("went on in another worker", f"{found.taken_over} times"),
+        ("came out of doubt", ", ".join(f"{times} {how}" for how, times in found.resolved.items()) or "0"),
+        ("processes that ended by themselves", ", ".join(f"{n} {when}" for when, n in found.exits.items()) or "0"),
+        ("seconds in which the machine had no time", found.starved_s),
         ("keyed repeats deduped by the remote", found.keyed_repeats),
         ("pure calls", f"{found.pure_asked}, sent {found.pure_sent} times"),
-        ("model calls answered", f"{found.model_calls}, {found.model_repeats} of them repeats"),
+        (
+            "model calls answered",
+            f"{found.model_calls}, {found.model_repeats} of them repeats, {found.model_again} although recorded",
+        ),
         ("decisions and words in the audit", found.audited),
         *found.variety.items(),
         *((f"progress after a kill: {classes}", _quantiles(spans)) for classes, spans in found.progress_s.items()),
@@ -124,7 +141,12 @@ def main() -> int:
     holds = not any(finding.wrong for finding in findings)
     sys.stdout.write(table(figures, findings))
     if options.json is not None:
-        said = {"holds": holds, **asdict(figures), "assertions": [asdict(finding) for finding in findings]}
+        said = {
+            "holds": holds,
+            **asdict(figures),
+            "excused": excused(books),
+            "assertions": [asdict(finding) for finding in findings],
+        }
         options.json.write_text(json.dumps(said, indent=1), encoding="utf-8")
     if options.keep is not None and not holds:
         kept = {"tables": books.tables, "arrivals": books.arrivals, "histories": books.histories}

@@ -19,6 +19,7 @@ __all__ = [
 ]
 
 LEASE = 2.0  # seconds
+WAKES = 5.0  # seconds after a process woke in which it sends what it was about to send
 
 # The ledger's states, and what may follow each without and with a claim. None: the row is new.
 _LAWFUL = {
@@ -32,17 +33,27 @@ _LAWFUL = {
 }
 
 
-def frozen_double(books: Books, key: str) -> bool:
-    """Whether the design allows this repeat: `verifiable`, a sender of it frozen for longer than lease + settle."""
+def frozen_double(books: Books, key: str) -> Row | None:
+    """Return the fault by which the design allows this repeat, if it does: each such fault allows one.
+
+    Of a `verifiable` call: a sender of it was frozen with the call in hand, for longer than lease + settle, and its
+    request arrived when it woke.
+    """
     row = next((row for row in books.guarded if row["key"] == key), None)
     if row is None or row["class"] != "verifiable":
-        return False
-    return any(
-        "SIGSTOP" in fault["kind"]
-        and (fault["until"] - fault["at"]).total_seconds() > LEASE + row["settles"]
-        and books.pids[key] & set(fault["pids"])
+        return None
+    arrived = [entry for entry in books.arrivals if entry["key"] == key]
+    found = [
+        fault
         for fault in books["faults"]
-    )
+        if "SIGSTOP" in fault["kind"]
+        and (fault["until"] - fault["at"]).total_seconds() > LEASE + row["settles"]
+        and any(
+            int(entry["pid"] or 0) in fault["pids"] and 0 <= entry["time"] - fault["until"].timestamp() <= WAKES
+            for entry in arrived
+        )
+    ]
+    return found[0] if found and books.by_key[key] <= 1 + len(found) else None
 
 
 def orphaned(books: Books, entry: Row) -> bool:
@@ -67,7 +78,12 @@ def concerns(fault: Row, tool: str) -> bool:
 
 def at_most_one_effect(books: Books) -> Iterator[str]:
     """No effect twice."""
-    excused = {key for key, count in books.by_key.items() if count > 1 and frozen_double(books, key)}
+    excused = set[str]()
+    for key, count in books.by_key.items():
+        fault = frozen_double(books, key) if count > 1 else None
+        if fault is not None:
+            excused.add(key)
+            books.excuse("`verifiable` call that took effect twice", key, str(fault["kind"]))
     calls = {
         slot.call
         for row in books.guarded
@@ -128,23 +144,32 @@ def doubts_have_a_cause(books: Books) -> Iterator[str]:
         about = books.about(entry)
         if entry["class"] != "once" and not orphaned(books, entry):
             yield f"{about} was in doubt though it is {entry['class']}: {entry['error']}"
+        cause = None if entry["sent_at"] is None else _struck(books, entry)
         if entry["sent_at"] is None or entry["key"] in done:
             yield f"{about} was in doubt though it was never sent, or had ended"
-        elif not _struck(books, entry):
+        elif cause is not None:
+            books.excuse(f"`{entry['class']}` call in doubt", entry["key"], cause)
+        else:
             yield f"{about} was in doubt though nothing hit its worker or its run meanwhile: {entry['error']}"
 
 
-def _struck(books: Books, entry: Row) -> bool:
+def _struck(books: Books, entry: Row) -> str | None:
+    """Return what hit the worker or the run of a call that was sent and not completed."""
     pid, threads, stop = _pid(entry), books.threads_above(entry["run"]), books.stopped(entry["run"])
-    if stop is not None and stop["at"] <= entry["at"]:
-        return True
-    return any(
-        (pid in fault["pids"] or threads & set(fault["threads"]))
+    found = [
+        fault
+        for fault in books["faults"]
+        if (pid in fault["pids"] or threads & set(fault["threads"]))
         and concerns(fault, entry["tool"])
         and fault["until"] >= entry["sent_at"]
         and fault["at"] <= entry["at"]
-        for fault in books["faults"]
-    )
+    ]
+    stopped = stop is not None and stop["at"] <= entry["at"]
+    if stopped and (entry["class"] != "once" or not found):
+        return "a person's stop"
+    kinds = [str(fault["kind"]) for fault in sorted(found, key=lambda fault: fault["at"], reverse=True)]
+    # Of other classes a fault of the worker alone brings no call in doubt: their run was ended.
+    return min(kinds, key=lambda kind: entry["class"] != "once" and "Terminate" not in kind, default=None)
 
 
 def fences_never_fall(books: Books) -> Iterator[str]:

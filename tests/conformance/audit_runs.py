@@ -31,8 +31,12 @@ def every_run_ends(books: Books) -> Iterator[str]:
         if run is None:
             yield f"{sent['name']} was accepted and has no run"
             continue
-        if run["state"] not in (*sent["expected"].split("|"), *_excused(books, run, waiting)):
-            yield f"{sent['name']} is {run['state']} instead of {sent['expected']}: {run['error']}"
+        if run["state"] not in sent["expected"].split("|"):
+            because = dict(_excused(books, run, waiting)).get(run["state"])
+            if because is None:
+                yield f"{sent['name']} is {run['state']} instead of {sent['expected']}: {run['error']}"
+            else:
+                books.excuse(f"run that is {run['state']} instead of {sent['expected']}", run["run"], because)
         if run["state"] not in OPEN:
             yield from ended(books, run)
     for run in books["runs"]:
@@ -41,11 +45,11 @@ def every_run_ends(books: Books) -> Iterator[str]:
     yield from _answers_to_askers(books)
 
 
-def _excused(books: Books, run: Row, waiting: set[str]) -> Iterator[str]:
+def _excused(books: Books, run: Row, waiting: set[str]) -> Iterator[tuple[str, str]]:
     if run["run"] in waiting:
-        yield "waiting"
+        yield "waiting", "a decision that is listed"
     if books.ended_in_temporal(run["run"]):
-        yield "stopped"
+        yield "stopped", "Terminate through Temporal"
 
 
 def ended(books: Books, run: Row) -> Iterator[str]:
@@ -74,10 +78,13 @@ def ended(books: Books, run: Row) -> Iterator[str]:
 
 def _went_on(books: Books, stop: Row, run: Row) -> bool:
     """Whether a run did not heed a stop, though no Reset took it back to before that."""
-    return (run["ended_at"] - stop["until"]).total_seconds() > _A_MOMENT and not any(
-        "Reset" in fault["kind"] and run["thread"] in fault["threads"] and fault["until"] >= stop["at"]
-        for fault in books["faults"]
-    )
+    if (run["ended_at"] - stop["until"]).total_seconds() <= _A_MOMENT:
+        return False
+    for fault in books["faults"]:
+        if "Reset" in fault["kind"] and run["thread"] in fault["threads"] and fault["until"] >= stop["at"]:
+            books.excuse("run that went on after a stop", run["run"], fault["kind"])
+            return False
+    return True
 
 
 def answer(books: Books, run: Row) -> str | None:

@@ -9,13 +9,14 @@ from datetime import datetime, timedelta
 
 from tests.conformance.books import Books, Row
 
-__all__ = ["budgets_hold", "recorded_calls_are_not_bought_again", "repeats"]
+__all__ = ["NO_TIME", "bought_again", "budgets_hold", "recorded_calls_are_not_bought_again", "repeats"]
 
 # Faults so named never come between a model's answer and its record: who is told to go lets his calls finish first.
 _HARMLESS = ("SIGTERM", "memory process")
 # Seconds after a fault in which its harm may show: a frozen worker wakes, and sends what it was about to send, though
 # another has been given the same call.
 _AFTER = timedelta(seconds=2)
+NO_TIME = "the machine had no time"
 _COMMIT = timedelta(seconds=0.5)  # at most, from writing a row to its commit
 
 
@@ -71,26 +72,57 @@ def recorded_calls_are_not_bought_again(books: Books) -> Iterator[str]:
         about = f"round {where[1]} of {where[0]}"
         reply = books.spoken.get(where)
         lost, struck = len(bought) - (reply is not None), _struck(books, where, bought)
-        if _starved(books, bought):
-            continue
-        if lost > len(struck):
-            hit = ", ".join(str(fault.get("kind", "a stop")) for fault in struck) or "none"
-            yield f"{about} was bought {len(bought)} times, {lost} of them for nothing, and the faults then were: {hit}"
-        for at in bought:
-            if reply is None or at <= reply["created_at"] or _frozen_committing(books, reply, at):
-                continue
-            if not _frozen_before(books, reply["created_at"], at):
-                yield f"{about} was bought again at {at} after it had been recorded at {reply['created_at']}"
+        hit = [str(fault.get("kind", "a stop")) for fault in struck]
+        hit += [NO_TIME] * len(_starved(books, bought[0], bought[-1]))
+        if lost > len(hit):
+            faults = ", ".join(hit) or "none"
+            yield f"{about} was bought {lost} times for nothing, and the faults then were: {faults}"
+        elif lost:
+            books.excuse("model call bought and not recorded", f"{about}, {lost} times", _rarest(hit))
+        for at in _again(books, where, bought):
+            because = _bought_late(books, where, at)
+            if because is None:
+                yield f"{about} was bought again at {at} after it had been recorded: {reply and reply['created_at']}"
+            else:
+                books.excuse("model call bought although another had just recorded it", f"{about} {at}", because)
     for where in books.spoken.keys() - _bought(books).keys():
         yield f"round {where[1]} of {where[0]} has a reply that no model gave"
 
 
-def _starved(books: Books, bought: list[datetime]) -> bool:
-    """Whether the machine had no time then: what Temporal does not hear of for two seconds it has tried again.
+def _again(books: Books, where: tuple[str, int], bought: list[datetime]) -> list[datetime]:
+    """Return when a model call was bought that had been recorded before."""
+    reply = books.spoken.get(where)
+    return [] if reply is None else [at for at in bought if at > reply["created_at"]]
 
-    Each try may buy once, as if its worker had been killed; `variety` counts them with the repeats.
+
+def bought_again(books: Books) -> int:
+    """Return how many model calls were bought that had been recorded before, excused or not."""
+    return sum(len(_again(books, where, bought)) for where, bought in _bought(books).items())
+
+
+def _bought_late(books: Books, where: tuple[str, int], at: datetime) -> str | None:
+    """Return why a call may have been bought that was recorded just before: its buyer had looked, and was held up."""
+    reply = books.spoken[where]
+    recorded = reply["created_at"]
+    if _frozen_committing(books, reply, at):
+        return "SIGSTOP of a worker in a commit"
+    if _frozen_before(books, recorded, at):
+        return "SIGSTOP of a worker beyond its lease"
+    return NO_TIME if at - recorded <= _AFTER and _starved(books, recorded, at) else None
+
+
+def _starved(books: Books, since: datetime, until: datetime) -> list[Row]:
+    """Return the times then in which the machine had no time, each of a few seconds.
+
+    What Temporal does not hear of for two seconds it has tried again; each try may buy once, as if its worker had been
+    killed.
     """
-    return any(row["at"] <= bought[-1] and row["until"] + _AFTER >= bought[0] for row in books["starved"])
+    return [row for row in books["starved"] if row["at"] <= until and row["until"] + _AFTER >= since]
+
+
+def _rarest(hit: list[str]) -> str:
+    """Return what to name as the cause: a fault rather than that the machine had no time."""
+    return min(hit, key=lambda kind: kind == NO_TIME)
 
 
 def _frozen_before(books: Books, recorded: datetime, bought: datetime) -> bool:

@@ -57,6 +57,8 @@ _TABLES = {
     "schedules": "select * from evidence.schedules order by name",
     "suspended": "select * from evidence.suspended order by at",
     "leftovers": "select * from evidence.leftovers",
+    "exits": "select * from evidence.exits order by at",
+    "unfinished": "select * from evidence.unfinished",
     "words": "select at, until, run_id::text as run, step_no, word, args, decision_id, taken from evidence.words "
     "order by id",
     "asked": "select * from evidence.asked",
@@ -102,6 +104,7 @@ class Books:
 
     def __post_init__(self) -> None:
         """Count effects by what was asked for, and by key: a key that came out wrong would hide a repeat."""
+        self.excused: dict[tuple[str, str], str] = {}
         self.runs = {row["run"]: row for row in self["runs"]}
         self.names = {row["run"]: _name(row) for row in self["runs"]}
         self.named = {name: self.runs[run] for run, name in self.names.items()}
@@ -172,6 +175,10 @@ class Books:
                 )
                 self.slots.append(slot)
                 self.by_step[*place, slot.tool].append(slot)
+
+    def excuse(self, what: str, about: str, because: str) -> None:
+        """Note that an assertion let something pass, and by which fault: all of it is counted and shown."""
+        self.excused[what, about] = because
 
     def about(self, row: Row) -> str:
         """Return how a person finds a ledger row."""

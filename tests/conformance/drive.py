@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tests.conformance import faults, subject
 from tests.conformance.evidence import run_auditor
 from tests.conformance.faults import Fault
 from tests.conformance.faults.servers import DatabaseGone
+from tests.conformance.faults.switchover import Failover
 from tests.conformance.person import Person
 from tests.conformance.pulse import pulse
 from tests.conformance.recurring import recur
@@ -51,6 +52,7 @@ class Plan:
     gap: tuple[float, float] = (0.5, 4.0)  # between two faults of a lane
     patience: float = 150.0  # for the last run to end
     every_kind: bool = False  # of conversation, once at least
+    fork: bool = True  # processes are born by fork: of less use than as users start them, and ready sooner
     subject: Sequence[Kind] = KINDS
 
 
@@ -65,7 +67,19 @@ OUTAGE = Plan(
     gap=(2.0, 4.0),
     subject=[kind for kind in KINDS if kind.meanwhile is None],  # a person's stop leaves doubts of its own
 )
-CAMPAIGN = Plan("campaign", faults.CAMPAIGN, faults=48, calls=450, at_once=8, patience=300.0)
+# One fault at a time, few conversations at once, and pauses in which a worker can start: so that two cores keep up.
+CAMPAIGN = Plan(
+    "campaign",
+    faults.CAMPAIGN,
+    faults=45,
+    calls=150,
+    at_once=4,
+    lanes=1,
+    gap=(1.0, 7.0),
+    patience=300.0,
+    every_kind=True,
+    fork=False,
+)
 
 
 @dataclass
@@ -81,6 +95,7 @@ class Report:
     unfinished: list[str] = field(default_factory=list)
     fell: list[str] = field(default_factory=list)  # processes that ended by themselves and were replaced
     missing: set[str] = field(default_factory=set)  # faults that this machine cannot have, and why
+    missed: Counter[str] = field(default_factory=Counter)  # faults that found nobody to strike, and were tried again
     figures: dict[str, Any] = field(default_factory=dict)  # as the auditor wrote them
 
     def text(self, title: str) -> str:
@@ -90,6 +105,7 @@ class Report:
         return (
             f"\n{title}, seed {self.seed}: {self.seconds:.0f} s, {self.faults.total()} faults, {self.calls} guarded "
             f"calls asked for\n  {struck}\n  ended by themselves: {self.fell or 'none'}\n"
+            f"  not ended: {self.unfinished or 'none'}\n"
             f"{missing}{self.table}"
         )
 
@@ -107,6 +123,7 @@ class Drive:
         self._watchers = 0
         self._due = plan.faults
         self.faults: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()
         self.calls = self._begun = 0
         self.unfinished: list[str] = []
         self._queue = stage.world.settings.task_queue
@@ -130,6 +147,8 @@ class Drive:
             await self._settle()
             for task in beside:
                 task.cancel()
+        unfinished = ((thread,) for thread in self.unfinished)
+        await stage.note("insert into evidence.unfinished values ($1)", *unfinished)
 
     # ------------------------------------------------------------------------------------ faults
 
@@ -145,6 +164,7 @@ class Drive:
             struck = await fault.strike(self._stage, chance)
             if struck is None:  # tried again when half of those that are left have struck
                 self._due += 1
+                self.missed[fault.name] += 1
                 self._missed[id(fault)] += 1
                 if self._missed[id(fault)] <= _TRIES:
                     self._round.insert(len(self._round) // 2, fault)
@@ -263,9 +283,11 @@ async def conduct(ground: Ground, plan: Plan, seed: int) -> Report:
     began = time.monotonic()
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a caller that was killed is no news here
     settings: dict[str, Any] = {"roll_after_events": 50}
+    cluster = await ground.cluster() if any(isinstance(fault, Failover) for fault in plan.kinds) else None
     async with ModelServer(reply=subject.answer) as models:
-        world = await ground.make(subject.AGENTS.read_text(encoding="utf-8"), api_base=models.base_url, **settings)
-        async with Stage(ground, world, models) as stage:
+        source = await asyncio.to_thread(subject.AGENTS.read_text, encoding="utf-8")
+        world = await ground.make(source, cluster, api_base=models.base_url, **settings)
+        async with Stage(ground, world, models, cluster=cluster, fork=plan.fork) as stage:
             drive = Drive(stage, plan, seed)
             await drive.run()
             await stage.dismiss()
@@ -276,7 +298,7 @@ async def conduct(ground: Ground, plan: Plan, seed: int) -> Report:
             counted = world.folder / "figures.json"  # not there if the auditor itself failed: the table says why
             figures = json.loads(counted.read_text(encoding="utf-8")) if counted.exists() else {}
     seconds = time.monotonic() - began
-    report = Report(
-        seed, code, table, seconds, drive.faults, drive.calls, drive.unfinished, stage.fell, figures=figures
+    return Report(
+        *(seed, code, table, seconds, drive.faults, drive.calls, drive.unfinished, stage.fell, stage.missing),
+        *(drive.missed, figures),
     )
-    return replace(report, missing=stage.missing)

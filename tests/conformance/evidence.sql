@@ -32,6 +32,14 @@ create table evidence.schedules (
 );
 -- From when until when a tool's servers all described it otherwise than was accepted.
 create table evidence.suspended (tool text not null, at timestamptz not null, until timestamptz not null);
+-- Processes of the product that ended without a signal of the suite's, and were started again as a supervisor would.
+-- serving: it had been ready. code: its exit code, or minus the signal.
+create table evidence.exits (
+    at timestamptz not null, pid int not null, role text not null, serving boolean not null, code int not null,
+    word text not null
+);
+-- Threads with a run that had not ended when its client's patience had.
+create table evidence.unfinished (thread text not null);
 -- Processes that were left when the workers that had started them were gone.
 create table evidence.leftovers (process text not null);
 -- What a person said: approve, reject, edit (approve with other arguments), signal (approve by signal), stop. taken says

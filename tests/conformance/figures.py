@@ -9,8 +9,9 @@ from datetime import datetime
 from itertools import pairwise
 
 from tests.conformance.assertions import INTERRUPTED, REJECTED, concerns, frozen_double, orphaned
+from tests.conformance.audit_spending import bought_again
 from tests.conformance.books import GUARDED, Books, Call, Row, Slot, class_of
-from tests.conformance.variety import variety
+from tests.conformance.variety import taken_over, variety
 
 __all__ = ["FATES", "FROZEN", "OPEN", "Figures", "count", "quantile"]
 
@@ -53,7 +54,13 @@ class Figures:
     pure_sent: int
     model_calls: int  # answered
     model_repeats: int
+    model_again: int  # of these repeats: bought after they had been recorded, excused or not
     audited: int  # decisions and words of a person
+    resolved: dict[str, int]  # how calls came out of doubt
+    exposed: dict[str, int]  # calls in flight when a fault hit their worker or run, by class: what could go wrong
+    taken_over: int  # times that another worker went on with a call
+    exits: dict[str, int]  # processes that ended by themselves, starting and serving
+    starved_s: float  # in which the machine had no time
     progress_s: dict[str, list[float]]  # from each kill -9 to the next change of each call its worker had in hand
     variety: dict[str, int]  # how much of everything there was, by name
 
@@ -92,7 +99,13 @@ def count(books: Books) -> Figures:
         pure_sent=pure,
         model_calls=len(model),
         model_repeats=len(model) - len({(call["run"], call["round"]) for call in model}),
+        model_again=bought_again(books),
         audited=len(books["audit"]),
+        resolved=_resolved(books),
+        exposed=_exposed(books),
+        taken_over=sum(1 for _ in taken_over(books)),
+        exits=dict(Counter("serving" if row["serving"] else "starting" for row in books["exits"])),
+        starved_s=round(sum((row["until"] - row["at"]).total_seconds() for row in books["starved"]), 1),
         progress_s={", ".join(classes): _progress(books, classes) for classes in (TAKEN_OVER, WAITING)},
         variety=variety(books),
     )
@@ -127,7 +140,7 @@ def _fate(books: Books, call: Call, slots: Sequence[Slot], rows: Sequence[Row]) 
     if times == 1:
         return ONCE
     if times > 1:
-        return FROZEN if any(frozen_double(books, row["key"]) for row in rows) else TWICE
+        return FROZEN if any(frozen_double(books, row["key"]) is not None for row in rows) else TWICE
     states = {row["state"] for row in rows}
     for state, fate in (("done", LOST), ("in_doubt", OPEN), ("abandoned", ABANDONED), ("failed", REFUSED)):
         if state in states:
@@ -160,6 +173,40 @@ def _in_doubt(books: Books, doubts: list[Row]) -> dict[str, dict[str, int]]:
     for entry in doubts:
         found[entry["class"]]["took place" if entry["key"] in arrived else "never seen outside"] += 1
     return found
+
+
+def _resolved(books: Books) -> dict[str, int]:
+    """Return how calls came out of doubt: by a person's word, or by a late answer of their own."""
+    found: Counter[str] = Counter()
+    carried = {(row["run"], row["step_no"]) for row in books["audit"] if row["action"] == "resolve" and row["accepted"]}
+    for changes in _changes(books).values():
+        for change, after in pairwise(changes):
+            if change["state"] == "in_doubt" and after["state"] != "in_doubt":
+                by = "a person" if (change["run"], change["step_no"]) in carried else "proof that came late"
+                found[f"{_SAID.get(after['state'], after['state'])}, by {by}"] += 1
+    return dict(found)
+
+
+_SAID = {"done": "it took place", "retry_ok": "it did not", "abandoned": "given up"}
+
+
+def _exposed(books: Books) -> dict[str, int]:
+    """Return how many calls were in flight, sent or not, when a fault hit their worker or took their run away.
+
+    Only of these can a fault make two, or none; a call that nothing hit is no evidence.
+    """
+    hit: dict[str, set[str]] = {name: set() for name in GUARDED}
+    for key, changes in _changes(books).items():
+        for change, after in zip(changes, [*changes[1:], None], strict=True):
+            if change["state"] != "in_flight":
+                continue
+            threads = books.threads_above(change["run"])
+            for fault in books["faults"]:
+                over = after is not None and fault["at"] > after["at"]
+                struck = threads & set(fault["threads"]) or _pid(change) in fault["pids"]
+                if struck and not over and fault["until"] >= change["at"] and concerns(fault, change["tool"]):
+                    hit[change["class"]].add(key)
+    return {name: len(keys) for name, keys in hit.items()}
 
 
 def _doubt_bound(books: Books) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.conformance import commit
 from tests.conformance.figures import quantile
 
 __all__ = ["gather"]
@@ -16,22 +17,32 @@ Json = dict[str, Any]
 
 def gather(folder: Path) -> Json:
     """Return the data of the report from all results in the folder."""
+    about = commit.read(folder)
+    if about is None:
+        raise SystemExit(f"{folder} is no campaign's: scripts/conformance --campaign --out {folder} makes one")
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     found = {each["label"]: each for each in results if "label" in each}  # the report's own data has no label
+    strange = [label for label, each in found.items() if each["commit"] != about["commit"]]
+    if strange:
+        raise SystemExit(f"{', '.join(strange)} in {folder} is of another commit than {about['commit']}")
     parts: dict[str, list[Json]] = {}
     for each in found.values():
         parts.setdefault(each["part"], []).append(each)
     seeds = [each for each in parts.get("seeds", []) if each["figures"]]
     if not seeds:
         raise SystemExit(f"there is no drive in {folder}: scripts/conformance --campaign --part seeds --out {folder}")
-    last = max(found.values(), key=lambda each: str(each["at"]))
+    attempts = sorted(found.values(), key=lambda each: str(each["at"]))
+    last = attempts[-1]
     return {
-        "scale": " and ".join(sorted({each["scale"] for each in found.values()})),
-        "date": last["at"][:10],
+        "commit": about["commit"],
+        "scale": about["scale"],
+        "date": about["began"][:10],
+        "attempts": [_attempt(each) for each in attempts],
+        "not_played": [label for label in about["planned"] if label not in found],
         "minutes": round(sum(each["seconds"] for each in found.values()) / 60),
         "machine": last["machine"],
         "versions": seeds[-1]["figures"]["versions"],
-        "failed": [each["label"] for each in found.values() if not each["holds"]],
+        "failed": [each["label"] for each in attempts if not each["holds"]],
         "subject": seeds[-1]["figures"]["subject"],
         "missing": sorted({name for each in seeds for name in each["figures"]["missing"]}),
         "seeds": [_seed(each) for each in seeds],
@@ -47,6 +58,12 @@ def gather(folder: Path) -> Json:
     }
 
 
+def _attempt(result: Json) -> Json:
+    """Return what is shown of every program that was run, whatever came of it."""
+    shown = ("label", "at", "seconds", "load_before", "load_after", "holds", "error")
+    return {name: result[name] for name in shown}
+
+
 def _seed(result: Json) -> Json:
     figures = result["figures"]
     return {
@@ -54,6 +71,8 @@ def _seed(result: Json) -> Json:
         "faults": sum(figures["faults"].values()),
         "calls": sum(figures["asked"].values()),
         "seconds": figures["seconds"],
+        "exposed": sum(figures["exposed"].values()),
+        "starved_s": figures["starved_s"],
         "load": result["load_after"],
         "holds": result["holds"],
     }

@@ -5,7 +5,8 @@ so the nursery imports once what `python -m holdfast.runtime` imports and forks.
 but imports happens before the fork, and no thread, connection or event loop of the parent is alive then.
 
     python -m tests.conformance.nursery
-    {"bear": READY_FILE, "log": FILE, "role": agents | memory, "env": {…}, "switches": […]}   out: {"pid"}
+    {"bear": READY_FILE, "log": FILE, "role": agents | memory, "env": {…}, "switches": […], "fork": true | false}
+                     out: {"pid"}
     {"reap": PID}    in: kill -9 and reap, dead or alive;   out: {"at": Unix seconds, "status": wait status}
     end of input     every child is killed
 """
@@ -16,6 +17,7 @@ import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -32,7 +34,7 @@ def bear(told: dict[str, Any]) -> int:
         return pid
     code = 1
     try:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no child outlives the nursery
+        _dies_with_us()  # no child outlives the nursery
         os.setsid()
         os.environ.update(told["env"], HOLDFAST_READY_FILE=told["bear"])
         out = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -50,6 +52,26 @@ def bear(told: dict[str, Any]) -> int:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def start(told: dict[str, Any]) -> int:
+    """Start a process of the product as its supervisor does, from nothing, and return its id."""
+    with open(told["log"], "ab") as out:  # noqa: PTH123  # as few modules as can be are imported before a fork
+        process = subprocess.Popen(
+            [sys.executable, "-m", "holdfast.runtime", told["role"]],
+            env={**os.environ, **told["env"], "HOLDFAST_READY_FILE": told["bear"]},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            preexec_fn=_dies_with_us,
+        )
+    process.returncode = 0  # `kill` reaps it, and nobody else
+    return process.pid
+
+
+def _dies_with_us() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def kill(pid: int) -> dict[str, float]:
@@ -78,7 +100,7 @@ def serve() -> None:
     for line in sys.stdin:
         told = json.loads(line)
         if "bear" in told:
-            pid = bear(told)
+            pid = bear(told) if told["fork"] else start(told)
             living.add(pid)
             answer: dict[str, float] = {"pid": pid}
         else:

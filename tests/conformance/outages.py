@@ -51,7 +51,6 @@ _PLAIN = tuple(
     if kind.meanwhile is None and kind.sends in ((sends.by_client,), (sends.twice,)) and len(kind.ends) == 1
 )
 _PAUSE = 1.0  # seconds after an error until a sender tries again
-_RESTARTS = (0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)  # seconds before a process that fell starts again, as supervised
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,8 @@ class Result:
     backlog: int = 0  # offered and not ended when the outage was over
     drained_after: float | None = None  # seconds from the end of the outage; None: not within patience
     ratio: float | None = None  # of that to the outage
-    born_away: int = 0  # starts of a process that failed meanwhile
+    exits: int = 0  # processes that ended by themselves and were started again
+    starved_s: float = 0.0  # in which the machine had no time
     in_doubt: int = 0
     twice: int = 0
     lost: int = 0  # messages that were accepted and have no run, and completed calls without an effect
@@ -169,7 +169,6 @@ class Drive:
         self._errors: Counter[str] = Counter()
         self._enough = asyncio.Event()
         self._person = Person(stage)
-        self._away = False
 
     async def run(self) -> None:
         """Return once every message offered has its answer, or patience has ended."""
@@ -180,7 +179,7 @@ class Drive:
         url, address = stage.database.url, stage.temporal.address
         near = stage.world.settings.model_copy(update={"database_url": url, "temporal_address": address})
         async with await Client.connect(near) as client, asyncio.TaskGroup() as group:
-            beside = [group.create_task(work) for work in (self._person.serve(), self._supervise(), pulse(stage.note))]
+            beside = [group.create_task(work) for work in (self._person.serve(), stage.keep(), pulse(stage.note))]
             offering = group.create_task(self._offer(client))
             await until(lambda: self._count("ended", 5), "the first runs have ended")
             due = await self._strike()
@@ -203,13 +202,12 @@ class Drive:
         pids = {born.pid for born in stage.live}
         at = now()
         async with self._outage.away(stage):
-            self._away = True
             await asyncio.sleep(half)
             result.load = round(os.getloadavg()[0], 2)
             if self._outage.kills_worker and stage.workers():
                 await self._kill()
             await asyncio.sleep(half)
-        self._away, over = False, now()
+        over = now()
         pids |= {born.pid for born in stage.live}
         await self._note(self._outage.kind, at, over, sorted(pids) if self._outage.loses_calls else [])
         due = list(self._offers)
@@ -228,23 +226,6 @@ class Drive:
     async def _note(self, kind: str, at: datetime, over: datetime, pids: list[int]) -> None:
         query = "insert into evidence.faults (kind, at, until, pids) values ($1, $2, $3, $4)"
         await self._stage.note(query, (kind, at, over, pids))
-
-    async def _supervise(self) -> None:
-        """Replace what ended by itself, pausing as a supervisor does: no process can start without its servers."""
-        falls = 0
-        while True:
-            fallen = [born for born in self._stage.live if born.ended]
-            for born in fallen:
-                await self._stage.reap(born)
-                text = await asyncio.to_thread(born.log.read_text)
-                last = (text.strip().splitlines() or ["no word"])[-1][:300]
-                self._stage.fell.append(f"{born.log.name}: {last}")
-                assert "ConfigurationError" not in text, f"a supervisor would give up on {born.log.name}: {last}"
-                self._result.born_away += self._away
-            falls = falls + 1 if fallen else 0 if all(born.ready.exists() for born in self._stage.live) else falls
-            await asyncio.sleep(_RESTARTS[min(falls, len(_RESTARTS)) - 1] if fallen else 0.5)
-            for born in fallen:
-                await self._stage.bear(born.role)
 
     # ------------------------------------------------------------------------------------ work
 
@@ -342,7 +323,7 @@ class Drive:
         url = stage.world.settings.database_url or ""
         figures = count(await asyncio.to_thread(read, stage.recorder, url, stage.histories))
         result.in_doubt = sum(sum(each.values()) for each in figures.in_doubt.values())
-        result.twice = figures.twice
+        result.twice, result.exits, result.starved_s = figures.twice, sum(figures.exits.values()), figures.starved_s
         result.lost = figures.lost + sum(offer.run_id not in {*states, ""} for offer in self._offers)
         keep = Path(tempfile.gettempdir()) / f"conformance-outage-{result.what}-{result.seed}.json"
         result.code, result.table = await audit(stage, keep)
@@ -361,10 +342,10 @@ async def conduct(given: Ground, what: str, seconds: float, *, rate: float = RAT
     result = Result(what, seconds, seed, rate)
     # Patience below a long outage: clients are to meet errors, and to find that sending again is safe. No less than
     # this, or those that wait for a busy worker would send again and again, and keep it busy.
-    settings = {"roll_after_events": 60, "client_patience": min(60.0, max(10.0, seconds / 3))}
+    settings: dict[str, Any] = {"roll_after_events": 60, "client_patience": min(60.0, max(10.0, seconds / 3))}
     async with ModelServer(reply=subject.answer) as models:
         world = await given.make(subject.AGENTS.read_text(encoding="utf-8"), api_base=models.base_url, **settings)
-        async with Stage(given, world, models) as stage:
+        async with Stage(given, world, models, fork=False) as stage:
             await Drive(stage, OUTAGES[what], result).run()
     result.took = round(time.monotonic() - began, 1)
     return result

@@ -1,7 +1,7 @@
 """The parts of a campaign: which programs it runs, one after the other, and the folder each result goes to at once.
 
-`python -m tests.conformance --campaign` uses it. A program that fails or hangs loses its own result and no other's; a
-part can be run alone, and again, into the same folder.
+`python -m tests.conformance --campaign` uses it. A campaign is of one commit. Its parts may be played one by one into
+one folder, each of them once: what came of a part stands, also when it failed, hung or was interrupted.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import random
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from xml.etree import ElementTree
 
 import psutil
 
+from tests.conformance import commit as commits
 from tests.conformance.processes import ROOT
 
 __all__ = ["CAMPAIGN", "PARTS", "TRIAL", "Result", "Scale", "Step", "play"]
@@ -47,8 +47,9 @@ class Scale:
     cases: int  # of the ledger's state machine, for each class
 
 
-CAMPAIGN = Scale("campaign", seeds=5, outage=300, cut_off=60, waiting=1000, kills=2, loads=(0, 8), cases=1500)
-TRIAL = Scale("trial", seeds=2, outage=10, cut_off=10, waiting=20, kills=1, loads=(0, 4), cases=20)
+# About 40 minutes on two cores that have nothing else to do.
+CAMPAIGN = Scale("campaign", seeds=3, outage=60, cut_off=30, waiting=200, kills=1, loads=(0,), cases=600)
+TRIAL = Scale("trial", seeds=1, outage=10, cut_off=10, waiting=20, kills=1, loads=(0,), cases=20)
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,21 @@ class Step:
     about: Result = field(default_factory=dict)  # goes into its result
 
 
-def _seeds(scale: Scale, folder: Path) -> list[Step]:
-    chance = random.SystemRandom()
+def _seeds(scale: Scale, folder: Path, commit: str) -> list[Step]:
     steps = []
     for number in range(1, scale.seeds + 1):
-        seed, file = chance.randrange(1_000_000), folder / f"seed-{number}.raw"
+        seed, file = commits.seed(commit, number), folder / f"seed-{number}.raw"
         arguments = ("-m", "tests.conformance", f"--{scale.name}", "--seed", str(seed), "--json", str(file))
         steps.append(Step("seeds", f"seed-{number}", arguments, 1200, file, about={"seed": seed}))
     return steps
 
 
-def _controls(scale: Scale, folder: Path) -> list[Step]:
+def _controls(scale: Scale, folder: Path, _: str) -> list[Step]:
     file = folder / "controls.raw"
     return [Step("controls", "controls", ("-m", "tests.conformance", "--controls", "--json", str(file)), 1200, file)]
 
 
-def _outages(scale: Scale, folder: Path) -> list[Step]:
+def _outages(scale: Scale, folder: Path, _: str) -> list[Step]:
     steps = []
     for what in ("postgres", "memory", "model", "temporal"):
         seconds, file = scale.cut_off if what == "temporal" else scale.outage, folder / f"outage-{what}.raw"
@@ -89,13 +89,13 @@ def _outages(scale: Scale, folder: Path) -> list[Step]:
     return steps
 
 
-def _waiting(scale: Scale, folder: Path) -> list[Step]:
+def _waiting(scale: Scale, folder: Path, _: str) -> list[Step]:
     file = folder / "waiting.raw"
     arguments = ("-m", "tests.conformance.waiting", "--runs", str(scale.waiting), "--out", str(file))
     return [Step("waiting", "waiting", arguments, 2400, file)]
 
 
-def _resume(scale: Scale, folder: Path) -> list[Step]:
+def _resume(scale: Scale, folder: Path, _: str) -> list[Step]:
     steps = []
     for load in scale.loads:
         file, rounds = folder / f"resume-{load}.raw", max(1, scale.kills // 2) if load else scale.kills
@@ -105,14 +105,14 @@ def _resume(scale: Scale, folder: Path) -> list[Step]:
     return steps
 
 
-def _ledger(scale: Scale, folder: Path) -> list[Step]:
+def _ledger(scale: Scale, folder: Path, _: str) -> list[Step]:
     file = folder / "ledger.raw"
     arguments = ("-m", "pytest", "tests/conformance/ledger", "-q", "-p", "no:cacheprovider", f"--junitxml={file}")
     given = {"HOLDFAST_EXAMPLES": str(scale.cases)}
     return [Step("ledger", "ledger", arguments, 3600, file, _junit, given, {"cases_per_class": scale.cases})]
 
 
-PARTS: dict[str, Callable[[Scale, Path], list[Step]]] = {
+PARTS: dict[str, Callable[[Scale, Path, str], list[Step]]] = {
     "seeds": _seeds,
     "controls": _controls,
     "ledger": _ledger,
@@ -131,15 +131,22 @@ def _junit(path: Path) -> Result:
     return {**found, "counts": counts}
 
 
-def play(scale: Scale, parts: Sequence[str], folder: Path) -> bool:
-    """Run these parts, write each result into the folder as it comes; return whether all of them hold."""
-    folder.mkdir(parents=True, exist_ok=True)
-    steps = [step for part in parts for step in PARTS[part](scale, folder)]
+def play(scale: Scale, parts: Sequence[str], folder: Path, root: Path = ROOT) -> bool:
+    """Run these parts, write each result into the folder as it comes; return whether all of them hold.
+
+    Raises:
+        SystemExit: this is no state in which a campaign may begin, or go on; see `commit.begin`.
+
+    """
+    planned = {part: [step.label for step in PARTS[part](scale, folder, "")] for part in PARTS}
+    chosen = [label for part in parts for label in planned[part]]
+    commit = commits.begin(folder, scale.name, chosen, [label for labels in planned.values() for label in labels], root)
+    steps = [step for part in parts for step in PARTS[part](scale, folder, commit)]
     began, held = time.monotonic(), True
     for number, step in enumerate(steps, 1):
         head = f"[{number}/{len(steps)}] {step.label}"
         _say(f"\n{head}: begins, with {step.limit / 60:.0f} minutes at most")
-        result = _run(step, scale, folder)
+        result = _run(step, scale, folder, commit)
         held = held and result["holds"]
         word = "holds" if result["holds"] else "DOES NOT HOLD"
         so_far = (time.monotonic() - began) / 60
@@ -147,30 +154,40 @@ def play(scale: Scale, parts: Sequence[str], folder: Path) -> bool:
     return held
 
 
-def _run(step: Step, scale: Scale, folder: Path) -> Result:
+def _run(step: Step, scale: Scale, folder: Path, commit: str) -> Result:
+    began = time.monotonic()
+    result: Result = {
+        "part": step.part,
+        "label": step.label,
+        "scale": scale.name,
+        "commit": commit,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": 0.0,
+        "load_before": round(os.getloadavg()[0], 1),
+        "load_after": None,
+        "machine": _machine(),
+        "holds": False,
+        "error": "it was interrupted",  # what stands if nobody is left to write more
+        **step.about,
+        "figures": {},
+    }
+    kept = folder / f"{step.label}.json"
+    kept.write_text(json.dumps(result, indent=1), encoding="utf-8")
     step.file.unlink(missing_ok=True)
-    load, at, began = os.getloadavg()[0], datetime.now(UTC), time.monotonic()
     code = _watch(step, folder)
     try:
         figures, error = step.read(step.file), ""
     except (OSError, ValueError, ElementTree.ParseError) as exc:
         figures, error = {}, f"it left no result: {type(exc).__name__}"
     step.file.unlink(missing_ok=True)
-    result = {
-        "part": step.part,
-        "label": step.label,
-        "scale": scale.name,
-        "at": at.isoformat(timespec="seconds"),
+    result |= {
         "seconds": round(time.monotonic() - began, 1),
-        "load_before": round(load, 1),
         "load_after": round(os.getloadavg()[0], 1),
-        "machine": _machine(),
         "holds": code == 0 and not error,
         "error": error or ("" if code == 0 else f"it ended with code {code}"),
-        **step.about,
         "figures": figures,
     }
-    (folder / f"{step.label}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    kept.write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
 
 

@@ -33,6 +33,8 @@ class Born:
     clock: Path  # says by how much its wall clock is wrong
     frozen: bool = False
     leaving: bool = False  # told to stop
+    deaths: int = 0  # of those in its place before it, in a row
+    code: int = 0  # by which it ended, once it is reaped; minus the signal
 
     @property
     def stopped(self) -> bool:

@@ -36,6 +36,11 @@ class FaultProxy:
         self._pipes: set[asyncio.Task[None]] = set()
         self.turn = asyncio.Lock()  # for whoever shuts and opens: one at a time
         self._muted: set[asyncio.StreamWriter] = set()
+        self._clients: set[int] = set()  # ports of those that are connected
+
+    def connected(self, port: int) -> bool:
+        """Whether the connection that came from this port is still open."""
+        return port in self._clients
 
     @property
     def url(self) -> str:
@@ -47,6 +52,12 @@ class FaultProxy:
     def address(self) -> str:
         """host:port of this side."""
         return f"127.0.0.1:{self._port}"
+
+    def lead_to(self, url: str) -> None:
+        """Lead new connections to another server, by its host and port."""
+        there = urlsplit(url)
+        login, at, _ = self._to.netloc.rpartition("@")
+        self._to = self._to._replace(netloc=f"{login}{at}{there.hostname}:{there.port}")
 
     async def open(self) -> None:
         """Listen, always on the same port."""
@@ -77,11 +88,14 @@ class FaultProxy:
             asyncio.create_task(self._pass(there_reader, writer)),
         }
         self._pipes |= pipes
+        port = writer.get_extra_info("peername")[1]
+        self._clients.add(port)
         await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
         for pipe in pipes:
             pipe.cancel()
         await asyncio.wait(pipes)
         self._pipes -= pipes
+        self._clients.discard(port)
         self._muted.discard(writer)
 
     async def _pass(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.conformance import sections
+from tests.conformance import sections, sections_times, tables
 from tests.conformance.processes import ROOT
 
 __all__ = ["DATA", "PAGE", "README", "readme", "render", "shortfalls", "write"]
@@ -17,10 +17,13 @@ PAGE = ROOT / "docs" / "reference" / "conformance.md"
 DATA = PAGE.with_suffix(".json")
 README = ROOT / "README.md"
 TEMPLATE = Path(__file__).with_name("page.md")
+HOLE = re.compile(r"\{\{(\w+)\}\}")
 MARKED = re.compile(r"(?<=<!-- conformance -->\n).*?(?=<!-- /conformance -->)", re.DOTALL)
 
-SEEDS, FAULTS, CALLS, WAITING, DRAIN = 5, 200, 2000, 1000, 2.0  # what a campaign must show
-OUTAGES = {"postgres": 300, "memory": 300, "model": 300, "temporal": 60}  # seconds
+# What a campaign must show. The page of one that shows less says so on top, and is published all the same.
+SEEDS, FAULTS, EXPOSED, WAITING, DRAIN = 3, 120, 150, 200, 2.0
+OUTAGES = {"postgres": 60, "memory": 60, "model": 60, "temporal": 30}  # seconds
+STARVED = 0.05  # of the time of the drives, at most: faults on a machine that has no time prove little
 
 Json = dict[str, Any]
 
@@ -34,81 +37,130 @@ def write(data: Json, folder: Path) -> None:
 
 
 def shortfalls(data: Json) -> list[str]:
-    """Return what a whole campaign shows and this one does not."""
+    """Return what a whole campaign that held shows, and this one does not."""
+    if "withdrawn" in data:
+        return [data["withdrawn"]]
+    drives = data["drives"]
     short = [] if data["scale"] == "campaign" else [f"its plan is: {data['scale']}"]
-    short += [f"{label} does not hold" for label in data["failed"]]
-    faults, calls = sections.fault_count(data), sections.call_count(data)
-    counted = (("seeds", len(data["seeds"]), SEEDS), ("faults", faults, FAULTS), ("calls", calls, CALLS))
-    short += [f"{found:,} {name} instead of {wanted:,}" for name, found, wanted in counted if found < wanted]
-    short += [f"{name}: no result" for name in ("controls", "ledger", "resume", "waiting") if not data[name]]
     short += [
-        f"{data['drives'][name]} calls {word}"
+        f"{each['label']} does not hold: {each['error']}"
+        for each in data["attempts"]
+        if each["label"] in data["failed"]
+    ]
+    short += [f"{label} was not played" for label in data["not_played"]]
+    faults, exposed = sections.fault_count(data), sections.exposure(data)
+    counted = (
+        ("seeds", len(data["seeds"]), SEEDS),
+        ("faults", faults, FAULTS),
+        ("calls in flight that a fault hit", exposed, EXPOSED),
+    )
+    short += [f"{found:,} {name} instead of {wanted:,}" for name, found, wanted in counted if found < wanted]
+    starved = sections.starved(data)
+    if starved > STARVED:
+        short.append(f"the machine had no time in {starved:.1%} of the drives' seconds, and {STARVED:.0%} are the most")
+    short += [
+        f"{drives[name]} calls {word}"
         for name, word in (("twice", "took effect twice"), ("lost", "were lost"), ("unasked", "took effect unasked"))
-        if data["drives"].get(name)
+        if drives.get(name)
+    ]
+    short += [
+        f"({each['number']}) {each['name'].replace('_', ' ')}: {each['wrong']} violations"
+        for each in data["assertions"]
+        if each["wrong"]
     ]
     waited = max((each.get("runs", 0) for each in data["waiting"]), default=WAITING)
     short += [f"{waited:,} waiting runs instead of {WAITING:,}"] if waited < WAITING else []
-    short += _late(data["resume"])
-    outages = {each["label"].partition("-")[2]: each for each in data["outages"]}
-    for what, seconds in OUTAGES.items():
-        name = sections.OUTAGES[what]
-        found = outages.get(what, {"seconds": 0})
-        if found["seconds"] < seconds:
-            short.append(f"{name} gone for {found['seconds']:g} s instead of {seconds} s")
-        if what != "temporal" and (found.get("ratio") or DRAIN + 1) > DRAIN:
-            short.append(f"{name}: drained in {found.get('ratio')} times the outage instead of {DRAIN:g}")
+    return short + _late(data["resume"]) + _undrained(data["outages"])
+
+
+def _undrained(found: Sequence[Json]) -> list[str]:
+    """Return which outages were shorter than they should be, or took too long to be made up for."""
+    short: list[str] = []
+    for each in found:
+        what = each["label"].partition("-")[2]
+        name, seconds = sections_times.OUTAGES[what], OUTAGES[what]
+        if each.get("seconds", 0) < seconds:
+            short.append(f"{name} gone for {each.get('seconds', 0):g} s instead of {seconds} s")
+        if what != "temporal" and (each.get("ratio") or DRAIN + 1) > DRAIN:
+            short.append(f"{name}: drained in {each.get('ratio')} times the outage instead of {DRAIN:g}")
     return short
 
 
 def readme(data: Json) -> str:
     """Return the README's figures."""
-    drives, faults, calls = data["drives"], sections.fault_count(data), sections.call_count(data)
-    kills = sections.kill_count(data)
-    said = (
-        f"{'A trial' if shortfalls(data) else 'The last campaign'} of the",
-        "[conformance suite](docs/reference/conformance.md)",
-        f"({data['date']}): {faults:,} faults, {kills:,} of them kill -9, against {calls:,}",
-        f"tool calls that have an effect. **{drives['twice']} took effect twice, {drives['lost']} were lost**;",
-        f"{sections.doubt_count(drives):,} came in doubt, of {sections.doubt_bound(drives):,} that could have.",
-        "`./scripts/conformance --campaign` repeats it.",
-    )
-    return sections.wrapped(*said) + "\n"
+    link = "[conformance suite](docs/reference/conformance.md)"
+    if "withdrawn" in data:
+        said = [
+            f"The {link} kills, freezes and cuts off every part of the product under load, and an auditor that",
+            "shares no code with it judges what is left. One seed of it is among the tests.",
+            f"**No campaign of it is published.** {data['withdrawn']}",
+            "`./scripts/conformance --campaign` plays one.",
+        ]
+    else:
+        drives, short = data["drives"], shortfalls(data)
+        said = [
+            f"{'A trial' if data['scale'] != 'campaign' else 'The last campaign'} of the {link}",
+            f"({data['date']}, commit `{data['commit'][:12]}`): {sections.fault_count(data):,} faults,",
+            f"{sections.kill_count(data):,} of them kill -9, hit {sections.exposure(data):,} tool calls in flight.",
+            f"**{drives['twice']} took effect twice, {drives['lost']} were lost**;",
+            f"{sections.doubt_count(drives):,} came in doubt, and {sections.person_count(drives):,} of these were",
+            "settled by a person of the suite, who looked each up outside, as in production somebody has to.",
+            *([f"**It fell short in {len(short)} points**, which its page lists."] if short else []),
+            "`./scripts/conformance --campaign` repeats it.",
+        ]
+    return tables.wrapped(*said) + "\n"
 
 
 def render(data: Json) -> str:
     """Return the page."""
+    holes = _withdrawn(data) if "withdrawn" in data else _holes(data)
+    page = TEMPLATE.read_text(encoding="utf-8")
+    page = HOLE.sub(lambda hole: holes[hole[1]], page)
+    return re.sub(r"\n{3,}", "\n\n", page)
+
+
+def _withdrawn(data: Json) -> dict[str, str]:
+    holes = dict.fromkeys(HOLE.findall(TEMPLATE.read_text(encoding="utf-8")), "No figures yet.")
+    holes |= dict.fromkeys(("missing", "missed", "odds", "started", "resolved", "seeds", "circumstances"), "")
+    holes["short"] = "\n" + tables.wrapped("**No campaign is published.**", data["withdrawn"])
+    return {**holes, **{name: str(value) for name, value in data["subject"].items()}, "seed": "7"}
+
+
+def _holes(data: Json) -> dict[str, str]:
     drives = data["drives"]
-    holes = {
-        "shortfalls": _short(data),
+    return {
+        "short": _short(data),
         "result": sections.result(data),
         "odds": sections.odds(data),
-        **{name: str(value) for name, value in data["subject"].items()},
-        "everyday": sections.everyday(data),
-        "faults": sections.table(("fault", "times"), sorted(drives["faults"].items())),
+        "kinds": str(data["subject"]["kinds"]),
+        "at_once": str(data["subject"]["at_once"]),
+        "started": sections.started(data),
+        "faults": tables.table(("fault", "times"), sorted(drives["faults"].items())),
+        "missed": sections.missed(drives),
         "missing": "".join(f"- not on this machine: {name}\n" for name in data["missing"]),
-        "variety": sections.table(("", ""), list(drives["variety"].items())),
+        "variety": tables.table(("", ""), list(drives["variety"].items())),
         "fates": sections.fates(drives),
         "doubts": sections.doubts(drives),
+        "resolved": sections.resolved(drives),
         "repeats": sections.repeats(data),
+        "excused": sections.excused(drives),
         "assertions": sections.assertions(data["assertions"]),
         "controls": sections.controls(data["controls"]),
         "ledger": sections.ledger(data["ledger"]),
-        "resume": sections.resume(data["resume"]),
-        "progress": sections.progress(drives),
-        "outages": sections.outages(data["outages"]),
-        "waiting": sections.waiting(data["waiting"]),
+        "resume": sections_times.resume(data["resume"]),
+        "progress": sections_times.progress(drives),
+        "outages": sections_times.outages(data["outages"]),
+        "waiting": sections_times.waiting(data["waiting"]),
         "seed": str(data["seeds"][0]["seed"]),
         "seeds": sections.seeds(data["seeds"]),
+        "attempts": sections.attempts(data),
         "circumstances": sections.circumstances(data),
     }
-    page = TEMPLATE.read_text(encoding="utf-8")
-    page = re.sub(r"\{\{(\w+)\}\}", lambda hole: holes[hole[1]], page)
-    return re.sub(r"\n{3,}", "\n\n", page)
 
 
 def _short(data: Json) -> str:
     lines = shortfalls(data)
-    head = "**This is not a whole campaign, or not one that held:**"
+    head = "**This is not a whole campaign, or not one in which everything held:**"
     return "\n".join(["", head, "", *(f"- {line}" for line in lines)]) if lines else ""
 
 

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.conformance.figures import FATES, FROZEN, OPEN
+from tests.conformance.tables import MISSING, table, wrapped
 
 __all__ = [
-    "OUTAGES",
     "assertions",
+    "attempts",
     "call_count",
     "circumstances",
     "controls",
     "doubt_bound",
     "doubt_count",
     "doubts",
-    "everyday",
+    "excused",
+    "exposure",
     "fates",
     "fault_count",
     "kill_count",
     "ledger",
     "odds",
-    "outages",
-    "progress",
     "repeats",
     "result",
-    "resume",
     "seeds",
-    "table",
-    "waiting",
-    "wrapped",
 ]
 
-MISSING = "Not part of this campaign."
-OUTAGES = {
-    "postgres": "PostgreSQL",
-    "memory": "memory process",
-    "model": "model server",
-    "temporal": "Temporal server",
-}
-_EVERYDAY = "runs asked for by other runs"  # of the variety; a campaign without this figure had none of its kind
+_DOUBLED = "doubled, "  # begins the name of each count of the ledger machine that says why a repeat was excused
 CLASSES = ("once", "keyed", "verifiable", "local_tx")
 
 Json = dict[str, Any]
@@ -50,13 +38,19 @@ Json = dict[str, Any]
 def result(data: Json) -> str:
     """Return the result in one table."""
     drives = data["drives"]
+    hits = drives["variety"]["kills and freezes that hit a guarded call in flight"]
     return table(
         ("", ""),
         [
-            ("drives, each from a seed of its own", len(data["seeds"])),
+            ("commit", f"`{data['commit']}`, without local changes"),
+            ("programs that were run, each once", f"{len(data['attempts'])}; {len(data['failed'])} did not hold"),
+            ("drives, each from a seed that the commit decides", len(data["seeds"])),
             ("faults", f"{fault_count(data):,} of {len(drives['faults'])} kinds, one every {_pace(data):.1f} s"),
             ("of these kill -9", f"{kill_count(data):,}"),
-            ("guarded tool calls", f"{call_count(data):,} in {sum(drives['runs'].values()):,} runs"),
+            ("kills and freezes of a worker with a guarded call in flight", f"{hits:,}"),
+            ("guarded tool calls in flight that a fault hit", f"**{exposure(data):,}**"),
+            ("times that another worker went on with one", f"{drives['taken_over']:,}"),
+            ("guarded tool calls in all", f"{call_count(data):,} in {sum(drives['runs'].values()):,} runs"),
             ("took effect twice", f"**{drives['twice']}**"),
             ("lost", f"**{drives['lost']}**"),
             ("effects that no call asked for", drives["unasked"]),
@@ -66,32 +60,45 @@ def result(data: Json) -> str:
             ),
             ("still in doubt at the end", sum(each[OPEN] for each in drives["fates"].values())),
             ("runs that ended otherwise than they should", _wrong(data, "4")),
+            ("runs that had not ended when a client's patience had", _wrong(data, "18")),
             ("histories that replay", f"{drives['replayed']:,} of {drives['executions']:,}"),
+            (
+                "processes that ended by themselves, and were started again",
+                ", ".join(f"{times:,} {when}" for when, times in sorted(drives["exits"].items())) or "0",
+            ),
+            ("time in which the machine had none", f"{drives['starved_s']:.0f} s, {starved(data):.1%} of the drives'"),
         ],
     )
 
 
-def everyday(data: Json) -> str:
-    """Return what is said of the kinds that joined the suite later: of a campaign without them, that it had none."""
-    what = "sub-agents, side by side and below one another; hand-offs; schedules; tools of MCP servers"
-    if _EVERYDAY in data["drives"]["variety"]:
-        said = "These also, with workers killed amid them: {}, whose processes are killed as well, and which change."
-        return wrapped(said.format(what))
+def started(data: Json) -> str:
+    """Return how workers were started."""
+    if data["subject"]["fork"]:
+        return wrapped(
+            "Workers were forked from a process that had imported everything, which spares seconds of start; what they",
+            "run is the same. They are started again as by the product's supervisor, with its pauses.",
+        )
     return wrapped(
-        f"**Not in this campaign**, which is older: {what}. The kinds of conversations for these, their faults and",
-        "their assertions are part of every smoke drive, and will be of the next campaign.",
+        "Workers are started as the product's supervisor starts them, each as a new process, and started again when",
+        "they end, with its pauses.",
     )
+
+
+def missed(drives: Json) -> str:
+    """Return which faults found nobody to strike."""
+    rows = sorted(drives["missed"].items())
+    return table(("found nobody to strike, and was tried again", "times"), rows) if rows else ""
 
 
 def odds(data: Json) -> str:
     """Return what none of n tells: by the rule of three, 95 % confidence that the chance is below 3 / n."""
-    drives, calls = data["drives"], max(1, call_count(data))
+    drives, hit = data["drives"], max(1, exposure(data))
     if drives["twice"] or drives["lost"]:
         return ""
     return wrapped(
-        f"None of {calls:,} is not never. If each call went wrong by the same chance, independently of the others,",
-        f"that chance would be below {3 / calls:.2%} with 95 % confidence,",
-        f"where a fault strikes every {_pace(data):.1f} s.",
+        f"None of {hit:,} is not never. If each call in flight that a fault hits went wrong by the same chance,",
+        f"independently of the others, that chance would be below {3 / hit:.1%} with 95 % confidence. The other calls,",
+        "which nothing hit, are no evidence and are not counted here.",
     )
 
 
@@ -115,6 +122,19 @@ def doubts(drives: Json) -> str:
     return table(("calls", *(f"`{name}`" for name in CLASSES), "all"), rows)
 
 
+def resolved(drives: Json) -> str:
+    """Return how calls came out of doubt, and who said so."""
+    rows = sorted(drives["resolved"].items())
+    return table(("came out of doubt", "times"), rows) if rows else ""
+
+
+def excused(drives: Json) -> str:
+    """Return what the assertions let pass, each tied to the fault that accounts for it."""
+    found: Mapping[str, Mapping[str, int]] = drives["excused"]
+    rows = [(what, cause, times) for what, causes in sorted(found.items()) for cause, times in sorted(causes.items())]
+    return table(("what", "accounted for by", "times"), rows) if rows else "Nothing."
+
+
 def _each(counts: Mapping[str, int]) -> list[str]:
     return [f"{counts[name]:,}" for name in CLASSES] + [f"{sum(counts.values()):,}"]
 
@@ -131,10 +151,10 @@ def repeats(data: Json) -> str:
             ("`verifiable` calls doubled by a process frozen beyond lease and settle", frozen),
             ("`pure` calls sent again", f"{pure:,} of {drives['pure_asked']:,}"),
             (
-                "model calls bought again before they were recorded",
+                "model calls bought again",
                 f"{drives['model_repeats']:,} of {drives['model_calls']:,}",
             ),
-            ("model calls bought again although they were recorded", "see (11)" if _wrong(data, "11") else 0),
+            ("of these although they were recorded", drives["model_again"]),
         ],
     )
 
@@ -167,142 +187,55 @@ def _names(assertions: Sequence[str]) -> str:
 
 def ledger(found: Sequence[Json]) -> str:
     """Return what the state machine played."""
+    found = [each for each in found if "counts" in each]
     if not found:
         return MISSING
     (one,) = found
     counts, wrong = one["counts"], one["failures"] + one["errors"]
     played = f"{counts.get('cases', 0):,} cases with {counts.get('calls', 0):,} calls in {one['seconds']:,.0f} s"
-    return f"**{played}: {wrong or 'no'} violations.**"
-
-
-def resume(found: Sequence[Json]) -> str:
-    """Return the times after a kill, and what came of the runs."""
-    measured = [each for each in found if "killed" in each]
-    if not measured:
-        return MISSING
-    beside = [f"{each['busy']} busy" for each in measured]
-    loads = ", ".join(f"{each['load_of_others']:.1f} at {each['busy']} busy" for each in measured)
-    places = dict.fromkeys(where for each in measured for where in each["killed"]["places"])
-    lines = []
-    for where in places:
-        found_there = [each["killed"]["places"].get(where, {}) for each in measured]
-        first = [_spans(place.get("step") or place.get("asked")) for place in found_there]
-        replies = [_spans(place.get("reply")) for place in found_there]
-        asked = any("asked" in place for place in found_there)
-        lines.append((where + (": a person is asked" if asked else ""), *first, *replies))
-    counts = [
-        (what, *(each[part]["count"][name] for each in measured))
-        for part, name, what in (
-            ("killed", "runs", "runs whose worker was killed"),
-            ("killed", "finished", "of these finished"),
-            ("killed", "twice", "calls that took effect twice"),
-            ("killed", "lost", "calls lost"),
-            ("killed", "needless_doubts", "calls in doubt that need not have been"),
-            ("unharmed", "runs", "runs that nobody harmed"),
-            ("unharmed", "finished", "of these finished"),
-            ("unharmed", "needless_doubts", "calls in doubt that need not have been"),
-        )
+    doubled = [
+        (name.removeprefix(_DOUBLED), times) for name, times in sorted(counts.items()) if name.startswith(_DOUBLED)
     ]
-    head = ("killed", *(f"step done, {each}" for each in beside), *(f"then the reply, {each}" for each in beside))
-    legend = wrapped(
-        "Each cell: median, 95th percentile, longest, and how many. Busy: so many processes that do nothing but",
-        f"compute, beside the stack, from a second before each kill. Load of the machine before it began: {loads}.",
-    )
-    return f"{table(head, lines)}\n\n{legend}\n\n{table(('', *beside), counts)}"
-
-
-def progress(drives: Json) -> str:
-    """Return the times after a kill amid other faults."""
-    return table(("class", "time"), [(name, _spans(row)) for name, row in drives["progress_s"].items()])
-
-
-def _spans(row: Mapping[str, float] | None) -> str:
-    if row is None:
-        return "-"
-    return ", ".join(f"{row[name]:.1f}" for name in ("p50", "p95", "max")) + f" s ({row['n']:,})"
-
-
-def outages(found: Sequence[Json]) -> str:
-    """Return a line for each outage."""
-    rows = [
-        (
-            OUTAGES[each["label"].partition("-")[2]],
-            f"{each['seconds']:g} s",
-            each["offered"],
-            each["backlog"],
-            "never" if each["drained_after"] is None else f"{each['drained_after']:.0f} s",
-            "-" if each["ratio"] is None else f"{each['ratio']:.2f}",
-            each["failed"],
-            *(each[name] for name in ("twice", "lost", "in_doubt")),
-            f"{each['load']:.1f}",
-        )
-        for each in sorted(found, key=lambda each: list(OUTAGES).index(each["label"].partition("-")[2]))
-    ]
-    head = (
-        "gone",
-        "for",
-        "messages",
-        "backlog",
-        "drained in",
-        "of the outage",
-        "runs failed",
-        "twice",
-        "lost",
-        "in doubt",
-        "load",
-    )
-    return table(head, rows) if rows else MISSING
-
-
-def waiting(found: Sequence[Json]) -> str:
-    """Return what came of the runs that waited."""
-    if not found:
-        return MISSING
-    (one,) = found
-    words = ", ".join(f"{times:,} {word}" for word, times in sorted(one["words"].items()))
-    waiting, decided = (max(one[name].values(), default=0) for name in ("memory_waiting", "memory_decided"))
-    return table(
-        ("", ""),
-        [
-            ("runs that waited", f"{one['runs']:,}, all of them after {one['started_after']:.0f} s"),
-            ("held for them: PostgreSQL, Temporal", f"{_mib(one['postgres_bytes'])}, {_mib(one['temporal_bytes'])}"),
-            ("largest process, while they wait and after", f"{_mib(waiting)}, {_mib(decided)}"),
-            ("processes killed at once", one["killed"]),
-            ("from the kill until the stack was ready again", f"{one['answers_after']:.1f} s"),
-            ("decisions", words),
-            (
-                "of these on their way at the kill, or made while it was down",
-                one["decided_before"] + one["decided_down"],
-            ),
-            (
-                "from then until the first run ended, and the last",
-                _seconds(one, "first_ended_after", "all_ended_after"),
-            ),
-            ("runs that ended as decided", f"{one['ended']:,}"),
-            ("effects of approved calls", f"{one['effects']:,}"),
-            ("twice, lost, in doubt", f"{one['twice']}, {one['lost']}, {one['in_doubt']}"),
-        ],
-    )
+    said = f"**{played}: {wrong or 'no'} violations; {sum(times for _, times in doubled)} calls doubled and excused.**"
+    return f"{said}\n\n{table(('took effect twice, and the sender was', 'calls'), doubled)}" if doubled else said
 
 
 def seeds(found: Sequence[Json]) -> str:
     """Return a line for each drive."""
     rows = [
         (
-            *(each[name] for name in ("seed", "faults", "calls")),
+            *(each[name] for name in ("seed", "faults", "exposed", "calls")),
             f"{each['seconds']:.0f} s",
-            each["load"],
+            f"{each['starved_s']:.0f} s",
             "yes" if each["holds"] else "**no**",
         )
         for each in found
     ]
-    return table(("seed", "faults", "guarded calls", "took", "load at its end", "all held"), rows)
+    head = ("seed", "faults", "calls in flight that were hit", "guarded calls", "took", "without time", "all held")
+    return table(head, rows)
+
+
+def attempts(data: Json) -> str:
+    """Return a line for each program that was run, whatever came of it, and what was not."""
+    rows: list[Sequence[object]] = [
+        (
+            each["label"],
+            each["at"].replace("+00:00", "Z"),
+            f"{each['seconds']:.0f} s",
+            f"{each['load_before']}, {'-' if each['load_after'] is None else each['load_after']}",
+            "yes" if each["holds"] else f"**no**: {each['error']}",
+        )
+        for each in data["attempts"]
+    ]
+    rows += [(label, "not played", "", "", "") for label in data["not_played"]]
+    return table(("program", "began", "took", "load before, after", "all held"), rows)
 
 
 def circumstances(data: Json) -> str:
     """Return when and on what all this was."""
     machine = data["machine"]
     rows = [
+        ("commit", data["commit"]),
         ("date", f"{data['date']}, {data['minutes']} minutes in all"),
         ("machine", f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}"),
         *data["versions"].items(),
@@ -310,26 +243,7 @@ def circumstances(data: Json) -> str:
     return table(("", ""), rows)
 
 
-# ---------------------------------------------------------------------------------------- small things
-
-
-def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def _mib(size: float) -> str:
-    return f"{size / 2**20:,.0f} MiB"
-
-
-def _seconds(row: Json, *names: str) -> str:
-    return ", ".join(f"{row[name]:.1f} s" for name in names)
-
-
-def wrapped(*said: str) -> str:
-    """Return a paragraph."""
-    return textwrap.fill(" ".join(said), 120, break_long_words=False, break_on_hyphens=False)
+# ---------------------------------------------------------------------------------------- single figures
 
 
 def fault_count(data: Json) -> int:
@@ -345,6 +259,21 @@ def kill_count(data: Json) -> int:
 def call_count(data: Json) -> int:
     """Return how many guarded calls were asked for."""
     return sum(data["drives"].get("asked", {}).values())
+
+
+def exposure(data: Json) -> int:
+    """Return how many guarded calls were in flight when a fault hit them."""
+    return sum(data["drives"].get("exposed", {}).values())
+
+
+def starved(data: Json) -> float:
+    """Return the share of the drives' time in which the machine had none."""
+    return float(data["drives"].get("starved_s", 0.0)) / max(1.0, float(data["drives"].get("seconds", 0.0)))
+
+
+def person_count(drives: Json) -> int:
+    """Return how many doubts the person of the suite settled."""
+    return sum(int(times) for how, times in drives["resolved"].items() if how.endswith("by a person"))
 
 
 def doubt_bound(drives: Json) -> int:

@@ -25,6 +25,7 @@ from holdfast.search_attributes import namespace_problem
 from holdfast.server import StackInfo, read_stack, stop_stack
 from holdfast.server.postgres import binaries
 from tests import standalone
+from tests.conformance.cluster import Cluster
 from tests.conformance.processes import ROOT, Nursery
 from tests.kit import World, until
 
@@ -169,9 +170,14 @@ class Ground:
     nursery: Nursery
     _stack: AsyncExitStack = field(repr=False)
 
-    async def make(self, source: str, **settings: Any) -> World:
-        """Return a world on these servers, from the source of an agents file."""
-        return await self._stack.enter_async_context(standalone.world(self.servers.given, source, **settings))
+    async def make(self, source: str, cluster: Cluster | None = None, **settings: Any) -> World:
+        """Return a world on these servers, or with its database in a cluster, from the source of an agents file."""
+        given = self.servers.given if cluster is None else {**self.servers.given, "database_url": cluster.url}
+        return await self._stack.enter_async_context(standalone.world(given, source, **settings))
+
+    async def cluster(self) -> Cluster:
+        """Return a PostgreSQL that can be switched over; it ends with the ground, after the worlds in it."""
+        return await self._stack.enter_async_context(Cluster())
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from holdfast.contracts import MEMORY_WORKFLOW, MemoryAnswer, MemoryHit, MemoryQ
 from holdfast.testing import ModelServer
 from tests import histories
 from tests.conformance import clock
+from tests.conformance.cluster import Cluster
 from tests.conformance.evidence import export, model_call
 from tests.conformance.offices import Offices
 from tests.conformance.processes import Born, start
@@ -25,6 +27,8 @@ from tests.conformance.witness import Witness
 from tests.kit import World, until
 
 __all__ = ["Stage", "now"]
+
+_PAUSES = (0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0)  # seconds before a process that died so often starts again
 
 
 def now() -> datetime:
@@ -42,6 +46,8 @@ class Stage:
     live: list[Born] = field(default_factory=list)
     active: set[str] = field(default_factory=set)  # threads with a run that has not ended
     url: str = ""  # of the recorder
+    cluster: Cluster | None = None  # that the world's database is in, if it can be switched over
+    fork: bool = True  # processes are born by fork, ready within a second; else started as users start them
     fell: list[str] = field(default_factory=list)  # last words of processes that ended by themselves
     missing: set[str] = field(default_factory=set)  # faults that this machine cannot have, and why
 
@@ -49,7 +55,8 @@ class Stage:
         """Name the files and proxies."""
         self.recorder = self.world.folder / "recorder.jsonl"
         self.histories = self.world.folder / "histories"
-        self.database = FaultProxy(self.world.settings.database_url or "")
+        url = self.world.settings.database_url or ""
+        self.database = FaultProxy(url if self.cluster is None else self.cluster.for_workers(url))
         self.temporal = FaultProxy(f"tcp://{self.world.settings.temporal_address}")
         self.offices = Offices(self.world.folder)
         self._born = 0
@@ -84,7 +91,9 @@ class Stage:
 
     # ------------------------------------------------------------------------------------ processes
 
-    async def bear(self, role: str = "agents", *, switches: Iterable[str] = (), wait: bool = False) -> Born:
+    async def bear(
+        self, role: str = "agents", *, switches: Iterable[str] = (), wait: bool = False, deaths: int = 0
+    ) -> Born:
         """Start a process, with guards switched off if asked; with *wait* return when it polls."""
         self._born += 1
         ready, log, wrong = (self.world.folder / f"{role}-{self._born}.{kind}" for kind in ("ready", "log", "clock"))
@@ -97,8 +106,11 @@ class Stage:
             FAKETIME_TIMESTAMP_FILE=str(wrong),
             **self.offices.environment,
         )
-        word = {"bear": str(ready), "log": str(log), "role": role, "env": env, "switches": list(switches)}
-        born = Born((await self.ground.nursery.tell(word))["pid"], role, ready, log, wrong)
+        off = list(switches)
+        word: dict[str, Any] = {"bear": str(ready), "log": str(log), "role": role, "env": env, "switches": off}
+        word["fork"] = self.fork or bool(off)
+        pid = int((await self.ground.nursery.tell(word))["pid"])
+        born = Born(pid, role, ready, log, wrong, deaths=deaths)
         self.live.append(born)
         if wait:
 
@@ -113,22 +125,42 @@ class Stage:
         """Kill -9 a process that lives, or bury one that ended by itself; return when."""
         if victim in self.live:
             self.live.remove(victim)
-        return datetime.fromtimestamp((await self.ground.nursery.tell({"reap": victim.pid}))["at"], UTC)
+        told = await self.ground.nursery.tell({"reap": victim.pid})
+        victim.code = os.waitstatus_to_exitcode(int(told["status"]))
+        return datetime.fromtimestamp(told["at"], UTC)
 
     async def keep(self) -> None:
-        """Do what a supervisor does: replace what ended by itself, such as one born while PostgreSQL is gone."""
-        while True:
-            for born in [born for born in self.live if not born.leaving]:
-                if born in self.live and born.ended:
-                    await self.reap(born)
-                    text = await asyncio.to_thread(born.log.read_text)
-                    when = "serving" if born.ready.exists() else "starting"
-                    word = (text.strip().splitlines() or ["no word"])[-1][:120]
-                    self.fell.append(f"{born.log.stem} while {when}: {word}")
-                    if born.ready.exists():
-                        self.fell.append(text[-3000:])
-                    await self.bear(born.role)
-            await asyncio.sleep(0.3)
+        """Replace what ended by itself, pausing between its deaths as the product's supervisor does."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                for born in [born for born in self.live if not born.leaving]:
+                    if born in self.live and born.ended:
+                        await self.bury(born)
+                        group.create_task(self.replace(born))
+                await asyncio.sleep(0.3)
+
+    async def bury(self, born: Born) -> None:
+        """Note how a process ended by itself."""
+        await self.exited(born, await self.reap(born))
+
+    async def exited(self, born: Born, at: datetime) -> None:
+        """Note by which code a process ended that nobody killed, and its last word."""
+        serving, text = born.ready.exists(), await asyncio.to_thread(born.log.read_text)
+        word = (text.strip().splitlines() or ["no word"])[-1][:200]
+        when = "serving" if serving else "starting"
+        born.deaths = 1 if serving else born.deaths + 1
+        self.fell.append(f"{born.log.stem} while {when}, code {born.code}: {word}")
+        if serving:
+            self.fell.append(text[-3000:])
+        await self.note(
+            "insert into evidence.exits (at, pid, role, serving, code, word) values ($1, $2, $3, $4, $5, $6)",
+            (at, born.pid, born.role, serving, born.code, word),
+        )
+
+    async def replace(self, born: Born) -> None:
+        """Start the next process in its place, after the pause that its deaths ask for."""
+        await asyncio.sleep(_PAUSES[min(born.deaths, len(_PAUSES)) - 1])
+        await self.bear(born.role, deaths=born.deaths)
 
     async def dismiss(self) -> None:
         """Kill -9 the agent workers, and write down what processes of theirs are left after a while."""
@@ -164,6 +196,10 @@ class Stage:
     def was_away(self, since: datetime) -> bool:
         """Whether PostgreSQL was away from the product at any time since then."""
         return any(until is None or until >= since for _, until in self._outages)
+
+    async def crash_postgres(self, away: float = 0.0) -> None:
+        """Stop the PostgreSQL of this world as a crash does; it comes back after *away* seconds."""
+        await (self.cluster or self.ground.servers).crash_postgres(away)
 
     # ------------------------------------------------------------------------------------ evidence
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.conformance.audit import excused, verdict
+from tests.conformance.audit_spending import NO_TIME
 from tests.conformance.bookkeeping import BOOK
 from tests.conformance.books import GUARDED, Books, Row, class_of
 from tests.conformance.figures import FROZEN, LOST, ONCE, TWICE, Figures, count, quantile
+from tests.conformance.wrongs_spending import bought
+
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +31,12 @@ def books(good: Books) -> Books:
 
 def _again(books: Books) -> Figures:
     return count(Books(books.tables, books.arrivals, books.histories))
+
+
+def _excused(books: Books) -> dict[str, dict[str, int]]:
+    again = Books(books.tables, books.arrivals, books.histories)
+    verdict(again)
+    return excused(again)
 
 
 def _arrival(books: Books, effect: str) -> Row:
@@ -77,17 +88,57 @@ def test_a_key_that_served_two_calls_is_twice(books: Books) -> None:
 
 
 def test_a_double_of_a_frozen_process_is_apart(books: Books) -> None:
-    """It is excused only if a sender was frozen for longer than lease and settle."""
+    """It is excused only if a sender was frozen for longer than lease and settle, until it arrived, and once."""
     entry = _arrival(books, "verifiable")
     books.arrivals.append(entry)
-    at = books["ledger"][0]["at"]
-    frozen = {"kind": "SIGSTOP of a worker", "at": at, "pids": [int(entry["pid"])], "threads": [], "note": ""}
-    books["faults"].append({**frozen, "until": at + timedelta(seconds=1)})
-    assert _again(books).twice == 1
-    books["faults"].append({**frozen, "until": at + timedelta(seconds=60)})
+    woke = datetime.fromtimestamp(entry["time"], UTC) - SECOND / 10
+    frozen = {"kind": "SIGSTOP of a worker", "pids": [int(entry["pid"])], "threads": [], "note": ""}
+    for at, until in ((woke - SECOND, woke), (woke - 99 * SECOND, woke - 9 * SECOND), (woke + SECOND, woke + MINUTE)):
+        books["faults"].append({**frozen, "at": at, "until": until})
+        assert _again(books).twice == 1, "frozen for too short a time, or long before, or after"
+    books["faults"].append({**frozen, "at": woke - MINUTE, "until": woke})
     found = _again(books)
     assert found.twice == 0
     assert found.fates["verifiable"][FROZEN] == 1
+    assert _excused(books)["`verifiable` call that took effect twice"] == {"SIGSTOP of a worker": 1}
+    books.arrivals.append(entry)
+    assert _again(books).twice == 1, "one freeze accounts for one repeat"
+
+
+def test_what_was_bought_although_it_was_recorded_is_counted(books: Books) -> None:
+    """Excused or not: the figure is measured, and no assertion decides it."""
+    call = bought(books)
+    before = count(books).model_again
+    again = {**call, "at": books.spoken[call["run"], call["round"]]["created_at"] + SECOND}
+    books["model_calls"].append(again)
+    assert _again(books).model_again == before + 1
+    books["starved"].append({"at": again["at"] - SECOND, "until": again["at"]})
+    assert _again(books).model_again == before + 1
+    assert NO_TIME in _excused(books)["model call bought although another had just recorded it"]
+
+
+def test_a_call_that_a_fault_hit_is_exposed(books: Books) -> None:
+    """In flight in a worker that is killed: without the kill it is no evidence."""
+    before, after = _sent(books, "keyed")
+    books.tables["faults"] = []
+    kill = {"kind": "kill -9 of a worker", "threads": [], "note": ""}
+    pid = int(before["owner"].partition(".")[0])
+    for at in (before["at"] - timedelta(hours=1), after["at"] + timedelta(hours=1)):
+        books["faults"].append({**kill, "at": at, "until": at, "pids": [pid]})
+    books["faults"].append({**kill, "at": before["at"], "until": before["at"], "pids": [-1]})
+    assert not any(_again(books).exposed.values())
+    books["faults"].append({**kill, "at": before["at"], "until": before["at"], "pids": [pid]})
+    assert _again(books).exposed["keyed"] == 1
+
+
+def test_an_exit_while_a_server_is_away_is_excused_and_counted(books: Books) -> None:
+    """Tied to the fault that took it away."""
+    at = books["ledger"][0]["at"]
+    row = {"pid": 1, "role": "agents", "serving": False, "code": 1, "word": "PostgreSQL does not answer"}
+    books["exits"].append({**row, "at": at})
+    books["faults"].append({"kind": "PostgreSQL gone", "at": at, "until": at, "pids": [], "threads": [], "note": ""})
+    assert _again(books).exits == {"starting": 1}
+    assert _excused(books)["process ended by itself, starting"] == {"PostgreSQL gone": 1}
 
 
 def test_a_call_reported_done_without_an_arrival_is_lost(books: Books) -> None:

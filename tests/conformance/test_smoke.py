@@ -13,6 +13,8 @@ from tests.conformance.servers import Ground
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+_EXIT = "process ended by itself"  # what the auditor lets pass by this name has a server that was away for a cause
+
 # A drive in which little happened proves little: so much there was in each of many, by name of the figure.
 LEAST = {
     "kills and freezes that hit a guarded call in flight": 3,
@@ -48,6 +50,10 @@ async def _conduct(ground: Ground, plan: Plan, capsys: pytest.CaptureFixture[str
     with capsys.disabled():
         sys.stdout.write(report.text(f"conformance {plan.name}"))
     assert report.code == 0, report.table
+    assert report.unfinished == [], "a client waited in vain"
+    ended = sum(report.figures["exits"].values())
+    assert len([word for word in report.fell if " while " in word]) == ended, "the auditor was not told of each exit"
+    assert sum(sum(causes.values()) for what, causes in report.figures["excused"].items() if _EXIT in what) == ended
     return report
 
 
@@ -61,6 +67,7 @@ async def test_faults_of_every_kind_neither_double_nor_lose_anything(
     assert sum(figures["asked"].values()) >= 180
     assert len(report.faults) >= 15, "kinds of faults"
     assert figures["rolled_over"] >= 15
+    assert sum(figures["exposed"].values()) >= 20, "calls in flight that a fault hit"
     lacking = {name: variety[name] for name, least in LEAST.items() if variety[name] < least}
     assert not lacking, f"too little happened for this drive to prove anything: {lacking}"
 

@@ -13,7 +13,7 @@ from tests.conformance.audit_records import REJECTED
 from tests.conformance.audit_spending import repeats
 from tests.conformance.books import Books, Row, payload
 
-__all__ = ["variety"]
+__all__ = ["taken_over", "variety"]
 
 _TEXT, _ARGUMENTS = 2048, 1024  # bytes; longer ones travel by reference
 _ROLLED = "workflowExecutionContinuedAsNewEventAttributes"
@@ -27,7 +27,7 @@ def variety(books: Books) -> dict[str, int]:
     repeated, struck = repeats(books)
     return {
         "kills and freezes that hit a guarded call in flight": sum(_hit(books, fault) for fault in books["faults"]),
-        "guarded calls taken over by another worker": sum(1 for _ in _taken_over(books)),
+        "guarded calls taken over by another worker": sum(1 for _ in taken_over(books)),
         "workflows that rolled over with an approval pending": sum(_rolled_pending(row) for row in books.histories),
         "steering messages that joined a run": sum(row["state"] == "merged" for row in steered),
         "steering messages that came too late": sum(row["state"] != "merged" for row in steered),
@@ -61,11 +61,8 @@ def variety(books: Books) -> dict[str, int]:
         "calls refused because their MCP tool was suspended": sum(SUSPENDED in str(slot.said) for slot in books.slots),
         "model answers bought and not recorded": repeated,
         "faults that fell into a model call": struck,
-        "seconds in which the machine had no time": round(
-            sum((row["until"] - row["at"]).total_seconds() for row in books["starved"])
-        ),
         "verifiable calls doubled by a frozen process": sum(
-            count > 1 and frozen_double(books, key) for key, count in books.by_key.items()
+            count > 1 and frozen_double(books, key) is not None for key, count in books.by_key.items()
         ),
     }
 
@@ -94,7 +91,8 @@ def _spans(books: Books) -> Iterator[tuple[Row, datetime]]:
         last[entry["key"]] = entry
 
 
-def _taken_over(books: Books) -> Iterator[str]:
+def taken_over(books: Books) -> Iterator[str]:
+    """Yield the key of a call each time that another worker goes on with it."""
     last: dict[str, Row] = {}
     for entry in books["ledger"]:
         before, last[entry["key"]] = last.get(entry["key"]), entry

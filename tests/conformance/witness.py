@@ -20,6 +20,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 GONE = (
     *(OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError),
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet
     asyncpg.InternalClientError,  # the driver's own word for a connection lost between two of its steps
     *(asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.CannotConnectNowError),
 )

@@ -36,10 +36,23 @@ SYNOPSIS = {
     "holdfast mcp accept SERVER [TOOL]": "holdfast mcp accept clock",
     "holdfast export RUN --out tests/run.json": "holdfast export RUN --out run.json",
     "holdfast plugins": "holdfast plugins",
+    "holdfast worker": "holdfast worker",
     "holdfast doctor": "holdfast doctor",
     "holdfast down": "holdfast down",
 }
+TOLD = {  # what a command must at least say
+    "holdfast init my-agents": "wrote ",
+    "holdfast runs": "to approve",
+    "holdfast show RUN [STEP]": ", verified",
+    "holdfast approve RUN [CALL]": "approved step ",
+    "holdfast reject RUN [CALL] --reason …": "rejected step ",
+    "holdfast stop RUN": "stop",
+    "holdfast schedule add NAME AGENT TEXT --cron …": "late",
+    "holdfast schedule show NAME": "asks support",
+    "holdfast export RUN --out tests/run.json": "wrote run ",
+}
 REFUSED = {  # and why, in this folder
+    "holdfast worker": "a worker needs servers to work for",
     "holdfast resolve RUN STEP …": "has no step 1 in the ledger",
     "holdfast mcp diff SERVER [TOOL]": "No worker has seen",
     "holdfast mcp accept SERVER [TOOL]": "No worker has seen",
@@ -77,8 +90,8 @@ async def test_readme(folder: Path) -> None:
                 said[line] = done.out + done.err
                 assert done.code == 2 if line in REFUSED else done.code == 0, said[line]
                 assert REFUSED.get(line, "") in said[line]
+                assert TOLD.get(line, "") in said[line]
             assert "delivered damaged" in said["holdfast chat support"]
-            assert ", verified" in said["holdfast show RUN [STEP]"]
             assert '"kind": "answer"' in said['holdfast run support "Where is order 17?"'].splitlines()[-1]
             assert said["holdfast ui RUN"].startswith(f"{user.stack.temporal_ui}/namespaces/default/workflows/")
             assert "✗" not in said["holdfast doctor"]

@@ -67,7 +67,9 @@ def an_installed_one(source: str, project: str, tmp_path: Path, monkeypatch: pyt
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 0.1\n")
     (info / "entry_points.txt").write_text(f"[holdfast.plugins]\n{name} = {target}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert [(each.name, each.source) for each in find_plugins(Settings())] == [("mails", "my_package 0.1")]
+    assert [(each.name, each.source) for each in find_plugins(Settings(plugins="mails"))] == [
+        ("mails", "my_package 0.1")
+    ]
 
 
 async def a_store_of_secrets(make_world: MakeWorld, books: str, vault: str) -> None:

@@ -40,7 +40,7 @@ async def test_production(make_world: MakeWorld, servers: dict[str, str]) -> Non
         await admin.close()
         url = (world.settings.database_url or "").replace(world.settings.tenant, empty)
         with Page("docs/howto/production.md") as page:
-            text = page.take("python worker.py")
+            text = page.take("holdfast worker")
         for shown, real in (
             ("temporal:7233", servers["temporal_address"]),
             ("postgresql://holdfast:secret@postgres:5432/holdfast", url),

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.world(AGENTS
 
 READY = "/help tells"
 BACK = "come back with: holdfast chat support --thread c1"
-DONE = "tokens · $0\x1b"  # the line behind an answer
+DONE = "tokens · $?\x1b"  # the line behind an answer
 CTRL_C = b"\x0b\x03"  # as keys, to a terminal that is raw; the helper sends a signal for Ctrl-C alone
 ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>])")
 

@@ -100,6 +100,7 @@ async def test_ctrl_c_leaves_nothing_running(folder: Path) -> None:
     assert demo.stdout is not None
     with demo.stdout as out:
         assert any("A stack of its own" in line for line in out)
+        assert left_behind(folder), "its processes and its data are found while it runs"
         demo.send_signal(signal.SIGINT)
         said = out.read()
     assert demo.wait(timeout=PATIENCE) == 130, said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -71,7 +73,7 @@ SCRIPT = """
 conversations:
   - when: stumble
     replies:
-      - fault: [{status: 429, retry_after: 0.2}, {status: 500}, {cut_after: 1}]
+      - fault: [{status: 429, retry_after: 4}, {status: 500}, {cut_after: 1}]
         say: "a long enough answer to be cut somewhere in its middle"
   - when: bad
     replies:
@@ -119,6 +121,18 @@ async def test_a_model_that_stumbles_is_asked_again_and_a_refusal_ends_the_run(w
     with pytest.raises(RunEnded) as ended:
         await refused.result(timeout=60)
     assert ended.value.state == "failed"
+    tries = _requests(world, "stumble")
+    faults = [set(entry["answer"].get("fault", {})) for entry in tries]
+    assert faults == [{"status", "retry_after"}, {"status"}, {"cut_after"}, set()], "each of these is tried again, once"
+    pauses = [after["at"] - before["at"] for before, after in pairwise(tries)]
+    assert pauses[0] >= 4, "the server asked for 4 s by Retry-After"
+    assert pauses[1] < pauses[0], "without it the pause is our own: under a second"
+    assert len(_requests(world, "refused")) == 1, "a refusal is final"
+
+
+def _requests(world: World, said: str) -> list[dict[str, Any]]:
+    """Return what the model server was asked for this message."""
+    return [entry for entry in world.models.journal if entry["body"]["messages"][-1]["content"] == said]
 
 
 async def test_bad_calls_go_back_to_the_model_and_failing_tools_are_told_apart(world: World) -> None:

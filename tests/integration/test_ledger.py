@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -215,3 +216,41 @@ async def test_a_pure_step_is_recorded_by_whoever_is_first(pool: Pool) -> None:
         assert await ledger.record_pure(conn, given, "one", {"n": 1})
         assert not await ledger.record_pure(conn, given, "two", {"n": 2})
         assert await ledger.stored(conn, given.key) == ({"n": 1}, given.args_hash)
+
+
+async def test_a_keyed_call_is_not_sent_again_when_the_remote_may_have_forgotten_its_key(pool: Pool) -> None:
+    """Its age counts from the first send, however often it was sent since; after its lifetime a person decides."""
+    given = replace(step("keyed"), resend=100.0)
+    async with pool.acquire() as conn:
+        await ledger.claim(conn, given, "one", LEASE)
+        assert await ledger.guard(conn, given.key, 1, 5.0)
+        assert (await ledger.claim(conn, given, "two", LEASE)).kind == "go"
+        await conn.execute(
+            "update effects set first_sent_at = first_sent_at - interval '101 s' where key = $1", given.key
+        )
+        assert await ledger.guard(conn, given.key, 2, 5.0), "sent again within the lease of who had claimed it in time"
+        late = await ledger.claim(conn, given, "three", LEASE)
+        assert late.kind == "in_doubt"
+        assert "key_lifetime" in (late.newly or "")
+        await expire(pool, given)
+        assert (await ledger.resolve(conn, given.key, "not_done")).accepted
+        assert (await ledger.claim(conn, given, "four", LEASE)).kind == "go", "a person said so"
+        assert await conn.fetchval("select first_sent_at is null from effects where key = $1", given.key)
+
+
+async def test_tries_are_counted_in_the_row(pool: Pool) -> None:
+    """Of a `pure` step, which has a row only once it failed; of a rolled back transaction; and of look-ups."""
+    given, local, looked = step("pure"), step("local_tx"), step("verifiable", settle=1.0)
+    async with pool.acquire() as conn:
+        assert [await ledger.fail_pure(conn, given, f"owner-{n}", "no") for n in range(2)] == [1, 2]
+        assert await ledger.stored(conn, given.key) is None
+        assert await ledger.record_pure(conn, given, "three", {"n": 3})
+        assert await ledger.fail_pure(conn, given, "four", "late") is None
+        assert await ledger.stored(conn, given.key) == ({"n": 3}, given.args_hash)
+        await ledger.claim(conn, local, "one", LEASE)
+        assert await ledger.fail_try(conn, local.key, 1, "rolled back")
+        again = await ledger.claim(conn, local, "two", LEASE)
+        assert (again.kind, again.sends) == ("go", 1)
+        await ledger.claim(conn, looked, "one", LEASE)
+        assert [await ledger.look_failed(conn, looked.key, 1) for _ in range(2)] == [1, 2]
+        assert await ledger.look_failed(conn, looked.key, 2) is None

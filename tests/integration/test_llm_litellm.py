@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from holdfast.contracts import Price
 from holdfast.errors import ContextTooLong, ModelRefused, ModelUnavailable
 from holdfast.llm import ModelReply, ModelRequest, close, complete, context_window, count_tokens, warm
 from holdfast.testing import ModelServer
@@ -111,10 +112,10 @@ async def test_a_reply_may_repeat_itself(server: ModelServer) -> None:
 
 
 @both
-async def test_an_unknown_model_costs_nothing(server: ModelServer, *, stream: bool) -> None:
-    """A model without a price has cost 0.0, not an error."""
+async def test_the_cost_of_an_unknown_model_is_not_known(server: ModelServer, *, stream: bool) -> None:
+    """A model without a price has no cost, which is neither 0 nor an error."""
     reply, _ = await ask(server, "hello", stream=stream)
-    assert reply.cost_usd == 0.0
+    assert reply.cost_usd is None
 
 
 @both
@@ -285,3 +286,16 @@ def test_windows_and_counts() -> None:
     long = count_tokens("openai/test-model", [{"role": "user", "content": "hi " * 100}], TOOLS)
     assert 0 < short < 20
     assert long > 100
+
+
+async def test_a_price_among_the_parameters_reaches_nobody_else(server: ModelServer) -> None:
+    """LiteLLM would register it for the process: the next agent of the same model would be billed by it."""
+    dear = {"input_cost_per_token": 1.0, "output_cost_per_token": 1.0}
+    await complete(request(server, "hello", model="openai/shared-model", params=dear))
+    assert (await complete(request(server, "hello", model="openai/shared-model"))).cost_usd in (None, 0.0)
+    for params in (dear, {}):
+        cost = (await complete(request(server, "hello", model="openai/gpt-4o-mini", params=params))).cost_usd
+        assert cost is not None
+        assert 0 < cost < 1
+    own = await complete(request(server, "hello", model="openai/gpt-4o-mini", price=Price(input=1, output=2, cached=0)))
+    assert own.cost_usd == pytest.approx((1000 - 400 + 2 * 500) / 1e6)

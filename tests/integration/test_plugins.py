@@ -65,6 +65,7 @@ class Redactor(Plugin):
 class Rules(Plugin):
     """Refuses what it is told to refuse, and changes what it is told to change."""
     name = "rules"
+    required = False
 
     def message(self, at: At, text: str) -> str | None:
         if "forbidden" in text:
@@ -111,6 +112,7 @@ class Rules(Plugin):
 class Shaky(Plugin):
     """Fails in every way there is."""
     order = 9
+    required = False
 
     def before_model(self, at: At, call: ModelCall) -> ModelCall | None:
         if "shaky" in str(call.messages):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -129,3 +131,81 @@ async def _instructions(run: RunHandle) -> str:
     definition = await run.definition()
     assert definition is not None
     return definition.instructions
+
+
+SLOW = "import asyncio\n" + SOURCE.replace(
+    "agent = Agent",
+    '''GATE = Path(__file__).with_name("gate")
+
+@tool(effect="once", timeout=300)
+async def slow(name: str) -> str:
+    """Take as long as it takes."""
+    Path(__file__).with_name("begun").touch()
+    while not GATE.exists():
+        await asyncio.sleep(0.05)
+    return "slowly done by version ONE"
+
+agent = Agent''',
+).replace("tools=[mark, pay]", "tools=[mark, pay, slow]")
+SLOW_SCRIPT = """
+conversations:
+  - when: slow
+    replies:
+      - call: {slow: {name: a}}
+      - say: "The tool said: {{last_tool}}"
+  - replies: [{call: {mark: {name: a}}}, {say: "{{last_tool}}"}]
+"""
+OLD_GRACE = 8.0  # seconds after which a worker that was replaced cut its calls off, before it waited for them
+
+
+async def test_a_slow_call_outlives_the_worker_that_was_replaced(tmp_path: Path) -> None:
+    """Saving the agents file leaves a `once` call in flight alone; new runs are answered by new code meanwhile."""
+    agents = tmp_path / "agents.py"
+    agents.write_text(SLOW, encoding="utf-8")
+    async with ModelServer(SLOW_SCRIPT) as models:
+        settings = load_settings(home=tmp_path / "home", agents=agents, api_base=models.base_url, workers=2)
+        await asyncio.to_thread(start_detached, settings)
+        try:
+            async with await Client.connect(settings) as client:
+                run = await client.start("agent", "slow please", thread="slow")
+                await until((tmp_path / "begun").exists, "the call is in flight")
+                saved = time.monotonic()
+                wanted = _save(agents, SLOW.replace("ONE", "TWO"))
+                await until(lambda: (at := read_stack(settings.home)) and at.agents_version == wanted, "it is loaded")
+                for number in range(4):
+                    after = await client.start("agent", "mark", thread=f"after{number}")
+                    assert "TWO" in (await after.result(timeout=PATIENCE)).output
+                await until(lambda: time.monotonic() > saved + OLD_GRACE + 3, "more than the old grace is over")
+                info = read_stack(settings.home)
+                assert info is not None
+                assert "draining" in [child.state for child in info.children]
+                (tmp_path / "gate").touch()
+                assert (await run.result(timeout=PATIENCE)).output == "The tool said: slowly done by version ONE"
+                assert [event.kind async for event in run.events() if event.kind == "in_doubt"] == []
+                await until(lambda: _states(settings) == ["ready", "ready"], "the old workers are gone")
+        finally:
+            await asyncio.to_thread(stop_stack, settings.home)
+
+
+def _states(settings: Settings) -> list[str]:
+    info = read_stack(settings.home)
+    return [child.state for child in info.children if child.name.startswith("agents-")] if info is not None else []
+
+
+async def test_a_worker_that_is_told_to_stop_finishes_its_call(make_world: MakeWorld) -> None:
+    """On SIGTERM it takes no more work and ends, in order, when the call in flight has ended."""
+    async with ModelServer(SLOW_SCRIPT) as models:
+        world = await make_world(SLOW, api_base=models.base_url)
+        old = await world.worker()
+        client = await world.client()
+        run = await client.start("agent", "slow please", thread="slow")
+        await until((world.folder / "begun").exists, "the call is in flight")
+        old.signal(signal.SIGTERM)
+        told = time.monotonic()
+        await world.worker()
+        await until(lambda: time.monotonic() > told + OLD_GRACE + 3, "more than the old grace is over")
+        assert old.popen.poll() is None
+        (world.folder / "gate").touch()
+        assert "slowly done" in (await run.result(timeout=PATIENCE)).output
+        assert await asyncio.to_thread(old.popen.wait) == 0
+        assert (await world.rows("select sends from effects where tool = 'slow'")) == [{"sends": 1}]

@@ -170,6 +170,7 @@ async def test_ctrl_c_leaves_no_process_and_a_second_start_finds_all_data(home: 
     info = first.ready()
     await put(info)
     assert await asyncio.to_thread(status_of, f"{info.temporal_ui}/") == 200
+    assert {each.pid for each in info.children} <= {each.pid for each in marked(home)}, "they are found while they run"
     assert len(info.children) == 4
     assert first.end() < 20
     assert first.process.returncode == 0
@@ -278,14 +279,21 @@ def test_a_rolling_restart_replaces_one_worker_at_a_time(home: Path, dev: Callab
     info = running.ready()
     running.process.send_signal(signal.SIGHUP)
     running.wait_for("rolling restart done")
+    until(lambda: (home / "journal").read_text().count(" stop ") == 3, within=10)  # they drain beside
     events = [line.split() for line in (home / "journal").read_text().splitlines()]
     agents = [(name, what) for _, name, what, _ in events if name != "memory"][3:]
-    assert [what for _, what in agents] == ["ready", "stop"] * 3
+    for seen in range(1, len(agents) + 1):
+        whats = [what for _, what in agents[:seen]]
+        assert whats.count("stop") <= whats.count("ready")
+    assert len(agents) == 6
     stopped = {pid for _, _, what, pid in events if what == "stop"}
     assert stopped == {str(each.pid) for each in info.children if each.name.startswith("agents-")}
-    now = read_state(home)
-    assert now is not None
-    assert [each.state for each in now.children if each.name.startswith("agents-")] == ["ready"] * 3
+
+    def states() -> list[str]:
+        now = read_state(home)
+        return [each.state for each in now.children if each.name.startswith("agents-")] if now is not None else []
+
+    until(lambda: states() == ["ready"] * 3, within=10)
 
 
 def test_a_replacement_that_refuses_takes_no_worker_away(home: Path, dev: Callable[..., Dev]) -> None:
@@ -294,7 +302,7 @@ def test_a_replacement_that_refuses_takes_no_worker_away(home: Path, dev: Callab
     info = running.ready()
     (home / "refuse").touch()
     running.process.send_signal(signal.SIGHUP)
-    running.wait_for("agents-1 goes on as it is")
+    running.wait_for("agents-1 and agents-2 keep running")
     now = read_state(home)
     assert now is not None
     assert {each.pid for each in info.children} <= {each.pid for each in now.children}

@@ -170,6 +170,7 @@ async def test_a_budget_holds_for_the_whole_tree(world: World) -> None:
         await run.result(timeout=60)
     assert end.value.state == "over_budget"
     states = {child["state"] for child in await family(world, run)}
+    assert states, "it asked nobody"
     assert states <= {"done", "over_budget"}
     status = await run.status()
     total = await world.rows(
@@ -184,7 +185,9 @@ async def test_twenty_at_once_exceed_a_budget_by_the_calls_under_way(world: Worl
     run = await client.start("crowded", "twenty", thread="crowded")
     with pytest.raises(RunEnded, match="of 1500 tokens of this run are used, sub-agents included"):
         await run.result(timeout=120)
-    assert {child["state"] for child in await family(world, run)} <= {"done", "over_budget"}
+    children = await family(world, run)
+    assert len(children) == 20
+    assert {child["state"] for child in children} <= {"done", "over_budget"}
     [calls] = await world.rows(
         "select sum(t)::int as total, max(t) as largest from (select (e.data ->> 'tokens_in')::int"
         " + (e.data ->> 'tokens_out')::int as t from events e join runs r on r.run_id = e.run_id"

@@ -22,6 +22,7 @@ from tests.conftest import MakeWorld
 from tests.kit import PATIENCE, World, until
 
 MANY = 20
+_HEARD = 5.0  # seconds until every child has heard that its parent has ended
 
 AGENTS = '''
 import os
@@ -236,6 +237,16 @@ async def test_a_terminated_parent_leaves_nobody_at_work(
     await _all_ended(world, recorder, run)
     with pytest.raises(RunEnded, match="terminated in Temporal"):
         await run.result(timeout=10)
-    states = await world.rows("select distinct state from runs where parent_run_id = $1", run.run_id)
-    assert {row["state"] for row in states} <= {"stopped", "done"}
-    assert max(Counter(entry["key"] for entry in recorder.effects()).values()) == 1
+    over = (await world.rows("select ended_at as at from runs where run_id = $1", run.run_id))[0]["at"].timestamp()
+    runs = await world.rows("select state, ended_at as at from runs where parent_run_id = $1", run.run_id)
+    states = Counter(row["state"] for row in runs)
+    assert set(states) <= {"stopped", "done"}
+    assert states["stopped"], "all its children went on to their answers"
+    heard = world.settings.scaled(_HEARD)
+    longest = max(row["at"].timestamp() - over for row in runs if row["state"] == "done") if states["done"] else 0.0
+    assert longest < heard, f"a child came to its answer {longest:.1f} s after its parent's end"
+    assert [entry for entry in models.journal if entry["at"] > over + heard] == [], "a model was called for nobody"
+    effects = Counter(entry["key"] for entry in recorder.effects())
+    assert max(effects.values()) == 1
+    done = await world.rows("select key from effects where state = 'done' and tool in ('stamp', 'charge')")
+    assert {row["key"] for row in done} <= set(effects), "done, and it did not take place"

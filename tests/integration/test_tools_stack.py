@@ -246,7 +246,7 @@ async def test_files_and_commands_through_the_ledger(stage: Stage) -> None:
     )
     assert results[0] == "created notes/a.md (8 bytes)"
     assert "-two\n+three" in results[1]
-    assert results[2].splitlines()[1] == "10 notes/a.md"
+    assert results[2].splitlines()[1] == "10 ./notes/a.md"
     assert results[3].endswith("one\nthree")
     assert all("is not allowed" in result for result in results[4:])
     rows = await stage.world.rows(

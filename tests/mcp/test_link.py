@@ -302,12 +302,12 @@ async def test_a_secret_is_used_as_it_is_and_may_come_in_pieces(
         assert json.loads(await link.call("environment", {}))["GIVEN"] == "half${HOME}half"
     says = "import os, sys, time; key = os.environ['GIVEN']; w = sys.stderr.write\n"
     says += "for part in ('key ', key[:7], key[7:], '!', chr(10), 'end'): w(part); sys.stderr.flush(); time.sleep(0.05)"
-    with pytest.raises(CannotConnect, match=r"key \*\*\*! \| end"):
+    with pytest.raises(CannotConnect, match=r"key \*\*\*! \| end \| the server ended with exit code 0"):
         async with linked(
             MCPServer("bad", command=[sys.executable, "-c", says], env={"GIVEN": secret("ODD_KEY")}), tmp_path
         ):
             pass
-    assert (tmp_path / "home/logs/mcp-bad.log").read_text() == "key ***!\nend"
+    assert (tmp_path / "home/logs/mcp-bad.log").read_text() == "key ***!\nend\nthe server ended with exit code 0\n"
 
 
 def test_a_secret_among_the_arguments_is_refused() -> None:

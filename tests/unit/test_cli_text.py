@@ -44,7 +44,10 @@ def test_calls_are_written_as_in_python_however_they_come() -> None:
     """Arguments may be a dict, JSON text, or JSON text that was cut."""
     assert call_text("f", {"a": "x", "b": 2}) == 'f(a="x", b=2)'
     assert call_text("f", '{"a": [1]}') == "f(a=[1])"
-    assert call_text("f", '{"a": "cut in the mid') == 'f({"a": "cut in the mid'
+    assert call_text("f", '{"a": "cut in the mid') == 'f(a="cut in the mid…'
+    assert call_text("f", '{"b": [1, 2], "a": "cut in the mid') == 'f(b=[1, 2], a="cut in the mid…'
+    assert call_text("f", '{"a": 12') == "f(a=12, …"
+    assert call_text("f", '{"a') == 'f({"a'
     assert call_text("f", None) == "f()"
 
 

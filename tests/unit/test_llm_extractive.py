@@ -323,7 +323,7 @@ async def test_an_error_is_tried_twice_and_told(tmp_path: Path) -> None:
     talk = Conversation(files(tmp_path), answers={"search_files": "error: the disk is on fire"})
     answer = await talk.ask("Who painted the fence of Lorimer?")
     assert talk.names.count("search_files") == 2
-    assert "search_files failed: error: the disk is on fire" in answer
+    assert "search_files failed: the disk is on fire" in answer
 
 
 async def test_a_rejected_act_is_not_repeated() -> None:

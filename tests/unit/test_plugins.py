@@ -14,10 +14,10 @@ import pytest
 from holdfast import Agent, Plugin
 from holdfast import secrets as secrets_module
 from holdfast.contracts import AgentDefinition
-from holdfast.errors import AgentsFileError, ConfigurationError
-from holdfast.plugins.contract import At
+from holdfast.errors import AgentsFileError, ConfigurationError, PluginFailed
+from holdfast.plugins.contract import At, ToolCall
 from holdfast.plugins.host import Host
-from holdfast.plugins.load import HOOKS, find_plugins
+from holdfast.plugins.load import HOOKS, find_plugins, is_required
 from holdfast.secrets import Secrets, leaks, mask, secret, secret_names
 from holdfast.server.trial import _load
 from holdfast.settings import Settings, load_settings
@@ -66,7 +66,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 GOOD = "from holdfast import Plugin\nclass Made(Plugin):\n    def event(self, event): ...\n"
 
 
-def names(setting: str = "all", *own: Plugin) -> list[tuple[str, bool]]:
+def names(setting: str = "none", *own: Plugin | str) -> list[tuple[str, bool]]:
     """Return the plugins found, and whether each is used."""
     return [(each.name, each.plugin is not None) for each in find_plugins(load_settings(plugins=setting), own)]
 
@@ -75,20 +75,64 @@ def test_order_is_explicit_and_stable(install: Install) -> None:
     """By number, then installed ones by name, then those of the file as they are listed."""
     install("zeta", "z_package", GOOD)
     install("beta", "b_package", GOOD)
-    assert names("all", Plain(), First()) == [("First", True), ("beta", True), ("zeta", True), ("Plain", True)]
+    assert names("zeta, beta", Plain(), First()) == [("First", True), ("beta", True), ("zeta", True), ("Plain", True)]
 
 
 def test_the_setting_chooses_among_installed_ones(install: Install) -> None:
-    """All, none, these, all but these; those of the agents file are always used."""
+    """By name, in the settings or in the agents file; those of the agents file itself are always used."""
     install("one", "one_package", GOOD)
     install("two", "two_package", GOOD)
     assert names("none", Plain()) == [("Plain", True), ("one", False), ("two", False)]
     assert names("two") == [("two", True), ("one", False)]
-    assert names("-two") == [("one", True), ("two", False)]
-    with pytest.raises(ConfigurationError, match=r"names three, and no such plugin is installed\. Installed: one, two"):
+    assert names("none", "one", Plain()) == [("one", True), ("Plain", True), ("two", False)]
+    with pytest.raises(ConfigurationError, match=r"names three, and no such plugin is installed\. Installed: one"):
         names("one,three")
-    with pytest.raises(ConfigurationError, match="with and without `-`"):
-        names("one,-two")
+    with pytest.raises(ConfigurationError, match="the agents file names three, and no such plugin"):
+        names("one", "three")
+    for setting in ("all", "-two"):
+        with pytest.raises(ConfigurationError, match=r"only by their names\. Installed: one,two"):
+            names(setting)
+
+
+def test_an_installed_plugin_that_nobody_names_is_never_imported(install: Install, tmp_path: Path) -> None:
+    """Any dependency may bring an entry point: by default, none of its code runs in a worker."""
+    install("sly", "sly_package", f"open({str(tmp_path / 'ran')!r}, 'w').close()\n{GOOD}")
+    assert names(Settings().plugins) == [("sly", False)]
+    assert "HOLDFAST_PLUGINS" in (find_plugins(Settings())[0].problem or "")
+    assert not (tmp_path / "ran").exists()
+    assert names("sly") == [("sly", True)]
+    assert (tmp_path / "ran").exists()
+
+
+class Ill(Plugin):
+    """A guard that cannot do its work."""
+
+    async def before_tool(self, at: At, call: ToolCall) -> None:
+        """Fail."""
+        raise ConnectionError("the guard's server is away")
+
+
+async def test_a_guard_that_raises_lets_no_call_pass(caplog: pytest.LogCaptureFixture) -> None:
+    """A plugin that may refuse is required unless it says otherwise; one that only listens is not."""
+    at = At(tenant="t", thread="c", run_id="r", agent="a")
+    call = ToolCall(tool="pay", args={}, effect="once", idempotency_key="k")
+    open_door = Ill()
+    open_door.required = False
+    for plugin in (Ill(), open_door):
+        plugin.name = "guard"
+    async with ToolRunner() as runner:
+        with caplog.at_level(logging.CRITICAL), pytest.raises(PluginFailed, match="the guard's server is away"):
+            await Host([Ill()], Settings(), runner).before_tool(at, call, [])
+        await Host([open_door], Settings(), runner).before_tool(at, call, [])
+    assert [is_required(plugin) for plugin in (Ill(), open_door, Plain(), Plugin())] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("name", ["before_tools", "after_message"])
+def test_a_misspelt_guard_is_an_error(name: str) -> None:
+    """It would never be called, and everything would pass."""
+    wrong = type("Wrong", (Plugin,), {name: lambda self, at, call: None})()
+    with pytest.raises(ConfigurationError, match=f"{name} is no hook and would never be called"):
+        find_plugins(Settings(), [wrong])
 
 
 @pytest.mark.parametrize(
@@ -102,24 +146,20 @@ def test_the_setting_chooses_among_installed_ones(install: Install) -> None:
         ("from holdfast import Plugin\nclass Made(Plugin):\n    timeout = -1\n", "use seconds over 0"),
     ],
 )
-def test_one_that_does_not_load_keeps_nobody_from_starting(install: Install, source: str, why: str) -> None:
-    """It is told and left out; named by the setting it is needed, and nothing starts without it."""
+def test_nothing_starts_without_one_that_is_named_and_does_not_load(install: Install, source: str, why: str) -> None:
+    """The message says which package it is of, and why."""
     install("bad", "bad_package", source)
-    install("good", "good_package", GOOD)
-    found = {each.name: each for each in find_plugins(Settings(), ())}
-    assert found["good"].plugin is not None
-    assert why in (found["bad"].problem or "")
-    assert found["bad"].source == "bad_package 1.2"
-    with pytest.raises(ConfigurationError, match=r"the plugin bad of bad_package 1\.2 does not load"):
+    with pytest.raises(ConfigurationError, match=r"the plugin bad of bad_package 1\.2 does not load") as raised:
         names("bad")
+    assert why in str(raised.value)
 
 
 def test_two_of_one_name(install: Install) -> None:
     """The file's own stands in for an installed one; two in the file are an error."""
     install("Plain", "plain_package", GOOD)
-    assert names("all", Plain()) == [("Plain", True), ("Plain", False)]
+    assert names("Plain", Plain()) == [("Plain", True), ("Plain", False)]
     with pytest.raises(ConfigurationError, match="two plugins called Plain"):
-        names("all", Plain(), Plain())
+        names("none", Plain(), Plain())
 
 
 @pytest.mark.parametrize(
@@ -137,9 +177,11 @@ def test_a_list_with_something_else_in_it_is_an_error(tmp_path: Path, line: str,
 
 
 def test_a_variable_of_that_name_that_is_the_users_own_stays_so(tmp_path: Path) -> None:
-    """A list of texts called `plugins` is nothing to us."""
-    (tmp_path / "agents.py").write_text(AGENT + 'plugins = ["a", "b"]')
+    """A list of numbers called `plugins` is nothing to us; texts are names of installed plugins."""
+    (tmp_path / "agents.py").write_text(AGENT + "plugins = [1, 2]")
     assert load_agents(tmp_path / "agents.py").plugins == ()
+    (tmp_path / "agents.py").write_text(AGENT + 'plugins = ["mails"]')
+    assert load_agents(tmp_path / "agents.py").plugins == ("mails",)
 
 
 def test_the_host_without_plugins_has_nothing() -> None:
@@ -153,7 +195,9 @@ def test_the_host_without_plugins_has_nothing() -> None:
 async def test_hooks_are_tried_within_their_time(caplog: pytest.LogCaptureFixture) -> None:
     """A plugin that cannot start is left out, unless it is required; sync and async hooks are called in order."""
 
-    class Ill(Plugin):
+    class Late(Plugin):
+        required: bool | None = False
+
         async def start(self) -> None:
             raise OSError("no network")
 
@@ -162,7 +206,7 @@ async def test_hooks_are_tried_within_their_time(caplog: pytest.LogCaptureFixtur
 
     at = At(tenant="t", thread="c", run_id="r", agent="a")
     async with ToolRunner() as runner:
-        host = Host([First(), Ill(), Plain()], Settings(), runner)
+        host = Host([First(), Late(), Plain()], Settings(), runner)
         for plugin in host.plugins:
             plugin.name = type(plugin).__name__
         with caplog.at_level(logging.ERROR):
@@ -170,8 +214,8 @@ async def test_hooks_are_tried_within_their_time(caplog: pytest.LogCaptureFixtur
         assert [plugin.name for plugin in host.plugins] == ["First", "Plain"]
         assert await host.message(at, "hello", []) == "hello first plain"
         await host.stop()
-        ill = Ill()
-        ill.required = True
+        ill = Late()
+        ill.required = None  # it has `message`, so it is a guardrail
         with pytest.raises(ConfigurationError, match="is required and cannot start: OSError: no network"):
             await Host([ill], Settings(), runner).start()
 

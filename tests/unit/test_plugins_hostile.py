@@ -30,6 +30,7 @@ class Odd(Plugin):
     """Does in each hook what it was made with."""
 
     name = "odd"
+    required = False
 
     def __init__(self, does: Callable[[Any], Any]) -> None:
         self.does = does
@@ -173,6 +174,7 @@ async def test_a_store_that_cannot_start_yet_is_asked_again(monkeypatch: pytest.
 
     class Vault(Plugin):
         name = "vault"
+        required = False
         away = True
         told: list[str]
 

@@ -29,6 +29,7 @@ RANKS = {
     "template": 0,
     "visible": 0,
     "sending": 0,
+    "process": 1,
     "memory": 1,
     "llm": 1,
     "tools": 1,

@@ -221,6 +221,16 @@ async def test_send_is_once_and_follows_nothing(site: Site) -> None:
         send.validate({"method": "PUT", "url": site.base})
 
 
+@pytest.mark.parametrize("body", [{"a": "\ud83d"}, {"a": float("nan")}, [float("inf")]])
+async def test_a_body_that_cannot_be_sent_leaves_no_doubt(site: Site, body: Any) -> None:
+    """Half a letter, or a number that JSON has not: refused before anything is sent, so no person is asked."""
+    send = _tools(site, methods=["POST"])["http_send"]
+    with pytest.raises(ToolError) as caught:
+        await send(ctx=_context(), method="POST", url=f"{site.base}/", body=body)
+    assert classify(caught.value, "once") == "refused"
+    assert site.seen == []
+
+
 async def test_send_is_keyed_where_the_server_honours_keys(site: Site) -> None:
     """Then it sends the call's key, the same for each try."""
     send = _tools(site, methods=["POST"], idempotency_key=True)["http_send"]

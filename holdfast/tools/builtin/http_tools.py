@@ -137,18 +137,28 @@ def _writer(
         sent = _checked(headers, own.names)
         if body is not None and not any(name.lower() == "content-type" for name in {*sent, *own.names}):
             sent["Content-Type"] = "text/plain; charset=utf-8" if isinstance(body, str) else "application/json"
-        text = body if body is None or isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-        if text is not None and len(text) > _BODY:
-            raise ToolError(f"the body has {len(text):,} characters, more than {_BODY:,}. Nothing was sent.")
+        data = None if body is None else _encoded(body)
         if keyed:
             sent["Idempotency-Key"] = ctx.idempotency_key
-        done = await fetcher.send(method, url, sent, None if text is None else text.encode())
+        done = await fetcher.send(method, url, sent, data)
         return _told(done, own.hide)
 
     effect: EffectClass = "keyed" if keyed else "once"
     return Tool(
         http_send, effect=effect, approval=approval, name=f"{prefix}http_send", timeout=timeout + 5.0, local=locals()
     )
+
+
+def _encoded(body: str | dict[str, Any] | list[Any]) -> bytes:
+    """Return a body as it is sent. What cannot be is refused here, where it is known that nothing was sent."""
+    try:
+        text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, allow_nan=False)
+        data = text.encode()
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise ToolError(f"the body cannot be sent as JSON or text: {exc}. Nothing was sent.") from None
+    if len(text) > _BODY:
+        raise ToolError(f"the body has {len(text):,} characters, more than {_BODY:,}. Nothing was sent.")
+    return data
 
 
 def _one_of(methods: list[str]) -> Any:

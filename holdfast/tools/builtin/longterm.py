@@ -37,5 +37,5 @@ async def _recall(
 
 
 # Keyed: the point's id derives from the key, so writing it twice writes it once.
-remember = Tool(_remember, name="remember", effect="keyed", routed="memory")
+remember = Tool(_remember, name="remember", effect="keyed", key_lifetime=10 * 365 * 86_400.0, routed="memory")
 recall = Tool(_recall, name="recall", effect="pure", routed="memory")

@@ -23,12 +23,12 @@ from holdfast.errors import EffectError, ToolError, ToolNotStarted
 from holdfast.private import close_to_others
 from holdfast.tools.builtin.folder import OPEN_FOLDER, Folder, parent_of
 
-__all__ = ["Change", "Tree"]
+__all__ = ["KEPT", "Change", "Tree"]
 
 _JOURNAL = (".holdfast", "writes")
 _DEPTH = 32
 _PATIENCE = 10.0  # seconds to wait for another writer in the same folder
-_KEPT = 30 * 24 * 3600.0  # seconds that a journal entry is kept: much longer than calls are retried
+KEPT = 30 * 24 * 3600.0  # seconds that a journal entry is kept, which says for how long a call may be sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,5 +246,5 @@ def _forget(journal: int) -> None:
     for name in os.listdir(journal):
         with suppress(OSError):
             about = os.stat(name, dir_fd=journal, follow_symlinks=False)
-            if name != ".gitignore" and stat.S_ISREG(about.st_mode) and about.st_mtime < time.time() - _KEPT:
+            if name != ".gitignore" and stat.S_ISREG(about.st_mode) and about.st_mtime < time.time() - KEPT:
                 os.unlink(name, dir_fd=journal)

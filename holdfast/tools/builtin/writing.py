@@ -11,7 +11,7 @@ from pydantic import Field
 from holdfast.contracts import ApprovalPolicy
 from holdfast.errors import ToolError
 from holdfast.tools.builtin.folder import Folder
-from holdfast.tools.builtin.tree import Change, Tree
+from holdfast.tools.builtin.tree import KEPT, Change, Tree
 from holdfast.tools.context import ToolContext
 from holdfast.tools.tool import AnyTool, Tool
 
@@ -69,7 +69,13 @@ def writing_tools(folder: Folder, *, approval: ApprovalPolicy, most: int, prefix
     functions: list[Callable[..., str]] = [write_file, patch_file, delete_file]
     return [
         Tool(
-            each, effect="keyed", approval=approval, name=prefix + each.__name__, timeout=_TIMEOUT, local={"most": most}
+            each,
+            effect="keyed",
+            key_lifetime=KEPT - 86_400.0,
+            approval=approval,
+            name=prefix + each.__name__,
+            timeout=_TIMEOUT,
+            local={"most": most},
         )
         for each in functions
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.conformance.faults import commits, everyday, processes, servers, workflows
+from tests.conformance.faults import commits, everyday, processes, servers, switchover, workflows
 from tests.conformance.faults.struck import Fault, Struck
 
 __all__ = ["CAMPAIGN", "SMOKE", "Fault", "Struck"]
@@ -44,6 +44,8 @@ SMOKE: Sequence[Fault] = (
     servers.TemporalSlow(),
     servers.SupervisorKill(),
     servers.ModelGone(),
+    switchover.Failover(),
+    switchover.Rotation(),
     workflows.Terminate(),
     workflows.Reset(),
     workflows.ResetOlder(),

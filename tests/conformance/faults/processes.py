@@ -97,7 +97,9 @@ async def _drain(stage: Stage, leaving: list[Born]) -> Struck:
         await until(lambda born=born: born.ended, f"worker {born.pid} drains")
         if now() - at > timedelta(seconds=settings.scaled(settings.shutdown_grace)) and stage.was_away(at):
             cut_off.append(born.pid)
-        await stage.reap(born)
+        over = await stage.reap(born)
+        if born.code:  # told to stop it ends with 0
+            await stage.exited(born, over)
     return Struck(at, now(), cut_off, note=f"workers {', '.join(str(born.pid) for born in leaving)}")
 
 

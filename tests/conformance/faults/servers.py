@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tests.conformance.faults.struck import Struck
 from tests.conformance.proxy import FaultProxy
@@ -43,7 +44,7 @@ class DatabaseCrash:
         """Crash it."""
         at = now()
         with stage.outage():
-            await stage.ground.servers.crash_postgres(max(0.0, chance.uniform(-1.0, self.longest)))
+            await stage.crash_postgres(max(0.0, chance.uniform(-1.0, self.longest)))
         return Struck(at, now())
 
 
@@ -70,7 +71,7 @@ class SupervisorKill:
         """Kill it, and start another."""
         at, pids = now(), _everybody(stage)
         with stage.outage():
-            await stage.ground.servers.kill_supervisor()
+            await _with_postgres(stage, stage.ground.servers.kill_supervisor())
         return Struck(at, now(), pids)
 
 
@@ -83,8 +84,13 @@ class ServersRestart:
         """Stop and start them."""
         at, pids = now(), _everybody(stage)
         with stage.outage():
-            await stage.ground.servers.restart()
+            await _with_postgres(stage, stage.ground.servers.restart())
         return Struck(at, now(), pids)
+
+
+async def _with_postgres(stage: Stage, other: Coroutine[Any, Any, None]) -> None:
+    """Do something to all servers; a cluster's PostgreSQL is none of the supervisor's, and crashes meanwhile."""
+    await asyncio.gather(other, *([] if stage.cluster is None else [stage.cluster.crash_postgres()]))
 
 
 @dataclass

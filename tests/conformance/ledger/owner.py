@@ -197,10 +197,7 @@ class Owner:
 
     async def _look(self, fate: Fate) -> None:
         if fate.cut:
-            if self.place.attempt() < ATTEMPTS + 2:
-                self._release()
-            else:
-                self._insist("doubt", lambda conn: ledger.doubt(conn, self.step_.key, self.fence, "no look-up"))
+            self._insist("look_failed", self._look_failed, insist=False)
             return
         found = self.place.remote.look_up()
         if found is not None:
@@ -210,6 +207,11 @@ class Owner:
         else:
             self._unproven = False
             self.phase = "guard"
+
+    async def _look_failed(self, conn: Connection) -> None:
+        looks = await ledger.look_failed(conn, self.step_.key, self.fence)
+        if looks is not None and looks >= ATTEMPTS + 2:
+            await ledger.doubt(conn, self.step_.key, self.fence, "no look-up")
 
     async def _guard(self, fate: Fate) -> None:
         self.deadline = self.place.remote.now + TIMEOUT

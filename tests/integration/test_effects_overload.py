@@ -1,0 +1,194 @@
+"""A worker with more calls than threads or connections: it takes time, no tries and no doubts."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+
+import pytest
+
+from holdfast.activities.leases import Leases
+from holdfast.memory import ledger
+from holdfast.memory.database import connect
+from holdfast.memory.ledger import Step
+from holdfast.testing import ModelServer
+from tests.conftest import MakeWorld
+from tests.kit import PATIENCE, World, until
+
+SLOW = """
+import time
+from pathlib import Path
+
+from holdfast import Agent, tool
+
+HERE = Path(__file__).parent
+
+
+@tool(timeout=3.0)
+def post(letter: str) -> str:
+    "Post a letter."
+    with (HERE / "posted").open("a") as posted:
+        posted.write(letter + "\\n")
+    while not (HERE / letter).exists():
+        time.sleep(0.02)
+    return f"posted {letter}"
+
+
+one = Agent(name="one", model="openai/test", tools=[post])
+"""
+
+TWO = """
+conversations:
+  - replies:
+      - call: [{post: {letter: a}}, {post: {letter: b}}]
+      - {say: done}
+"""
+
+WRITERS = """
+from holdfast import Agent, ToolContext, tool
+
+
+@tool(effect="local_tx")
+async def look(ctx: ToolContext, n: int) -> str:
+    "Look into what is stored, amid a transaction."
+    await ctx.connection.execute("select pg_sleep(0.3)")
+    return str(await ctx.stored.runs(ctx.run_id[:8]))
+
+
+one = Agent(name="one", model="openai/test", tools=[look])
+"""
+
+MANY = """
+conversations:
+  - replies:
+      - call: [{look: {n: 1}}, {look: {n: 2}}, {look: {n: 3}}, {look: {n: 4}}, {look: {n: 5}}, {look: {n: 6}}]
+      - {say: done}
+"""
+
+FAILING = """
+from pathlib import Path
+
+from holdfast import Agent, ToolContext, tool
+
+HERE = Path(__file__).parent
+
+
+@tool(effect="EFFECT", attempts=3)
+async def flaky(ctx: ToolContext) -> str:
+    "Fail twice."
+    tries = HERE / "tries"
+    with tries.open("a") as file:
+        file.write("x")
+    if len(tries.read_text()) < 3:
+        raise RuntimeError("not yet")
+    return "at last"
+
+
+one = Agent(name="one", model="openai/test", tools=[flaky])
+"""
+
+ONE = """
+conversations:
+  - replies:
+      - call: {flaky: {}}
+      - {say: done}
+"""
+
+
+async def test_a_call_that_waits_for_a_thread_is_not_in_doubt(make_world: MakeWorld) -> None:
+    """Its clock begins with its thread: one call holds the only one for most of its time, the other goes then."""
+    async with ModelServer(TWO) as models:
+        world = await make_world(SLOW, api_base=models.base_url, tool_threads=1)
+        await world.worker()
+        client = await world.client()
+        run = await client.start("one", "post them")
+        await until(lambda: (world.folder / "posted").exists(), "the first letter is in the post")
+        first = (world.folder / "posted").read_text().strip()
+        waiting = "select 1 from effects where tool = 'post' and state = 'in_flight' and sent_at is null"
+        await until(lambda: world.rows(waiting), "the second call waits, and the row says that nothing was sent")
+        (world.folder / first).touch()
+        (world.folder / ("b" if first == "a" else "a")).touch()
+        assert (await run.result(timeout=PATIENCE)).output == "done"
+        assert not await world.rows("select 1 from events where kind = 'in_doubt'")
+
+
+async def test_a_call_stopped_while_it_waits_for_a_thread_was_not_sent(make_world: MakeWorld) -> None:
+    """A stop that comes before the call has a thread is proof: it failed, and only the call that runs is in doubt."""
+    async with ModelServer(TWO) as models:
+        world = await make_world(SLOW, api_base=models.base_url, tool_threads=1)
+        await world.worker()
+        client = await world.client()
+        run = await client.start("one", "post them")
+        await until(lambda: (world.folder / "posted").exists(), "the first letter is in the post")
+        await until(
+            lambda: world.rows("select 1 from effects where tool = 'post' offset 1"), "the second call is claimed"
+        )
+        await run.stop("enough")
+        states = "select state from effects where tool = 'post' order by state"
+        await until(lambda: _none_in_flight(world, states), "both are settled")
+        assert [row["state"] for row in await world.rows(states)] == ["failed", "in_doubt"]
+
+
+async def _none_in_flight(world: World, query: str) -> bool:
+    rows = await world.rows(query)
+    return len(rows) == 2 and all(row["state"] != "in_flight" for row in rows)
+
+
+async def test_tools_that_read_what_is_stored_amid_their_transaction_do_not_wait_for_each_other(
+    make_world: MakeWorld,
+) -> None:
+    """Six at once, on two connections: each holds one and asks for a second, which is of another pool."""
+    async with ModelServer(MANY) as models:
+        world = await make_world(WRITERS, api_base=models.base_url, database_pool=4)
+        await world.worker()
+        client = await world.client()
+        run = await client.start("one", "look")
+        assert (await run.result(timeout=PATIENCE)).output == "done"
+        rows = await world.rows("select state, sends from effects where tool = 'look'")
+        assert [row["state"] for row in rows] == ["done"] * 6
+        assert all(row["sends"] == 0 for row in rows), "none had to be tried again"
+
+
+@pytest.mark.parametrize("effect", ["pure", "local_tx"])
+async def test_an_outage_takes_no_try_of_a_tool(make_world: MakeWorld, effect: str) -> None:
+    """Between its first try and its second, Temporal counts attempts that never came to the tool: it has its three."""
+    async with ModelServer(ONE) as models:
+        world = await make_world(FAILING.replace("EFFECT", effect), api_base=models.base_url)
+        await world.worker()
+        client = await world.client()
+        run = await client.start("one", "try")
+        await until(lambda: (world.folder / "tries").exists(), "the tool has failed once")
+        await world.rows("alter table effects rename to effects_away")
+
+        async def attempted() -> bool:
+            return any(re.search(r"attempt ([4-9]|\d\d)", line) for line in await run.trouble())
+
+        await until(attempted, "four attempts were made")
+        await world.rows("alter table effects_away rename to effects")
+        assert (await run.result(timeout=PATIENCE)).output == "done"
+        assert (world.folder / "tries").read_text() == "xxx"
+        (row,) = await world.rows("select state, sends from effects where tool = 'flaky'")
+        assert row["state"] == "done"
+
+
+async def test_leases_are_renewed_while_the_workers_loop_stands_still(make_world: MakeWorld) -> None:
+    """Held up by what a thousand queued runs brought, a worker keeps its calls; one that has hung does not."""
+    world = await make_world(WRITERS, lease=1.0, beat=0.2)
+    lease = world.settings.scaled(world.settings.lease)
+    conn = await connect(world.settings.database_url or "")
+    step = Step("lease", "00000000-0000-0000-0000-000000000000", "s", 1, "t", "once", "a")
+    claim = await ledger.claim(conn, step, "one", lease)
+    left = "select extract(epoch from lease_until - clock_timestamp())::float8 from effects"
+    held = Leases()
+    serving = asyncio.create_task(held.serve(world.settings, "test-leases"))
+    with held.hold(step.key, claim.fence):
+        served = "select 1 from pg_stat_activity where application_name = 'test-leases'"
+        await until(lambda: conn.fetchval(served), "the leases have a connection")
+        time.sleep(2.5 * lease)  # noqa: ASYNC251  # what the test is about
+        assert await conn.fetchval(left) > 0
+        time.sleep(8 * lease)  # noqa: ASYNC251
+        assert await conn.fetchval(left) < 0
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    await conn.close()
