@@ -12,11 +12,12 @@ from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.endings import execution_ended, stop_begun
 from holdfast.activities.hooks import Heard, hear
 from holdfast.activities.outcome import emit_notes
-from holdfast.contracts import OPEN_STATES, Activity, Admit, Admitted, ChildStart, Limits, Message, Run
+from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, Admit, Admitted, ChildStart, Limits, Message, Run
 from holdfast.ids import child_thread, effect_key, run_id_for
 from holdfast.memory import decisions, events, family, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.threads import ThreadRow, Written
+from holdfast.visible import first_line
 
 __all__ = ["AdmitActivities"]
 
@@ -215,7 +216,7 @@ class AdmitActivities:
         await runs.insert(conn, thread.id, run_id, message, order=order, definition=digest, budget=budget, **origin)
         stored = await runs.of_message(conn, run_id)
         if stored is not None:
-            out.runs.append(stored[0])
+            out.runs.append(stored[0].model_copy(update={"preview": _preview(message, body)}))
         news.append(
             (
                 run_id,
@@ -243,6 +244,7 @@ class AdmitActivities:
         return Limits(
             lease=settings.scaled(settings.lease),
             linger=settings.linger,
+            linger_asked=settings.linger_asked,
             memory_wait=settings.scaled(settings.memory_wait),
             model_timeout=settings.model_timeout,
             hook_time=self._deps.hooks.seconds,
@@ -250,6 +252,14 @@ class AdmitActivities:
             memory_queue=settings.memory_queue,
             task_timeout=settings.scaled(settings.task_timeout),
         )
+
+
+def _preview(message: Message, body: str | None) -> str:
+    """Return the first line of a message. Of a long one, which may have megabytes, only the beginning is looked at."""
+    text = message.text
+    if text is None:
+        text = (body or "").partition('"content": "')[2][: 4 * PREVIEW].partition("\\n")[0].replace('\\"', '"')
+    return first_line(text, PREVIEW)
 
 
 def _not_stored(message: Message) -> str:

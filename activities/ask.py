@@ -8,6 +8,7 @@ from typing import Any
 from temporalio import activity
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 
 from holdfast.activities.deps import Deps
 from holdfast.contracts import (
@@ -56,7 +57,7 @@ class AskActivities:
             message_id=inp.message_id,
             agent=inp.ask.agent,
             text=text if size <= settings.text_inline else None,
-            text_ref=None if size <= settings.text_inline else f"ask-{info.workflow_id}-{info.workflow_run_id}",
+            text_ref=None if size <= settings.text_inline else f"ask-{info.workflow_run_id}",
             mode=inp.ask.mode,
             notify=info.workflow_id if inp.ask.wait else None,
         )
@@ -78,6 +79,10 @@ class AskActivities:
             raise ApplicationError(
                 str(exc.cause), type=kind or "InvalidInput", non_retryable=kind not in _PASSES
             ) from exc
+        except RPCError as exc:
+            if exc.status != RPCStatusCode.INVALID_ARGUMENT:
+                raise
+            raise InvalidInput(f"Temporal does not take this message: {exc.message}") from exc
         return AskResult(run_id=accepted.run_id, thread=thread, state=RunState.QUEUED)
 
     @activity.defn(name=Activity.READ_ANSWER)

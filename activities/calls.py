@@ -8,11 +8,12 @@ from typing import Any
 from holdfast.activities.deps import Deps, Here
 from holdfast.contracts import ToolStep
 from holdfast.errors import ToolArgumentsInvalid
-from holdfast.ids import effect_key
+from holdfast.ids import args_hash, effect_key
 from holdfast.memory import decisions, threads
 from holdfast.memory.ledger import Step
+from holdfast.tools.tool import AnyTool
 
-__all__ = ["arguments_of", "step_of"]
+__all__ = ["arguments_of", "fitting", "step_of"]
 
 
 def step_of(at: Here, inp: ToolStep) -> Step:
@@ -32,8 +33,10 @@ def step_of(at: Here, inp: ToolStep) -> Step:
 async def arguments_of(deps: Deps, at: Here, inp: ToolStep) -> dict[str, Any]:
     """Return the arguments: a person's, the ones sent along, or those in the model's own message.
 
+    They are those that were decided on: their hash is compared here, before anything is claimed.
+
     Raises:
-        ToolArgumentsInvalid: they are not in the database.
+        ToolArgumentsInvalid: they are not in the database, or others than those that were.
 
     """
     text = None if inp.edited else inp.args
@@ -45,5 +48,25 @@ async def arguments_of(deps: Deps, at: Here, inp: ToolStep) -> dict[str, Any]:
                 text = await threads.call_arguments(conn, at.tenant, at.thread, inp.seq, inp.call_id)
     if text is None:
         raise ToolArgumentsInvalid(f"the arguments of call {inp.call_id} are not in the database")
-    args: dict[str, Any] = json.loads(text)
+    args: dict[str, Any] = json.loads(text or "{}")
+    if args_hash(args) != inp.args_hash:
+        raise ToolArgumentsInvalid(
+            f"the arguments of call {inp.call_id} in the database are not the ones it was made or approved with, so "
+            "nothing was done. Look at who writes there."
+        )
     return args
+
+
+def fitting(tool: AnyTool, args: dict[str, Any]) -> dict[str, Any]:
+    """Return *args* as the tool's own code makes them: right types, defaults filled in.
+
+    Raises:
+        ToolArgumentsInvalid: they do not fit, or the check itself failed, which no other try would change.
+
+    """
+    try:
+        return tool.validate(dict(args))
+    except ToolArgumentsInvalid:
+        raise
+    except Exception as exc:
+        raise ToolArgumentsInvalid(f"the check of {tool.name} failed: {type(exc).__name__}: {exc}") from exc

@@ -7,11 +7,13 @@ from typing import Literal
 
 from temporalio import activity
 
+from holdfast.activities.calls import fitting
 from holdfast.activities.deps import Deps, here
 from holdfast.contracts import (
     OPEN_STATES,
     Activity,
     Asked,
+    AuditRefusals,
     Call,
     RecordDecision,
     Recorded,
@@ -26,8 +28,12 @@ from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.memory import decisions, events, ledger, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.resolve import resolve_step
+from holdfast.visible import fitted, visible
 
 __all__ = ["DecisionActivities"]
+
+_MOST_SHOWN = 5  # calls of which they do
+_SHOWN = 2000  # characters of long arguments that travel in a history, to be shown beside it
 
 
 class DecisionActivities:
@@ -64,6 +70,8 @@ class DecisionActivities:
                     raise StaleWriter(f"run {inp.run_id} has ended, or is another workflow's now: nobody is asked")
                 # In the model's own order, as everywhere else where a person reads them.
                 args = await threads.call_arguments(conn, at.tenant, at.thread, call.seq, call.call_id) or call.args
+                if call.args is None and len(out.shown) < _MOST_SHOWN:
+                    out.shown[call.step_no] = fitted(visible(args or ""), _SHOWN)
                 if await decisions.ask(
                     conn,
                     inp.run_id,
@@ -80,7 +88,7 @@ class DecisionActivities:
                         step=call.step_no,
                         call_id=call.call_id,
                         tool=call.tool,
-                        args=(args or "")[:2000],
+                        args=fitted(args or "", _SHOWN),
                         args_hash=call.args_hash,
                     )
             if len(out.settled) + len(out.said) < len(inp.calls):
@@ -119,13 +127,21 @@ class DecisionActivities:
             tool = self._deps.tool(definition.name, inp.tool)
             try:
                 if tool is not None:
-                    tool.validate(dict(decision.args))
+                    fitting(tool, decision.args)
                 text = canonical_json(decision.args)
                 out.args_hash = args_hash(decision.args)
             except (ToolArgumentsInvalid, ValueError) as exc:
                 out = Recorded(accepted=False, why=f"the edited arguments do not fit: {exc}")
         async with self._deps.pool.acquire() as conn, conn.transaction():
-            await runs.lock(conn, inp.run_id)
+            run = await runs.lock(conn, inp.run_id)
+            over = run is None or run["state"] not in OPEN_STATES
+            if over:
+                out = Recorded(accepted=False, why="the run has ended: nothing of it waits for a decision")
+            before = await decisions.audited(conn, decision_id)
+            if before is not None and not before.about(inp.run_id, inp.step_no):
+                out = Recorded(accepted=False, why=f"decision id {decision_id} is another call's: give each its own")
+                decision_id = f"{activity.info().workflow_run_id}:{activity.info().activity_id}"  # of all its attempts
+                before = await decisions.audited(conn, decision_id)
             said = await self._said(conn, inp, inp, but=decision_id)
             if said is not None:
                 word = "approved" if said.approve else "rejected"
@@ -150,9 +166,10 @@ class DecisionActivities:
                 },
             )
             if not fresh:
-                before = await decisions.audited(conn, decision_id)
-                if before is not None and not before[0]:
-                    return Recorded(accepted=False, said=said, why=before[1].get("why"))
+                if before is not None and not before.accepted:
+                    return Recorded(accepted=False, said=said, why=before.detail.get("why"))
+                return out
+            if over:  # its record has its last event
                 return out
             seq = await self._mirror(conn, inp, out, text, decision_id)
         self._deps.notifier.poke(inp.run_id, seq)
@@ -178,6 +195,13 @@ class DecisionActivities:
             edited=decision.args is not None,
             **about,
         )
+
+    @activity.defn(name=Activity.AUDIT_REFUSALS)
+    async def audit_refusals(self, inp: AuditRefusals) -> None:
+        """Write the audit rows of words that a thread refused, each once."""
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            for word in inp.words:
+                await decisions.refuse(conn, word)
 
     @activity.defn(name=Activity.RESOLVE_EFFECT)
     async def resolve_effect(self, inp: ResolveEffect) -> Resolved:

@@ -22,7 +22,7 @@ from holdfast.activities.hooks import see_call, see_result
 from holdfast.activities.outcome import Outcome, fill
 from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import FencedOut, ToolError, ToolNotStarted, ToolResultInvalid
-from holdfast.memory import ledger, runs
+from holdfast.memory import ledger, runs, threads
 from holdfast.memory.database import STRUCK, UNAVAILABLE, Connection
 from holdfast.memory.ledger import Claim, Step
 from holdfast.secrets import mask
@@ -267,8 +267,6 @@ class EffectCall:
             before, seq = await self._complete_in(conn, outcome)
             if before is None:
                 await ledger.late(conn, self._step.key, self._fence, self._at.owner, {"text": outcome.text[:2000]})
-            elif before == "in_doubt":
-                await runs.resume(conn, self._step.run_id)
             return before, seq
 
         before, seq = await self._deps.insist(settle)
@@ -285,6 +283,9 @@ class EffectCall:
         before = await ledger.complete(conn, self._step.key, self._fence, self._step.args_hash, result)
         if before is None:
             return None, None
+        if before == "in_doubt":  # locks in one order, as everybody: the call, its thread, its run, its slot
+            await threads.hold_for_writer(conn, self._at.tenant, self._at.thread, self._inp.writer, self._inp.scope)
+            await runs.resume(conn, self._step.run_id)
         return before, await fill(conn, self._deps, self._at, self._inp, outcome)
 
     async def _fail(self, outcome: Outcome) -> ToolOutcome:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
@@ -21,12 +22,16 @@ from holdfast.errors import (
     Refused,
     StaleWriter,
 )
+from holdfast.memory.database import UNSTORABLE
 from holdfast.secrets import leaks, mask
 from holdfast.settings import Settings
 
 __all__ = ["FINAL", "BeatInterceptor"]
 
 FINAL = (ConfigurationError, InvalidInput, ModelRefused, Refused, StaleWriter)  # what no other try can mend
+# Found in an input only by a mistake of ours, as each is checked before; but then each try would end so, for ever.
+HOPELESS = (ValidationError, UnicodeError, *UNSTORABLE)
+_FOREIGN = frozenset({Activity.TOOL_STEP, Activity.MODEL_STEP})  # run code of users, and count what it fails with
 _OURS = frozenset(Activity)  # in a worker of a user's own there are others, whose beats and errors are theirs
 
 
@@ -64,7 +69,8 @@ class _Inbound(ActivityInboundInterceptor):
         try:
             return await super().execute_activity(input)
         except Exception as exc:
-            raised = _as_temporal(exc) if isinstance(exc, HoldfastError) else exc
+            hopeless = isinstance(exc, HOPELESS) and info.activity_type not in _FOREIGN
+            raised = _as_temporal(exc) if hopeless or isinstance(exc, HoldfastError) else exc
             if leaks(exc):  # an error goes into the history with all that it came from
                 raise _masked(raised) from None
             if raised is exc:
@@ -80,12 +86,12 @@ async def _beat(every: float) -> None:
         await asyncio.sleep(every)
 
 
-def _as_temporal(exc: HoldfastError) -> ApplicationError:
+def _as_temporal(exc: Exception) -> ApplicationError:
     after = exc.retry_after if isinstance(exc, ModelUnavailable) else None
     return ApplicationError(
         str(exc),
         type=type(exc).__name__,
-        non_retryable=isinstance(exc, FINAL),
+        non_retryable=isinstance(exc, (*FINAL, *HOPELESS)),
         next_retry_delay=timedelta(seconds=min(after, 3600)) if after is not None else None,
     )
 

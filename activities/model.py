@@ -17,6 +17,7 @@ from holdfast.activities.alone import alone
 from holdfast.activities.answers import CORRECTION, check_model, correction, gave_up, problem_of
 from holdfast.activities.attempts import only_believed_lost, watch
 from holdfast.activities.bought import count_again
+from holdfast.activities.calls import fitting
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.hooks import Seen, Sent, placed, see_reply, see_request
@@ -28,7 +29,7 @@ from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, Sta
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.llm import ModelRequest, ToolCallRequest, require_prices
 from holdfast.memory import events, family, ledger, outbox, requests, runs, threads
-from holdfast.memory.database import Connection
+from holdfast.memory.database import UNSTORABLE, Connection
 from holdfast.memory.ledger import Step
 from holdfast.memory.threads import ThreadRow
 from holdfast.secrets import use
@@ -151,6 +152,8 @@ class ModelActivities:
             return await self._commit(at, inp, step, definition, sent, ranges, seen, size, limit)
         except _Lost:
             return await count_again(self._deps, step, at, seen.reply)
+        except (ValueError, *UNSTORABLE) as exc:  # each try would buy such a reply again
+            raise ApplicationError(f"the reply cannot be stored: {exc!r}"[:2000], non_retryable=True) from exc
 
     async def _call(self, request: ModelRequest, inp: ModelStep, step: Step) -> llm.ModelReply:
         deltas = DeltaWriter(self._deps, inp.run_id, inp.step_no)
@@ -376,7 +379,7 @@ class ModelActivities:
         """Check arguments with the tool's own code, where this worker has it."""
         found = self._deps.tool(agent, tool)
         if found is not None:
-            found.validate(dict(args))
+            fitting(found, args)
 
     async def _too_long(self, step: Step, at: Here) -> ModelReply:
         """Record that nothing was sent: after a Reset the window has moved, and steps must be numbered as they were."""

@@ -10,7 +10,7 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from holdfast.activities.calls import arguments_of, step_of
+from holdfast.activities.calls import arguments_of, fitting, step_of
 from holdfast.activities.claims import TryAgain, settled_by, take
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
@@ -56,7 +56,7 @@ class ToolActivities:
             await self._leave_to_newer_code(at, definition.name, inp)
             return await self._gone(at, inp, step, f"error: the tool {inp.tool} is no longer there. {GO_ON}")
         try:
-            args = tool.validate(await arguments_of(self._deps, at, inp))
+            args = fitting(tool, await arguments_of(self._deps, at, inp))
         except ToolArgumentsInvalid as exc:  # the tool's code changed since the call was accepted
             await self._leave_to_newer_code(at, definition.name, inp)
             return await self._gone(at, inp, step, f"error: {exc}")

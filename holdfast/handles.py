@@ -37,7 +37,7 @@ class RunHandle(RunReader):
     async def approve(
         self, call: str | None = None, *, args: dict[str, Any] | None = None, actor: str | None = None
     ) -> Receipt:
-        """Approve a pending call, by its call id or step number; which one may be left out if only one is pending.
+        """Approve a pending call, named by its step number as text; it may be left out if only one is pending.
 
         With *args*, the call is made with these arguments instead. Returns once the decision stands.
 
@@ -62,9 +62,8 @@ class RunHandle(RunReader):
         return await self._decide(Decision(approve=False, run_id=self.run_id, call_id=call, reason=reason, actor=actor))
 
     async def _decide(self, decision: Decision) -> Receipt:
-        decision = decision.model_copy(update={"decision_id": uuid.uuid4().hex})
         try:
-            receipt = await self._say("decide", decision, decision.decision_id or "")
+            receipt = await self._say("decide", decision)
         except DecisionRefused as exc:
             raise await self._elsewhere(exc, "approval") from exc
         await self._until_audited(receipt)
@@ -98,7 +97,7 @@ class RunHandle(RunReader):
         if reason is not None and len(reason) > 500:
             raise InvalidInput(f"the reason has {len(reason)} characters; give it in at most 500")
         request = StopRequest(run_id=self.run_id, reason=reason, actor=actor)
-        return await self._say("stop", request, uuid.uuid4().hex)
+        return await self._say("stop", request)
 
     async def resolve(
         self,
@@ -130,13 +129,12 @@ class RunHandle(RunReader):
             outcome=chosen[0],
             result=done,
             run_id=self.run_id,
-            decision_id=uuid.uuid4().hex,
             actor=actor,
         )
         status = await self.status()
         if not status.ended:
             try:
-                receipt = await self._say("resolve", word, word.decision_id or "")
+                receipt = await self._say("resolve", word)
             except NotRunning:
                 pass
             except DecisionRefused as exc:
@@ -144,7 +142,7 @@ class RunHandle(RunReader):
             else:
                 await self._until_audited(receipt)
                 return receipt
-        return await self._resolve_directly(word)
+        return await self._resolve_directly(word.model_copy(update={"decision_id": uuid.uuid4().hex}))
 
     async def _resolve_directly(self, word: Resolution) -> Receipt:
         """Settle a ledger row whose workflow has closed: nobody else will."""
@@ -162,14 +160,20 @@ class RunHandle(RunReader):
             raise DecisionRefused(said.why)
         return Receipt(decision_id=word.decision_id or "", run_id=self.run_id, step_no=word.step_no)
 
-    async def _say(self, name: str, word: Decision | Resolution | StopRequest, update_id: str) -> Receipt:
-        """Send an update; for a moment also against a refusal, if the workflow may not know yet what we know."""
+    async def _say(self, name: str, word: Decision | Resolution | StopRequest) -> Receipt:
+        """Send an update; for a moment also against a refusal, if the workflow may not know yet what we know.
+
+        Each time under ids of its own: a refusal that the workflow has audited would be the answer to the same ones.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._link.settings.scaled(_SETTLING)
         while True:
+            word_id = uuid.uuid4().hex
+            if not isinstance(word, StopRequest):
+                word = word.model_copy(update={"decision_id": word_id})
             try:
                 wire = await self._link.wire()
-                return await wire.update(self.workflow_id, name, word, update_id=update_id, result_type=Receipt)
+                return await wire.update(self.workflow_id, name, word, update_id=word_id, result_type=Receipt)
             except (InvalidInput, NotRunning) as exc:
                 status = await self.status()
                 if status.ended and name != "resolve":
@@ -185,7 +189,7 @@ class RunHandle(RunReader):
                             "(`holdfast doctor`), then say it again."
                         ) from exc
                     raise
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
 
     async def _open(self, word: Decision | Resolution | StopRequest) -> bool:
         """Say whether PostgreSQL has this step in doubt, or an approval pending: the workflow hears a moment later."""
@@ -210,9 +214,8 @@ class RunHandle(RunReader):
         while loop.time() < deadline:
             said = await self._link.read(lambda conn: decisions.audited(conn, receipt.decision_id))
             if said is not None:
-                accepted, detail = said
-                if not accepted:
-                    raise DecisionRefused(f"refused: {detail.get('why') or 'it does not fit what is pending'}")
+                if not said.accepted:
+                    raise DecisionRefused(f"refused: {said.detail.get('why') or 'it does not fit what is pending'}")
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.5)

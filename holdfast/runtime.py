@@ -85,7 +85,9 @@ log = structlog.get_logger(__name__)
 def workflow_runner(restrictions: SandboxRestrictions = SandboxRestrictions.default) -> SandboxedWorkflowRunner:
     """Return the sandbox of our workflows: contracts pass through, so that a model is one class on both sides."""
     return SandboxedWorkflowRunner(
-        restrictions=restrictions.with_passthrough_modules("holdfast.contracts", "holdfast.errors", "holdfast.ids")
+        restrictions=restrictions.with_passthrough_modules(
+            "holdfast.contracts", "holdfast.errors", "holdfast.ids", "holdfast.visible"
+        )
     )
 
 
@@ -166,6 +168,7 @@ def control_activities(deps: Deps) -> list[Any]:
         decide.request_approvals,
         decide.record_decision,
         decide.resolve_effect,
+        decide.audit_refusals,
         ask.send_message,
         ask.read_answer,
         child.prepare_child,

@@ -10,12 +10,15 @@ from temporalio.client import Client, WithStartWorkflowOperation, WorkflowUpdate
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
 
-from holdfast.contracts import AGENT_WORKFLOW, Contract, ThreadStart
+from holdfast.contracts import AGENT_WORKFLOW, PREVIEW, Contract, Message, ThreadStart
 from holdfast.settings import Settings
+from holdfast.visible import first_line
 
 __all__ = ["CLOSED_UNDER_US", "refused_as", "update_with_start"]
 
 Out = TypeVar("Out", bound=Contract)
+
+_SUMMARY = 400  # bytes of a summary that Temporal takes
 
 CLOSED_UNDER_US = "AcceptedUpdateCompletedWorkflow"
 """What Temporal says when the workflow ended between taking the update and answering it: then the next one will."""
@@ -40,6 +43,7 @@ async def update_with_start(
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
         task_timeout=timedelta(seconds=settings.scaled(settings.task_timeout)),
+        static_summary=_summary(arg),
     )
     # The SDK also leaves its error in a future; unless someone looks at it, asyncio prints a traceback later.
     heard = asyncio.ensure_future(start.workflow_handle())
@@ -51,6 +55,15 @@ async def update_with_start(
         return out
     finally:
         heard.cancel()
+
+
+def _summary(arg: Contract) -> str | None:
+    """Return what lists of workflows show of a thread that a message starts."""
+    if not isinstance(arg, Message):
+        return None
+    said = first_line(arg.text or "", PREVIEW)
+    whole = f"{arg.agent}: {said}" if said else arg.agent
+    return whole.encode()[:_SUMMARY].decode(errors="ignore")
 
 
 def refused_as(exc: WorkflowUpdateFailedError) -> str | None:

@@ -151,7 +151,10 @@ class Settings(BaseSettings):
     task_timeout: float = Field(
         default=3.0, gt=0, description="A workflow task taken by a killed worker is handed on after this."
     )
-    linger: float = Field(default=10.0, ge=0, description="How long an idle thread's workflow stays.")
+    linger: float = Field(default=3.0, ge=0, description="How long an idle thread's workflow stays.")
+    linger_asked: float = Field(
+        default=0.5, ge=0, description="The same after a run that AskWorkflow or a schedule asked for."
+    )
     client_patience: float = Field(default=60.0, gt=0, description="A client waits so long for a server to come back.")
     memory_wait: float = Field(
         default=2.0, gt=0, description="How long a run waits for the memory process to take a step."

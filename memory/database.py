@@ -16,7 +16,17 @@ from asyncpg.pool import PoolConnectionProxy
 from holdfast.errors import StorageError
 from holdfast.secrets import address, mask
 
-__all__ = ["STRUCK", "UNAVAILABLE", "Connection", "OwnConnection", "Pool", "connect", "migrate", "open_pool"]
+__all__ = [
+    "STRUCK",
+    "UNAVAILABLE",
+    "UNSTORABLE",
+    "Connection",
+    "OwnConnection",
+    "Pool",
+    "connect",
+    "migrate",
+    "open_pool",
+]
 
 OwnConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"  # of no pool
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -63,6 +73,10 @@ _REFUSED = (
     *(OSError, TimeoutError, ValueError),
     *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
 )
+
+
+UNSTORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+"""What PostgreSQL says of a value that it will never take: it is malformed, out of range, or too long for an index."""
 
 
 class _Floor(logging.Filter):

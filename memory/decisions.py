@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import asyncpg
 
+from holdfast.contracts import RefusedWord
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
-__all__ = ["ask", "audit", "audit_of_run", "audited", "decide", "edited_args", "of_run", "said", "void"]
+__all__ = [
+    "Audited",
+    "ask",
+    "audit",
+    "audit_of_run",
+    "audited",
+    "decide",
+    "edited_args",
+    "of_run",
+    "refuse",
+    "said",
+    "void",
+]
 
 _Q = queries("decisions")
+_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 async def ask(
@@ -80,10 +96,47 @@ async def audit(
     return status.endswith(" 1")
 
 
-async def audited(conn: Connection, decision_id: str) -> tuple[bool, dict[str, Any]] | None:
-    """Return (accepted, detail) of a decision that was carried out or refused, or None while it is under way."""
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """The audit row of a decision."""
+
+    accepted: bool
+    detail: dict[str, Any]
+    run_id: str | None
+    step_no: int | None
+
+    def about(self, run_id: str, step_no: int) -> bool:
+        """Whether it is a decision on this call, and not on another one under the same id."""
+        return (self.run_id, self.step_no) == (run_id, step_no)
+
+
+async def audited(conn: Connection, decision_id: str) -> Audited | None:
+    """Return the audit row of a decision that was carried out or refused, or None while it is under way."""
     row = await conn.fetchrow(_Q["audited"], decision_id)
-    return None if row is None else (row["accepted"], json.loads(row["detail"]))
+    if row is None:
+        return None
+    run_id = str(row["run_id"]) if row["run_id"] is not None else None
+    return Audited(row["accepted"], json.loads(row["detail"]), run_id, row["step_no"])
+
+
+async def refuse(conn: Connection, word: RefusedWord) -> None:
+    """Write the audit row of a word that a thread refused, once; under its own id if that is free."""
+    known = word.run_id is not None and _RUN_ID.fullmatch(word.run_id) is not None
+    detail = {"why": word.why, "refused": word.id, **word.about} | ({} if known else {"run_id": word.run_id})
+    for decision_id in (word.decision_id or word.id, word.id):
+        fresh = await audit(
+            conn,
+            decision_id,
+            run_id=word.run_id if known else None,
+            step_no=word.step_no,
+            action=word.action,
+            actor=word.actor,
+            accepted=False,
+            detail=detail,
+        )
+        before = None if fresh else await audited(conn, decision_id)
+        if before is None or before.detail.get("refused") == word.id:  # now, or by an attempt before this one
+            return
 
 
 async def audit_of_run(conn: Connection, run_id: str) -> list[asyncpg.Record]:

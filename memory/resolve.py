@@ -5,6 +5,8 @@ The activity `resolve_effect` calls it for a run under way, the client for a run
 
 from __future__ import annotations
 
+import uuid
+
 from holdfast.contracts import PREVIEW, Resolution, Resolved, ToolOutcome
 from holdfast.memory import decisions, events, ledger, runs, threads
 from holdfast.memory.database import Connection
@@ -22,18 +24,22 @@ async def resolve_step(
     decision_id = resolution.decision_id or f"{run_id}:{resolution.step_no}:{resolution.outcome}"
     said = await decisions.audited(conn, decision_id)
     row = await ledger.find(conn, run_id, resolution.step_no)
+    if said is not None and said.about(run_id, resolution.step_no):
+        return Resolved(accepted=said.accepted, why=said.detail.get("why")), None
+    seq = slot = None
+    text = resolution.result if resolution.result is not None else "done"
     if said is not None:
-        accepted, detail = said
-        return Resolved(accepted=accepted, why=detail.get("why")), None
-    if row is None:
+        settled = ledger.Settled(False, f"decision id {decision_id} is another call's: give each word its own")
+        decision_id = f"{run_id}:{resolution.step_no}:{uuid.uuid4().hex}"
+    elif row is None:
         settled = ledger.Settled(False, f"run {run_id} has no step {resolution.step_no} in the ledger")
     else:
-        word = resolution.outcome
-        text = resolution.result if resolution.result is not None else "done"
         outcome = ToolOutcome(status="done", preview=text[:PREVIEW], bytes=len(text.encode()))
-        settled = await ledger.resolve(conn, row["key"], word, outcome.model_dump(mode="json"))
-        if settled.accepted and word == "done":
-            await _fill(conn, tenant, thread, run_id, resolution.step_no, text)
+        settled = await ledger.resolve(conn, row["key"], resolution.outcome, outcome.model_dump(mode="json"))
+    if settled.accepted:
+        await runs.resume(conn, run_id)  # locks the run: after the call, before its slot, as whoever ends a run does
+        if resolution.outcome == "done":
+            slot = await _fill(conn, tenant, thread, run_id, resolution.step_no, text)
     detail = {"outcome": resolution.outcome, "result": resolution.result, "why": settled.why}
     await decisions.audit(
         conn,
@@ -45,9 +51,7 @@ async def resolve_step(
         accepted=settled.accepted,
         detail=detail,
     )
-    seq = None
     if settled.accepted:
-        await runs.resume(conn, run_id)
         seq = await events.emit(
             conn,
             run_id,
@@ -56,11 +60,25 @@ async def resolve_step(
             outcome=resolution.outcome,
             actor=resolution.actor,
         )
+    if row is not None and slot is not None:
+        seq = await events.emit(
+            conn,
+            run_id,
+            "tool_done",
+            step=resolution.step_no,
+            call_id=slot,
+            tool=row["tool"],
+            status="done",
+            preview=text[:200],
+            bytes=len(text.encode()),
+            seconds=0.0,
+        )
     return Resolved(accepted=settled.accepted, why=settled.why), seq
 
 
-async def _fill(conn: Connection, tenant: str, thread: str, run_id: str, step_no: int, text: str) -> None:
-    """Put what a person reports into the call's slot, unless it was interrupted meanwhile."""
+async def _fill(conn: Connection, tenant: str, thread: str, run_id: str, step_no: int, text: str) -> str | None:
+    """Put what a person reports into the call's slot and return the call's id; None if it was interrupted meanwhile."""
     slot = await threads.slot_of_step(conn, tenant, thread, run_id, step_no)
-    if slot is not None:
-        await threads.fill_slot(conn, slot[0], slot[1], slot[2], text)
+    if slot is None or not await threads.fill_slot(conn, slot[0], slot[1], slot[2], text):
+        return None
+    return slot[2]

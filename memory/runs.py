@@ -167,7 +167,11 @@ async def set_state(conn: Connection, run_id: str, state: RunState) -> None:
 
 
 async def resume(conn: Connection, run_id: str) -> None:
-    """Mark a waiting run as running, if nothing of it waits for a person any more."""
+    """Mark a waiting run as running, if nothing of it waits for a person any more.
+
+    Of two transactions that end its last two doubts at the same time, the later one sees what the earlier one did.
+    """
+    await conn.execute(_Q["hold"], run_id)
     await conn.execute(_Q["resume"], run_id)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -22,13 +23,15 @@ from holdfast.contracts import (
     Receipt,
     Resolution,
     StopRequest,
+    ThreadResult,
     ThreadStart,
     ThreadState,
 )
 from holdfast.errors import InvalidInput
 from holdfast.ids import run_id_for, split_workflow_id
-from holdfast.workflows import children, inbox, options
+from holdfast.workflows import children, details, inbox, options
 from holdfast.workflows.inputs import parse
+from holdfast.workflows.refusals import Refusals
 from holdfast.workflows.run import RunLoop, tell
 
 
@@ -53,12 +56,16 @@ class AgentWorkflow:
         self._carry.executions += 1
         self._admitting = False
         self._background: set[asyncio.Task[None]] = set()
+        self._refusals = Refusals(self._carry, self._keep)
 
     # ------------------------------------------------------------------------------------ the loop
 
     @workflow.run
-    async def run(self, given: Any = None) -> None:
-        """Work until the thread has been idle for a while. The input, `{}` or none, is taken by `__init__`."""
+    async def run(self, given: Any = None) -> ThreadResult | None:
+        """Work until the thread has been idle for a while, and return how its last run ended.
+
+        The input, `{}` or none, is taken by `__init__`.
+        """
         try:
             if self._malformed is not None:
                 raise self._malformed
@@ -79,6 +86,7 @@ class AgentWorkflow:
             admitter.result()  # it ends only by an error no retry can mend, such as a newer writer
         admitter.cancel()
         work.result()
+        return self._carry.last
 
     async def _work(self) -> None:
         carry = self._carry
@@ -90,22 +98,27 @@ class AgentWorkflow:
                 if not await RunLoop(carry, self._should_roll, self._keep).work(carry.current):
                     await self._roll()
                 carry.current = None
-                workflow.set_current_details("idle")
+                details.show(carry)
                 continue
             if self._should_roll():
                 await self._roll()
-            if not carry.limits.linger:  # nobody else is expected on a thread that another run asked for
-                await workflow.wait_condition(lambda: bool(carry.queue) or (self._quiet() and not carry.inbox))
-                if carry.queue:
-                    continue
+            await self._idle()
+            # What goes on beside, such as remembering, is waited for without a timer.
+            await workflow.wait_condition(lambda: bool(carry.queue) or (self._quiet() and not carry.inbox))
+            if not carry.queue:
                 return
-            try:
+
+    async def _idle(self) -> None:
+        """Wait a while for the next message; not on a thread that another run asked for, where none is expected."""
+        limits = self._carry.limits
+        seconds = min(limits.linger, limits.linger_asked) if self._carry.brief else limits.linger
+        if seconds:
+            with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: bool(carry.queue), timeout=timedelta(seconds=carry.limits.linger), timeout_summary="linger"
+                    lambda: bool(self._carry.queue),
+                    timeout=timedelta(seconds=seconds),
+                    timeout_summary=f"idle: ends in {seconds:g} s unless a message comes",
                 )
-            except TimeoutError:
-                if self._quiet() and not carry.inbox and not carry.queue:
-                    return
 
     def _quiet(self) -> bool:
         return not self._admitting and not self._background
@@ -121,6 +134,9 @@ class AgentWorkflow:
         workflow.continue_as_new(
             ThreadStart(carry=self._carry), task_timeout=timedelta(seconds=self._carry.limits.task_timeout)
         )
+
+    def _say(self, remark: str) -> None:
+        details.show(self._carry, remark)
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._background.add(task)
@@ -203,7 +219,7 @@ class AgentWorkflow:
             inbox.check_message(start.message)
             self._take_child(start)
         except InvalidInput as exc:
-            workflow.set_current_details(f"a question was refused: {exc}")
+            self._say(f"a question was refused: {exc}")
 
     @workflow.signal(name="ended")
     def ended(self, run_id: str) -> None:
@@ -219,19 +235,29 @@ class AgentWorkflow:
     @workflow.update(name="decide")
     def decide(self, decision: Decision) -> Receipt:
         """Approve or reject a pending call. Whether the word stood is in the audit row of its decision id."""
-        return self._decide(decision)  # an update is no proof of who sent it either, until our API signs them
+        try:
+            return self._decide(decision)  # an update is no proof of who sent it either, until our API signs them
+        except InvalidInput as exc:
+            raise self._refusals.add(decision, exc) from None
 
     @decide.validator
     def _check_decide(self, decision: Decision) -> None:
-        inbox.find_pending(self._carry, decision)
+        inbox.check_decision(decision)
+        inbox.check_turn(self._carry, *split_workflow_id(workflow.info().workflow_id), decision.run_id)
 
     @workflow.signal(name="decide")
     def decide_by_signal(self, decision: Decision) -> None:
         """Decide from the Web UI or any client; who signals is not verified."""
         try:
+            inbox.check_decision(decision)
+        except InvalidInput as exc:  # nor could it be audited
+            self._say(f"a decision was refused: {exc}")
+            return
+        try:
             self._decide(decision)
         except InvalidInput as exc:
-            workflow.set_current_details(f"a decision was refused: {exc}")
+            self._refusals.add(decision, exc)
+            self._say(f"a decision was refused: {exc}")
 
     def _decide(self, decision: Decision) -> Receipt:
         call = inbox.find_pending(self._carry, decision)
@@ -243,24 +269,35 @@ class AgentWorkflow:
     @workflow.update(name="resolve")
     def resolve(self, word: Resolution) -> Receipt:
         """Say what became of a call in doubt."""
-        return self._resolve(word)
+        try:
+            return self._resolve(word)
+        except InvalidInput as exc:
+            raise self._refusals.add(word, exc) from None
 
     @resolve.validator
     def _check_resolve(self, word: Resolution) -> None:
-        inbox.find_doubt(self._carry, word)
+        inbox.check_resolution(word)
+        inbox.check_turn(self._carry, *split_workflow_id(workflow.info().workflow_id), word.run_id)
 
     @workflow.signal(name="resolve")
     def resolve_by_signal(self, word: Resolution) -> None:
         """Resolve from the Web UI or any client."""
         try:
+            inbox.check_resolution(word)
+        except InvalidInput as exc:
+            self._say(f"a resolution was refused: {exc}")
+            return
+        try:
             self._resolve(word)
         except InvalidInput as exc:
-            workflow.set_current_details(f"a resolution was refused: {exc}")
+            self._refusals.add(word, exc)
+            self._say(f"a resolution was refused: {exc}")
 
     def _resolve(self, word: Resolution) -> Receipt:
         call = inbox.find_doubt(self._carry, word)
         call.resolution = word.model_copy(update={"decision_id": word.decision_id or workflow.uuid4().hex})
-        call.state = "resolving"
+        if call.state != "ready":  # of a call under way the ledger judges, and it goes on meanwhile
+            call.state = "resolving"
         return self._receipt(call.resolution.decision_id or "", call.step_no)
 
     @workflow.update(name="stop")
@@ -270,21 +307,23 @@ class AgentWorkflow:
 
     @stop.validator
     def _check_stop(self, request: StopRequest) -> None:
-        inbox.find_stop(self._carry, request)
+        inbox.check_stop(request)
+        inbox.find_run(self._carry, request.run_id)
 
     @workflow.signal(name="stop")
     def stop_by_signal(self, request: StopRequest) -> None:
         """Stop from the Web UI or any client."""
         try:
+            inbox.check_stop(request)
             self._stop(request)
         except InvalidInput as exc:
-            workflow.set_current_details(f"a stop was refused: {exc}")
+            self._say(f"a stop was refused: {exc}")
 
     def _stop(self, request: StopRequest) -> Receipt:
         by = f" by {request.actor}" if request.actor else ""
         why = f"stopped{by}{': ' + request.reason if request.reason else ''}"
         try:
-            run = inbox.find_stop(self._carry, request)
+            run = inbox.find_run(self._carry, request.run_id)
         except InvalidInput:
             child = self._carry.child
             tenant, thread = split_workflow_id(workflow.info().workflow_id)
@@ -301,6 +340,8 @@ class AgentWorkflow:
         for call in self._carry.current.calls if self._carry.current else []:
             if call.step_no == step_no and call.state == "in_doubt":
                 call.state = "ready"
+            elif call.step_no == step_no and call.state == "ready":
+                call.settled = True  # its attempt has yet to tell of the doubt: kept until then
 
     @workflow.query(name="state")
     def state(self) -> ThreadState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = ["AskWorkflow"]
 _LOOKS = (10.0, 60.0, 600.0)  # seconds between looks, should the signal be lost
 _SCHEDULED = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 _APPENDED = re.compile(r"-(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)Z$")  # what a Schedule puts behind the workflow id
+_LONGEST_ID = 256  # characters of a message id
 _OPEN = (RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
 
 
@@ -34,7 +36,7 @@ class AskWorkflow:
         """Return the answer, or how the run ended without one. The input is an `Ask` as JSON."""
         ask = parse(Ask, given)
         info = workflow.info()
-        message_id = ask.message_id or info.workflow_id
+        message_id = ask.message_id or _message_id(info.workflow_id)
         message = SendMessage(
             ask=ask,
             thread=ask.thread or "",
@@ -71,6 +73,13 @@ class AskWorkflow:
     async def _do(self, activity: Activity, arg: SendMessage | ReadAnswer, summary: str) -> AskResult:
         result: AskResult = await options.execute(activity, arg, AskResult, Limits(), summary=summary)
         return result
+
+
+def _message_id(workflow_id: str) -> str:
+    """Return the workflow's id as that of its message, which may not be as long."""
+    if len(workflow_id) <= _LONGEST_ID and workflow_id.isprintable():
+        return workflow_id
+    return f"ask-{hashlib.sha256(workflow_id.encode()).hexdigest()}"
 
 
 def _scheduled_at(info: workflow.Info) -> datetime | None:

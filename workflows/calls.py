@@ -26,7 +26,7 @@ from holdfast.contracts import (
     ToolOutcome,
     ToolStep,
 )
-from holdfast.workflows import children, options
+from holdfast.workflows import children, details, options
 
 __all__ = ["Round"]
 
@@ -44,6 +44,8 @@ class Round:
         self._should_roll = should_roll
         self._keep = keep
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._words: dict[int, asyncio.Task[None]] = {}  # a person's words on calls under way, by step
+        self._heard: set[str | None] = set()  # ids of the words that are being carried out
         self._looks = 0
 
     async def finish(self) -> bool:
@@ -52,37 +54,55 @@ class Round:
         try:
             await self._ask()
             while True:
+                details.show(self._carry)
                 for call in run.calls:
                     step = self._step_of(call)
                     if step is not None:
                         self._tasks[call.step_no] = asyncio.create_task(step(self, call))
-                if not self._tasks and all(call.state == "done" for call in run.calls):
+                    if self._has_word(call):
+                        self._words[call.step_no] = asyncio.create_task(self._hear(call))
+                if not self._tasks and not self._words and all(call.state == "done" for call in run.calls):
                     return True
-                if run.stop is not None or (not self._tasks and self._should_roll()):
+                if run.stop is not None or (self._idle() and self._should_roll()):
                     return False
                 await self._wait()
-                for number, task in list(self._tasks.items()):
-                    if task.done():
-                        del self._tasks[number]
-                        task.result()
+                for tasks in (self._tasks, self._words):
+                    for number, task in list(tasks.items()):
+                        if task.done():
+                            del tasks[number]
+                            task.result()
         finally:
-            for task in self._tasks.values():
+            tasks_left = [*self._words.values(), *self._tasks.values()]
+            for task in tasks_left:
                 task.cancel()
-            if self._tasks:
-                await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            if tasks_left:
+                await asyncio.gather(*tasks_left, return_exceptions=True)
+            if run.stop is not None:
+                self._hear_the_rest()
+
+    def _hear_the_rest(self) -> None:
+        """Carry out the words that came together with the stop: whoever was given a receipt finds it in the audit."""
+        for call in self._run.calls:
+            if call.resolution is not None and call.resolution.decision_id not in self._heard:
+                self._keep(asyncio.create_task(self._settle(call)))
+            elif call.state == "deciding" and call.pending and call.pending.decision_id not in self._heard:
+                self._keep(asyncio.create_task(self._record(call)))
+
+    def _idle(self) -> bool:
+        return not self._tasks and not self._words
 
     def _actionable(self) -> bool:
         run = self._run
         return (
             run.stop is not None
-            or any(task.done() for task in self._tasks.values())
-            or any(self._step_of(call) is not None for call in run.calls)
-            or (not self._tasks and self._should_roll())
+            or any(task.done() for task in (*self._tasks.values(), *self._words.values()))
+            or any(self._step_of(call) is not None or self._has_word(call) for call in run.calls)
+            or (self._idle() and self._should_roll())
         )
 
     def _step_of(self, call: Call) -> _Step | None:
         """Return what is to be done for a call now, if anything."""
-        if call.step_no in self._tasks:
+        if call.step_no in self._tasks or (call.state == "ready" and call.resolution is not None):
             return None
         if call.agent is None or call.state != "ready":
             return _STEPS.get(call.state)
@@ -92,11 +112,18 @@ class Round:
         others = (other for other in self._run.calls if not other.handoff or other.step_no < call.step_no)
         return Round._hand_off if all(other.state == "done" for other in others) else None
 
-    async def _ask_child(self, call: Call) -> None:
-        # In a task that no stop cancels: a child that may have been started is known, and can be told to stop.
-        task = asyncio.create_task(children.ask(self._carry, self._run, call))
+    def _has_word(self, call: Call) -> bool:
+        return call.state == "ready" and call.resolution is not None and call.step_no not in self._words
+
+    async def _whole(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something to its end, also when the run is stopped meanwhile."""
+        task = asyncio.create_task(work)
         self._keep(task)
         await asyncio.shield(task)
+
+    async def _ask_child(self, call: Call) -> None:
+        # A child that may have been started is known, and can be told to stop.
+        await self._whole(children.ask(self._carry, self._run, call))
 
     async def _child_result(self, call: Call) -> None:
         await children.result(self._carry, self._run, call)
@@ -133,6 +160,7 @@ class Round:
             )
             self._run.asked = True
             for call in waiting:
+                call.shown = asked.shown.get(call.step_no, "")
                 if call.step_no in asked.settled and call.state == "approval":
                     call.state = "ready"
             for said in asked.said:
@@ -177,13 +205,23 @@ class Round:
             timeout=options.tool_timeout(call, self._carry.limits),
             queue=self._carry.limits.memory_queue if call.memory_queue else None,
         )
-        call.state = "in_doubt" if outcome.status == "in_doubt" else "done"
+        if outcome.status == "in_doubt":
+            call.state = "in_doubt"
+            if call.settled:  # proof has come before the attempt could tell of the doubt: read the row again
+                call.state, call.settled = "ready", False
+        else:
+            call.state, call.pending = "done", None
+            call.failed = outcome.preview if outcome.status == "error" and rejected is None else ""
 
     async def _decide(self, call: Call) -> None:
+        await self._whole(self._record(call))  # a decision that was taken has its audit row, also if the run is stopped
+
+    async def _record(self, call: Call) -> None:
         decision = call.pending
         if decision is None:
             call.state = "approval"
             return
+        self._heard.add(decision.decision_id)
         recorded: Recorded = await options.execute(
             Activity.RECORD_DECISION,
             RecordDecision(
@@ -211,11 +249,38 @@ class Round:
                 call.edited, call.args, call.args_hash = True, None, recorded.args_hash
 
     async def _resolve(self, call: Call) -> None:
+        await self._whole(self._settle(call))
+
+    async def _hear(self, call: Call) -> None:
+        """Carry out a word on a call under way: the ledger may have it in doubt before its attempt can tell.
+
+        If the word is carried out, that attempt has nothing left to do, and whatever waits for its next try ends.
+        """
+        await self._whole(self._settle_under_way(call))
+
+    async def _settle_under_way(self, call: Call) -> None:
+        resolved = await self._carry_out(call)
+        task = self._tasks.pop(call.step_no, None) if resolved.accepted else None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if call.state == "in_doubt":
+            call.state = "ready"  # read its ledger row again
+
+    async def _settle(self, call: Call) -> None:
         word = call.resolution
         if word is None:
             call.state = "in_doubt"
             return
-        await options.execute(
+        await self._carry_out(call)
+        call.state = "ready"  # the ledger row tells how it stands, whether or not the word was carried out
+
+    async def _carry_out(self, call: Call) -> Resolved:
+        word = call.resolution
+        if word is None:
+            return Resolved(accepted=False)
+        self._heard.add(word.decision_id)
+        resolved: Resolved = await options.execute(
             Activity.RESOLVE_EFFECT,
             ResolveEffect(resolution=word, **self._ref(call)),
             Resolved,
@@ -223,7 +288,7 @@ class Round:
             summary=f"{word.outcome} {call.tool}"[:PREVIEW],
         )
         call.resolution = None
-        call.state = "ready"  # the ledger row tells how it stands, whether or not the word was carried out
+        return resolved
 
 
 _Step = Callable[[Round, Call], Coroutine[Any, Any, None]]

@@ -136,6 +136,7 @@ async def result(carry: Carry, run: Run, call: Call) -> None:
     )
     if seen.status == "ended":
         call.state = "done"
+        call.failed = seen.outcome.preview if seen.outcome is not None and seen.outcome.status == "error" else ""
     elif seen.status == "lost":
         call.state = "ready"
     else:

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
 from holdfast.contracts import Call, Carry, Decision, Message, Resolution, Run, StopRequest
 from holdfast.errors import DecisionRefused, InvalidInput, ThreadFull
+from holdfast.ids import run_id_for
 
 __all__ = [
     "BATCH",
     "KNOWN_KEPT",
     "TEXT_INLINE",
+    "check_decision",
     "check_message",
+    "check_resolution",
     "check_room",
+    "check_stop",
+    "check_turn",
     "find_doubt",
     "find_pending",
     "find_run",
-    "find_stop",
     "remember_known",
 ]
 
+# Constants of the workflow's code, not settings: they must be the same on every worker, and on a replay.
 TEXT_INLINE = 2048  # bytes of UTF-8; a Temporal client outside Python counts the same
 KNOWN_KEPT = 500  # message ids remembered here; Postgres knows all of them
 BATCH = 50  # messages stored at once; a payload over 2 MB would end the workflow, also after an hour without a database
 ROOM = 1000  # messages that may wait: all of them travel in one payload when the workflow rolls over
+ROOM_BYTES = 1024 * 1024  # of their ids and texts, for the same reason
 LONGEST_WORD = 128 * 1024  # bytes of a person's word, which travels in payloads
+NAME = 1000  # bytes of an id or a name that Temporal takes (its limit.maxIDLength)
+LABEL = 256  # bytes of an id that is only ours; an index of PostgreSQL takes 2,704
+DEEPEST = 100  # JSON within JSON; parsers and databases end at some depth, each at another
 
 
 def check_message(message: Message) -> None:
@@ -34,11 +45,14 @@ def check_message(message: Message) -> None:
         InvalidInput: the text is empty, too long to travel in a workflow history, or an id cannot be stored.
 
     """
-    _check_storable(message.message_id, message.agent, message.text, message.text_ref, message.notify)
+    _check_word("message_id", message.message_id, 4 * LABEL, least=1, one_line=True)
+    _check_word("agent", message.agent, 2 * LABEL, least=1, one_line=True)
+    _check_word("text_ref", message.text_ref, NAME, least=1, one_line=True)
+    _check_word("notify", message.notify, NAME, least=1, one_line=True)
     if message.text is not None:
         if not message.text.strip():
             raise InvalidInput("the message is empty: send some text")
-        size = len(message.text.encode())
+        size = _check_word("text", message.text, 16 * LONGEST_WORD)
         if size > TEXT_INLINE:
             raise InvalidInput(
                 f"the text has {size} bytes, {TEXT_INLINE} may travel inline: store it first and send text_ref"
@@ -52,19 +66,127 @@ def check_room(carry: Carry, message: Message) -> None:
         ThreadFull: it would not fit into what the workflow carries over.
 
     """
-    if message.message_id not in carry.known and len(carry.inbox) + len(carry.queue) >= ROOM:
-        raise ThreadFull(f"{ROOM} messages wait on this thread already: send it later, or on another thread")
+    if message.message_id in carry.known:
+        return
+    waiting: list[Message | Run] = [*carry.inbox, *carry.queue]
+    if len(waiting) >= ROOM or sum(map(_weight, [*waiting, message])) > ROOM_BYTES:
+        raise ThreadFull(f"{len(waiting)} messages wait on this thread already: send it later, or on another thread")
 
 
-def _check_storable(*words: str | None) -> None:
-    """Refuse what PostgreSQL would refuse each time it is tried, and what would not fit into a payload."""
-    size = 0
-    for word in words:
-        if word is not None and "\0" in word:
-            raise InvalidInput("the input contains a NUL character: is it a binary file?")
-        size += len(word.encode()) if word is not None else 0
+def _weight(message: Message | Run) -> int:
+    words = [message.message_id, message.agent, message.notify or ""]
+    if isinstance(message, Message):
+        words += [message.text or "", message.text_ref or ""]
+    return 400 + sum(len(word.encode()) for word in words)
+
+
+def _check_word(what: str, word: str | None, most: int, *, least: int = 0, one_line: bool = False) -> int:
+    """Return the bytes of a word; refuse what Temporal or PostgreSQL would refuse each time it is tried.
+
+    Raises:
+        InvalidInput: it is too long or too short, or has what neither can hold.
+
+    """
+    if word is None:
+        return 0
+    if "\0" in word:
+        raise InvalidInput(f"{what} contains a NUL character: is it a binary file?")
+    try:
+        size = len(word.encode())
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{what} contains half of a surrogate pair, which is no character: remove it") from None
+    if size > most or size < least:
+        raise InvalidInput(f"{what} has {size:,} bytes, {least:,} to {most:,} are allowed: mend it and send it again")
+    if one_line and any(char < " " for char in word):
+        raise InvalidInput(f"{what} contains a control character: remove it")
+    return size
+
+
+def _check_json(value: Any, depth: int = 0) -> None:
+    """Refuse JSON that cannot be stored, or that means something else to each program that reads it.
+
+    Raises:
+        InvalidInput: a number that is none, a text that no database holds, or too many levels.
+
+    """
+    if depth > DEEPEST:
+        raise InvalidInput(f"the arguments have more than {DEEPEST} levels: make them flatter")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput(f"the arguments contain {value}, which JSON has no number for: send a finite number")
+    if isinstance(value, str):
+        _check_word("a text in the arguments", value, LONGEST_WORD)
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            _check_word("a name in the arguments", name, LONGEST_WORD)
+            _check_json(each, depth + 1)
+    elif isinstance(value, list):
+        for each in value:
+            _check_json(each, depth + 1)
+
+
+def check_decision(decision: Decision) -> None:
+    """Refuse a decision that could not be written down, whatever it is about.
+
+    Raises:
+        InvalidInput: a word or an argument cannot be stored; the message says which.
+
+    """
+    _check_ids(decision)
+    size = _check_word("reason", decision.reason, LONGEST_WORD)
+    if decision.args is not None:
+        _check_json(decision.args)
+        try:
+            size += len(json.dumps(decision.args, ensure_ascii=False).encode())
+        except ValueError as exc:  # an integer of thousands of digits
+            raise InvalidInput(f"the arguments cannot be written as JSON: {exc}") from None
     if size > LONGEST_WORD:
-        raise InvalidInput(f"the input has {size} bytes, {LONGEST_WORD} are allowed: shorten it")
+        raise InvalidInput(f"reason and arguments have {size:,} bytes, {LONGEST_WORD:,} are allowed: shorten them")
+
+
+def check_resolution(word: Resolution) -> None:
+    """Refuse a resolution that could not be written down, whatever it is about.
+
+    Raises:
+        InvalidInput: a word cannot be stored; the message says which.
+
+    """
+    _check_ids(word)
+    _check_word("result", word.result, LONGEST_WORD)
+
+
+def check_stop(request: StopRequest) -> None:
+    """Refuse a stop whose words could not be written down.
+
+    Raises:
+        InvalidInput: a word cannot be stored; the message says which.
+
+    """
+    _check_ids(request)
+    _check_word("reason", request.reason, LONGEST_WORD)
+
+
+def _check_ids(word: Decision | Resolution | StopRequest) -> None:
+    _check_word("run_id", word.run_id, LABEL)
+    _check_word("actor", word.actor, NAME)
+    if not isinstance(word, StopRequest):
+        _check_word("decision_id", word.decision_id, LABEL)
+    if isinstance(word, Decision):
+        _check_word("call_id", word.call_id, LABEL)
+
+
+def check_turn(carry: Carry, tenant: str, thread: str, run_id: str | None) -> None:
+    """Refuse a word on a run whose turn has not come: nothing of it can wait for a person yet.
+
+    Raises:
+        DecisionRefused: it is in the queue, or the thread is being taken up by a new workflow.
+
+    """
+    if not carry.opened:
+        raise DecisionRefused("this thread is just being taken up: say it again in a moment")
+    waiting = [run.run_id for run in carry.queue]
+    waiting += [run_id_for(tenant, thread, message.message_id) for message in carry.inbox] if run_id else []
+    if run_id is not None and run_id in waiting:
+        raise DecisionRefused(f"run {run_id} waits in the queue: nothing of it is pending yet")
 
 
 def remember_known(carry: Carry, message_id: str) -> None:
@@ -91,58 +213,52 @@ def find_run(carry: Carry, run_id: str | None) -> Run:
     raise InvalidInput(f"run {run_id} is not under way on this thread: it has ended, or belongs to another thread")
 
 
-def find_stop(carry: Carry, request: StopRequest) -> Run:
-    """Return the run that is to stop.
-
-    Raises:
-        InvalidInput: this thread works on no such run, or the words cannot be stored.
-
-    """
-    _check_storable(request.reason, request.actor)
-    return find_run(carry, request.run_id)
-
-
 def find_pending(carry: Carry, decision: Decision) -> Call:
-    """Return the one call that a decision is about.
+    """Return the one call that a decision is about. It is named by its step: ids that a model gave name nothing here.
 
     Raises:
         DecisionRefused: none is pending, it was decided already, or the decision must say which one it means.
-        InvalidInput: its words cannot be stored.
 
     """
-    args = None if decision.args is None else json.dumps(decision.args).replace("\\u0000", "\0")
-    _check_storable(decision.reason, decision.actor, decision.decision_id, args)
     run = carry.current
     if run is None or (decision.run_id is not None and run.run_id != decision.run_id):
-        raise DecisionRefused("no approval is pending for that run: it has ended, or waits in the queue")
+        raise DecisionRefused("no approval is pending for that run: it has ended, or is another thread's")
+    pending = [call for call in run.calls if call.state == "approval"]
+    names = ", ".join(f"{call.step_no} ({call.tool})" for call in pending[:20])
     if decision.call_id is not None:
         for call in run.calls:
-            if decision.call_id in (call.call_id, str(call.step_no)):
+            if decision.call_id == str(call.step_no):
                 if call.state == "approval":
                     return call
-                raise DecisionRefused(f"call {decision.call_id} is not pending: it was decided already")
-        raise DecisionRefused(f"run {run.run_id} has no call {decision.call_id}")
-    pending = [call for call in run.calls if call.state == "approval"]
+                raise DecisionRefused(f"call {call.step_no} is not pending: it was decided already")
+        raise DecisionRefused(
+            f"run {run.run_id} has no call {decision.call_id}: name it by its step. Pending: {names or 'none'}"
+        )
     if len(pending) == 1:
         return pending[0]
     if not pending:
         raise DecisionRefused("no approval is pending on this thread")
-    names = ", ".join(f"{call.call_id} ({call.tool})" for call in pending)
-    raise DecisionRefused(f"{len(pending)} approvals are pending, say which call_id you mean: {names}")
+    raise DecisionRefused(f"{len(pending)} approvals are pending, say by call_id which step you mean: {names}")
 
 
 def find_doubt(carry: Carry, word: Resolution) -> Call:
-    """Return the call in doubt that a resolution is about.
+    """Return the call in doubt that a resolution is about, or one that is under way.
+
+    Of a call under way the ledger may know already that it is in doubt: it judges the word.
 
     Raises:
         DecisionRefused: that step is neither, or the word does not fit it.
-        InvalidInput: its words cannot be stored.
 
     """
-    _check_storable(word.result, word.actor, word.decision_id)
     run = carry.current
     if run is not None and (word.run_id is None or word.run_id == run.run_id):
         for call in run.calls:
-            if call.step_no == word.step_no and call.state == "in_doubt":
+            if call.step_no != word.step_no:
+                continue
+            if call.resolution is not None:
+                raise DecisionRefused(f"another word on step {word.step_no} is being carried out: see what it did")
+            if call.state == "in_doubt":
+                return call
+            if call.state == "ready" and call.effect != "pure" and call.agent is None:
                 return call
     raise DecisionRefused(f"step {word.step_no} waits for no decision on this thread")

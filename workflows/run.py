@@ -30,8 +30,10 @@ from holdfast.contracts import (
     Remembered,
     Run,
     RunState,
+    ThreadResult,
 )
-from holdfast.workflows import children, options, policy
+from holdfast.visible import first_line
+from holdfast.workflows import children, details, options, policy
 from holdfast.workflows.calls import Round
 
 __all__ = ["RunLoop", "tell"]
@@ -44,12 +46,15 @@ COST = SearchAttributeKey.for_float("HoldfastCostUsd")
 PARENT = SearchAttributeKey.for_keyword("HoldfastParentRun")
 
 _SAID = 2000  # characters of an error that travel in a history
+_SHOWN = 200  # of those, in the result of the workflow
 
 
 class _Finished(Exception):  # carries the end of a run out of its rounds
-    def __init__(self, state: RunState, *, error: str | None = None, answer_seq: int | None = None) -> None:
+    def __init__(
+        self, state: RunState, *, error: str | None = None, answer_seq: int | None = None, preview: str = ""
+    ) -> None:
         super().__init__(state)
-        self.state, self.error, self.answer_seq = state, error, answer_seq
+        self.state, self.error, self.answer_seq, self.preview = state, error, answer_seq, preview
 
 
 class RunLoop:
@@ -139,7 +144,7 @@ class RunLoop:
                 raise _Finished(RunState.FAILED, error=reply.error[:_SAID])
             return True
         if not reply.calls:
-            raise _Finished(RunState.DONE, answer_seq=reply.seq)
+            raise _Finished(RunState.DONE, answer_seq=reply.seq, preview=reply.preview)
         run.calls, run.asked = reply.calls, False
         repeated = policy.count_repeat(run)
         if repeated is not None:
@@ -153,8 +158,8 @@ class RunLoop:
         needs_approval = any(call.state == "approval" for call in run.calls)
         if needs_approval and not run.asked:
             self._show(run, RunState.WAITING, approval=True)
-        self._details(run)
         if await Round(self._carry, run, self._should_roll, self._keep).finish():
+            run.failures = ", ".join(sorted({call.tool for call in run.calls if call.failed}))[:PREVIEW]
             run.calls = []
             # Not by what the calls were at first: after a roll-over a decision may come with the first task or, when
             # that one is done again, before it. Histories from before the mend go by it all the same.
@@ -162,13 +167,14 @@ class RunLoop:
                 self._show(run, RunState.RUNNING, approval=False)
 
     async def _model(self, run: Run) -> ModelReply:
-        self._details(run)
+        details.show(self._carry)
+        failed = f", after {run.failures} failed" if run.failures else ""
         handle = options.start(
             Activity.MODEL_STEP,
             ModelStep(definition=run.definition, recall_step=run.recall_step, **self._step(run)),
             ModelReply,
             self._carry.limits,
-            summary=f"{run.agent} round {run.rounds + 1}"[:PREVIEW],
+            summary=f"{run.agent[:PREVIEW]} round {run.rounds + 1}{failed}",
             timeout=timedelta(seconds=self._carry.limits.model_timeout + self._carry.limits.hook_time + 30),
         )
         await workflow.wait_condition(lambda: handle.done() or run.stop is not None)
@@ -247,6 +253,15 @@ class RunLoop:
             f"end: {end.state}",
         )
         run.calls = []
+        self._carry.brief = run.notify is not None
+        self._carry.last = ThreadResult(
+            run_id=run.run_id,
+            agent=run.agent,
+            state=ended.state.value,
+            question=run.preview,
+            answer=first_line(end.preview, PREVIEW),
+            error=end.error[:_SHOWN] if end.error is not None else None,
+        )
         # Where a price is not known, the sum of the others would say less than was spent.
         cost = COST.value_unset() if run.unpriced else COST.value_set(run.cost_usd)
         workflow.upsert_search_attributes([STATE.value_set(ended.state.value), NEEDS_APPROVAL.value_set(False), cost])
@@ -284,13 +299,6 @@ class RunLoop:
 
     def _show(self, run: Run, state: RunState, *, approval: bool) -> None:
         workflow.upsert_search_attributes([STATE.value_set(state.value), NEEDS_APPROVAL.value_set(approval)])
-
-    def _details(self, run: Run) -> None:
-        usd = "$?" if run.unpriced and not run.cost_usd else f"{run.cost_usd:.4f} USD" + " + $?" * bool(run.unpriced)
-        spent = f"round {run.rounds}, {run.tokens} tokens, {usd}"
-        lines = [f"run `{run.run_id}` of **{run.agent}**, {spent}"]
-        lines += [f"- step {call.step_no} `{call.tool}`: {call.state} `{call.call_id}`" for call in run.calls]
-        workflow.set_current_details("\n".join(lines))
 
 
 async def tell(run: Run) -> None:

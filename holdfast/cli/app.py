@@ -47,9 +47,7 @@ Thread = Annotated[
 ]
 Call = Annotated[
     str | None,
-    typer.Argument(
-        metavar="CALL", help="Step number or call id; may be left out if only one waits.", show_default=False
-    ),
+    typer.Argument(metavar="CALL", help="Step number; may be left out if only one waits.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 NoWait = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.advice import for_person
-from holdfast.cli.text import call_text, clean, cost, one_line, short
+from holdfast.cli.text import WHOLE, call_text, clean, cost, one_line, short
 from holdfast.contracts import Event
 
 __all__ = ["Below"]
@@ -56,7 +56,7 @@ class Below:
                     lines.append(("✗", f"{who}  not made: {one_line(str(call['error']), _SHOWN)}", "red", ""))
             return lines
         if event.kind == "approval_requested":
-            text = f"{who}: approval needed: {call_text(str(data.get('tool', '')), data.get('args'), 2000)}"
+            text = f"{who}: approval needed: {call_text(str(data.get('tool', '')), data.get('args'), WHOLE)}"
             return [("?", text, "bold yellow", f"step {data.get('step')}")]
         if event.kind == "approval_decided":
             said = "approved" if data.get("approve") else "rejected"

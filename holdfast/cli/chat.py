@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import textwrap
 import time
 import uuid
 from collections.abc import Coroutine, Sequence
@@ -15,15 +14,17 @@ from rich.text import Text
 
 from holdfast.cli.ask import INTERRUPTED
 from holdfast.cli.edit import approve_edited
-from holdfast.cli.follow import ARGS_SHOWN, Quiet, joined_at
+from holdfast.cli.follow import Quiet, joined_at
 from holdfast.cli.keyboard import Keyboard, Paper, Typed
 from holdfast.cli.prompt import me
+from holdfast.cli.questions import Question, Questions, is_bare_answer
 from holdfast.cli.say import console as new_console
 from holdfast.cli.talk import TalkScreen, show_history, show_said
-from holdfast.cli.text import call_text, cost, output_text, short
+from holdfast.cli.text import WHOLE, call_text, cost, output_text, short
 from holdfast.client import Client, RunHandle
 from holdfast.contracts import OPEN_STATES, Event
 from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, RunEnded, StackError
+from holdfast.visible import is_fitted
 
 __all__ = ["Chat"]
 
@@ -34,8 +35,10 @@ _HISTORY = 12  # messages shown when a thread is taken up again
 _HELP = """\
 Type and press Enter. A new line: end it with \\, or Alt-Enter, or Ctrl-J; pasted lines stay together.
 While it works, what you type joins the run at its next model call.
-Asked for approval: y, n (with a reason, if you like), e to edit the arguments; anything else is said to the run.
 
+/approve [STEP]         let a call that waits be made
+/reject [STEP] [REASON] do not; the model reads the reason
+/edit [STEP]            change its arguments in your editor first
 /stop            stop the run under way (Ctrl-C does the same; twice leaves)
 /thread [NAME]   show this thread, or change to another; "new" begins one
 /cost            what this thread has cost
@@ -43,6 +46,12 @@ Asked for approval: y, n (with a reason, if you like), e to edit the arguments; 
 /help            this
 
 To say something that begins with /, put a blank before it."""
+
+
+_BARE = (
+    "not sent, and nothing decided: {!r} may be for the agent, or for the call that waits. To decide, type /approve or "
+    "/reject; to say it to the agent, put a blank before it."
+)
 
 
 class Chat:
@@ -61,7 +70,7 @@ class Chat:
         self._open = 0  # messages that were said and whose runs have not been seen to their end
         self._sending = 0
         self._run: RunHandle | None = None
-        self._asked: dict[tuple[str, int], tuple[RunHandle, str]] = {}  # by run and step: the call's name
+        self._asked = Questions()
         self._interrupted = -_TWICE
         self._unsent: tuple[str, str] | None = None
         self._keyboard: Keyboard | None = None
@@ -75,6 +84,7 @@ class Chat:
         said = [str(m.body["content"]) for m in history if m.role == "user" and m.body and m.body.get("content")]
         with Keyboard(self._head, said) as keyboard:
             self._keyboard = keyboard
+            keyboard.on_begin = self._asked.line_begun
             return await self._converse(keyboard)
 
     async def _converse(self, keyboard: Keyboard) -> int:
@@ -124,7 +134,8 @@ class Chat:
             return None
         if typed.text.startswith("/"):
             return await self._command(typed.text.strip())
-        if self._asked and await self._decided(typed.text.strip()):
+        if self._asked and is_bare_answer(typed.text) and not typed.text.startswith(" "):
+            self._note(_BARE.format(typed.text.strip()), "yellow")
             return None
         show_said(self._console, typed.text.strip())
         self._open += 1
@@ -137,13 +148,7 @@ class Chat:
 
     def _head(self) -> list[tuple[str, str]]:
         head = self._screen.head(busy=self._busy())
-        if self._asked:
-            (_, step), (_, call) = next(iter(self._asked.items()))
-            more = f" ({len(self._asked) - 1} more after it)" if len(self._asked) > 1 else ""
-            question = f"approve {call}, step {step}{more}? [y]es, [n]o reason, [e]dit"
-            lines = textwrap.wrap(question, max(shutil.get_terminal_size().columns - 3, 20))
-            head += [("bold fg:ansiyellow", f"  {line}\n") for line in lines]
-        return head
+        return head + self._asked.head(shutil.get_terminal_size().columns)
 
     async def _redraw(self) -> None:
         """Keep what moves moving; while nothing does, the terminal is left alone."""
@@ -267,13 +272,13 @@ class Chat:
             asked = [found for found in await asks.approvals() if found.step_no == key[1] and found.state == "pending"]
             if asked:
                 whose = self._screen.whose(event.run_id)
-                self._asked[key] = (asks, f"{asked[0].tool} of {whose}" if whose else asked[0].tool)
-                if len(str(event.data.get("args") or "")) >= ARGS_SHOWN:  # nobody decides on what they cannot see
-                    self._note(call_text(asked[0].tool, asked[0].args, 10**6), "")
+                self._asked.add(Question(asks, key[1], f"{asked[0].tool} of {whose}" if whose else asked[0].tool))
+                if is_fitted(str(event.data.get("args") or "")):  # nobody decides on what they cannot see
+                    self._note(call_text(asked[0].tool, asked[0].args, WHOLE), "")
         elif event.kind == "approval_decided":
-            self._asked.pop(key, None)
+            self._asked.drop(*key)
         elif event.kind == "ended":
-            self._asked = {other: call for other, call in self._asked.items() if other[0] != event.run_id}
+            self._asked.drop(event.run_id)
         elif event.kind == "handed_off" and own:
             self._agent = str(event.data["agent"])
         elif event.kind == "merged" and own and event.data["into"] not in self._followed:  # begun elsewhere
@@ -283,34 +288,30 @@ class Chat:
 
     # ------------------------------------------------------------------------------------ decisions
 
-    async def _decided(self, text: str) -> bool:
-        """Take what was typed for the answer to the question that is open, if it is one."""
-        (run_id, step), (run, _) = next(iter(self._asked.items()))
-        word, _, rest = text.partition(" ")
-        word = word.lower().rstrip(",.:;")
+    async def _decide(self, name: str, words: str) -> None:
+        """Carry out a command on a call that waits."""
+        assert self._keyboard is not None
+        asked, rest = self._asked.meant(words)
+        run, step = asked.run, asked.step
         try:
-            if text.lower() in ("y", "yes"):
-                await run.approve(str(step), actor=me())
-            elif word in ("n", "no"):
-                assert self._keyboard is not None
-                reason = rest.strip() or await self._keyboard.ask("  reason (the model sees it; Enter for none): ")
-                if reason is None:
-                    return True
-                await run.reject(str(step), reason=reason.strip()[:2000] or "rejected by the user", actor=me())
-            elif text.lower() in ("e", "edit"):
+            if name == "/edit":
                 await self._edit(run, step)
-                return True
+                return
+            if name == "/approve":
+                if rest:
+                    raise InvalidInput(f"nothing was decided: /approve takes the number of a step, not {rest!r:.60}")
+                await run.approve(str(step), actor=me())
             else:
-                return False
-        except InvalidInput as exc:
-            self._note(str(exc), "yellow")
-            if not isinstance(exc, DecisionRefused):
-                return True
-        except HoldfastError as exc:
-            self._note(f"not decided: {exc}", "red")
-            return True
-        self._asked.pop((run_id, step), None)
-        return True
+                reason = rest or await self._keyboard.ask("  reason (the model sees it; Enter for none): ")
+                if reason is None:
+                    return
+                await run.reject(str(step), reason=reason.strip()[:2000] or "rejected by the user", actor=me())
+        except DecisionRefused:  # somebody else was faster
+            self._asked.drop(*asked.key)
+            raise
+        except StackError as exc:
+            raise InvalidInput(f"not decided: {exc}") from exc
+        self._asked.drop(*asked.key)
 
     async def _edit(self, run: RunHandle, step: int) -> None:
         assert self._keyboard is not None
@@ -321,7 +322,7 @@ class Chat:
             plain = new_console()  # the line is not there now, so nothing can be torn
             done = await approve_edited(run, approval, plain, self._keyboard.ask, lend=self._keyboard.lent)
         if done is not None:
-            self._asked.pop((run.run_id, step), None)
+            self._asked.drop(run.run_id, step)
 
     # ------------------------------------------------------------------------------------ commands
 
@@ -335,6 +336,8 @@ class Chat:
                 await self._stop(rest or None)
             elif name == "/thread":
                 await self._change(rest)
+            elif name in ("/approve", "/reject", "/edit"):
+                await self._decide(name, rest)
             elif name == "/cost":
                 await self._cost()
             elif name == "/help":

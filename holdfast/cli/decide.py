@@ -68,7 +68,7 @@ async def edit(client: Client, run_id: str, call: str | None, console: Console) 
     run = await client.get(run_id)
     waiting = [found for found in await run.approvals() if found.state == "pending"]
     if call is not None:
-        waiting = [found for found in waiting if call in (found.call_id, str(found.step_no))]
+        waiting = [found for found in waiting if call == str(found.step_no)]
     if len(waiting) != 1:
         name = short(run.run_id)
         raise DecisionRefused(

@@ -22,6 +22,7 @@ from rich.text import Text
 from holdfast.cli.prompt import me
 from holdfast.cli.text import clean
 from holdfast.errors import DecisionRefused, InvalidInput, ToolArgumentsInvalid
+from holdfast.visible import visible
 
 if TYPE_CHECKING:
     from holdfast.client import RunHandle
@@ -64,7 +65,7 @@ def render_call(tool: str, args: Any, schema: dict[str, Any], problem: str = "")
 
 
 def _json(args: Any) -> str:
-    return json.dumps(args, ensure_ascii=False, indent=2)
+    return visible(json.dumps(args, ensure_ascii=False, indent=2))  # in JSON an escape means the same
 
 
 def _head(tool: str, schema: dict[str, Any], problem: str) -> str:

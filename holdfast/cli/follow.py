@@ -14,23 +14,13 @@ from holdfast.cli.screen import Screen
 from holdfast.cli.text import clean, decide_lines, output_text, short
 from holdfast.contracts import Event
 from holdfast.errors import DecisionRefused, HoldfastError, InvalidInput, RunEnded
+from holdfast.visible import is_fitted, visible
 
 if TYPE_CHECKING:
     from holdfast.client import Client, RunHandle
     from holdfast.views import ApprovalView, StepDetail, WaitingCall
 
-__all__ = [
-    "ARGS_SHOWN",
-    "Quiet",
-    "Waits",
-    "ending",
-    "follow",
-    "follow_json",
-    "joined_at",
-    "me",
-    "print_answer",
-    "print_json",
-]
+__all__ = ["Quiet", "Waits", "ending", "follow", "follow_json", "joined_at", "me", "print_answer", "print_json"]
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -212,7 +202,6 @@ class Quiet:
 
 _FIRST_LOOK = 0.5  # seconds without an event after which Temporal is asked; doubled while nothing happens
 _SILENCE = 4.0
-ARGS_SHOWN = 2000  # characters of arguments that the event carries
 _Key = tuple[str, int]  # run and step of a question
 
 
@@ -262,8 +251,8 @@ class _Asker:
                 return
             self._asking = key
             self._screen.stop()
-            if len(str(event.data.get("args") or "")) >= ARGS_SHOWN:  # nobody decides on what they cannot see
-                self._screen.note(clean(json.dumps(asked[0].args, ensure_ascii=False, indent=2)), style="")
+            if is_fitted(str(event.data.get("args") or "")):  # nobody decides on what they cannot see
+                self._screen.note(visible(json.dumps(asked[0].args, ensure_ascii=False, indent=2)), style="")
             whose = self._screen.whose(run_id)
             said = await ask_approval(self._screen.console, f"{asked[0].tool} of {whose}" if whose else asked[0].tool)
             self._asking = None  # from here on it is decided: our own event must not cancel us

@@ -12,6 +12,7 @@ from typing import Literal
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import in_terminal
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input.vt100 import Vt100Input
@@ -107,6 +108,9 @@ class Keyboard:
         """Let the arrow keys bring back *earlier* lines, oldest first."""
         self._head = head
         self._question: str | None = None
+        self.on_begin: Callable[[], None] = lambda: None
+        """Called when something is typed on an empty line."""
+        self._typed = ""
         self._left = ""
         self._input = _Keys(sys.stdin)
         self._raw = contextlib.ExitStack()
@@ -126,6 +130,12 @@ class Keyboard:
             input=self._input,
             output=output,
         )
+        self._session.default_buffer.on_text_changed += self._changed
+
+    def _changed(self, buffer: Buffer) -> None:
+        if buffer.text and not self._typed:
+            self.on_begin()
+        self._typed = buffer.text
 
     def __enter__(self) -> Keyboard:
         self._raw.enter_context(self._input.raw_mode())
@@ -179,6 +189,7 @@ class Keyboard:
 
     async def read(self) -> Typed:
         """Return the next thing the person does. After Ctrl-C what they had typed comes back, unless dropped."""
+        self._typed = self._left
         typed = await self._session.prompt_async(default=self._left)
         self._left = typed.text if typed.kind == "interrupt" else ""
         return typed

@@ -7,6 +7,7 @@ import contextlib
 import getpass
 import os
 import sys
+import termios
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -61,8 +62,16 @@ async def read_line() -> str | None:
     return data.decode(errors="replace").rstrip("\r\n") if data else None
 
 
-async def ask_line(console: Console, question: str) -> str | None:
-    """Put a question and return what was typed, or None at the end of input."""
+def _forget_typed() -> None:
+    """Drop what was typed before a question is shown: it is no answer to it."""
+    with contextlib.suppress(OSError, termios.error, ValueError):  # no terminal: a pipe has what was meant for it
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+
+
+async def ask_line(console: Console, question: str, *, typed_ahead: bool = False) -> str | None:
+    """Put a question and return what was typed after it was shown, or before with *typed_ahead*; None at the end."""
+    if not typed_ahead:
+        _forget_typed()
     console.print(Text(question, style="bold"), end="")
     line = await read_line()
     if line is None:
@@ -82,7 +91,7 @@ async def ask_approval(console: Console, call: str) -> Said | None:
         if word.lower() in ("e", "edit"):
             return Said(True, edit=True)
         if word.lower() in ("n", "no"):
-            reason = await ask_line(console, "    reason (the model will see it; Enter for none): ")
+            reason = await ask_line(console, "    reason (the model will see it; Enter for none): ", typed_ahead=True)
             return Said(False, (reason or "").strip() or "rejected by the user")
         if len(word) >= 3:
             return Said(False, word[:2000])

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from holdfast.advice import for_person
 from holdfast.cli.below import Below
-from holdfast.cli.text import call_text, clean, cost, duration, one_line, resolve_lines, short, size, spent
+from holdfast.cli.text import WHOLE, call_text, clean, cost, duration, one_line, resolve_lines, short, size, spent
 from holdfast.contracts import Event
 
 __all__ = ["Screen"]
@@ -251,7 +251,7 @@ class Screen:
 
     def _approval_requested(self, _: Event, data: dict[str, Any]) -> None:
         text = Text("approval needed: ", style="bold yellow")
-        text.append(call_text(str(data.get("tool", "")), data.get("args"), 2000), style="default not bold")
+        text.append(call_text(str(data.get("tool", "")), data.get("args"), WHOLE), style="default not bold")
         self.line("?", text, style="bold yellow", more=f"step {data.get('step')}")
         self.activity("waiting for your decision")
 

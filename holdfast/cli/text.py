@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdfast.views import WaitingCall
 
+from holdfast.visible import visible
+
 __all__ = [
+    "WHOLE",
     "ago",
     "call_text",
     "clean",
@@ -28,6 +31,9 @@ __all__ = [
     "waiting_commands",
     "waiting_line",
 ]
+
+WHOLE = 10**9
+"""Width of a call that somebody decides on: nothing of it is left out."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -122,17 +128,20 @@ def output_text(output: Any) -> str:
 
 
 def call_text(tool: str, args: Any, width: int = 100) -> str:
-    """Return a tool call as it would be written in Python; *args* are a dict, or JSON text that may be cut."""
+    """Return a tool call as it would be written in Python; *args* are a dict, or JSON text that may be cut.
+
+    Characters that would not be seen, or would reorder the others, stand as their escapes.
+    """
     if isinstance(args, str):
         try:
             args = json.loads(args)
         except ValueError:
-            return one_line(f"{tool}({_cut_args(args)}", width)
+            return one_line(visible(f"{tool}({_cut_args(args)}"), width)
     if isinstance(args, dict):
         inside = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in args.items())
     else:
         inside = "" if args is None else json.dumps(args, ensure_ascii=False)
-    return one_line(f"{tool}({inside})", width)
+    return one_line(visible(f"{tool}({inside})"), width)
 
 
 def _cut_args(text: str) -> str:

@@ -13,6 +13,7 @@ MEMORY_WORKFLOW = "MemoryWorkflow"
 OUTBOX_WORKFLOW = "OutboxWorkflow"
 
 PREVIEW = 64  # characters of a text that may stand in a workflow history
+MOST_STEPS = 2**31 - 1  # what PostgreSQL takes for the number of a step
 
 EffectClass = Literal["pure", "local_tx", "keyed", "verifiable", "once"]
 ApprovalPolicy = Literal["never", "always"]
@@ -76,6 +77,7 @@ class Activity(StrEnum):
     PREPARE_CHILD = "prepare_child"
     CHILD_RESULT = "child_result"
     HAND_OFF = "hand_off"
+    AUDIT_REFUSALS = "audit_refusals"
 
 
 CONTROL = frozenset(Activity) - {

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from holdfast.contracts.base import Contract, Mode
+from holdfast.contracts.base import MOST_STEPS, Contract, Mode
 
 _AGENT = "name of the agent"
 _MODE = "`next`: a run of its own, after those before it; `steer`: joins the run under way at its next model call"
 _ONLY_RUN = "refuse it unless this run is under way"
-_ACTOR = "who says so; kept as it is given"
+_ACTOR = "who says so, in at most 1,000 bytes; kept as it is given"
+_DECISION_ID = "id of the audit row, at most 256 bytes; one is made up if it is left out"
 
 
 class Message(Contract):
@@ -24,10 +25,12 @@ class Message(Contract):
     agent: str = Field(min_length=1, max_length=128, description=_AGENT)
     text: str | None = Field(default=None, description="at most 2 KiB; give it or `text_ref`")
     text_ref: str | None = Field(
-        default=None, description="id of a longer text that was stored first, as our client does"
+        default=None, description="id of a longer text that was stored first, as our client does; 1 to 1,000 bytes"
     )
     mode: Mode = Field(default="next", description=_MODE)
-    notify: str | None = Field(default=None, description="workflow id that gets the signal `ended` with the run id")
+    notify: str | None = Field(
+        default=None, description="workflow id, 1 to 1,000 bytes, that gets the signal `ended` with the run id"
+    )
 
     @model_validator(mode="after")
     def _one_text(self) -> Message:
@@ -49,7 +52,7 @@ class Decision(Contract):
     approve: bool = Field(description="yes or no")
     run_id: str | None = Field(default=None, description=_ONLY_RUN)
     call_id: str | None = Field(
-        default=None, description="the call's id, or its step number as text; may be left out if exactly one call waits"
+        default=None, description="the call's step number, as text; may be left out if exactly one call waits"
     )
     reason: str | None = Field(
         default=None, max_length=2000, description="the model reads it when the call is rejected"
@@ -57,7 +60,7 @@ class Decision(Contract):
     args: dict[str, Any] | None = Field(
         default=None, description="make the call with these arguments instead; they are checked first"
     )
-    decision_id: str | None = Field(default=None, description="id of the audit row; one is made up if it is left out")
+    decision_id: str | None = Field(default=None, description=_DECISION_ID)
     actor: str | None = Field(default=None, description=_ACTOR)
     verified: bool = Field(
         default=False, description="nobody can set it yet: who decides is kept as said, and unverified"
@@ -67,11 +70,11 @@ class Decision(Contract):
 class Resolution(Contract):
     """A person's word on a call in doubt. Update and signal `resolve` of AgentWorkflow."""
 
-    step_no: int = Field(description="the call's step, as `holdfast show` has it")
+    step_no: int = Field(ge=0, le=MOST_STEPS, description="the call's step, as `holdfast show` has it")
     outcome: Literal["done", "not_done", "abandon"] = Field(description="what became of it")
     result: str | None = Field(default=None, description="what the call returned, with outcome `done`")
     run_id: str | None = Field(default=None, description=_ONLY_RUN)
-    decision_id: str | None = Field(default=None, description="id of the audit row; one is made up if it is left out")
+    decision_id: str | None = Field(default=None, description=_DECISION_ID)
     actor: str | None = Field(default=None, description=_ACTOR)
 
 
@@ -115,7 +118,10 @@ class Ask(Contract):
         description="the conversation, 1 to 128 of `A-Z a-z 0-9 . _ -`; left out: one named after the workflow id",
     )
     message_id: str | None = Field(
-        default=None, description="the same id on the same thread names the same run; left out: the workflow id"
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="the same id on the same thread names the same run; left out: the workflow id, if longer its hash",
     )
     mode: Mode = Field(default="next", description=_MODE)
     wait: bool = Field(default=True, description="false: end as soon as the message is accepted")

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from holdfast.contracts.agents import Budget
-from holdfast.contracts.base import Contract, EffectClass, Mode
+from holdfast.contracts.base import MOST_STEPS, Contract, EffectClass, Mode
 from holdfast.contracts.messages import Decision, Message, Resolution
 
 _RUN_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -34,6 +34,9 @@ class Call(Contract):
     edited: bool = False
     pending: Decision | None = None
     resolution: Resolution | None = None
+    failed: str = Field(default="", description="what its tool failed with, a preview")
+    shown: str = Field(default="", description="of long arguments, what the details of a waiting approval show")
+    settled: bool = Field(default=False, description="proof came late, before the workflow knew of the doubt")
     agent: str | None = Field(default=None, description="the agent that is asked, or takes the conversation over")
     handoff: bool = False
     child: str | None = Field(
@@ -70,6 +73,19 @@ class Run(Contract):
     stop: str | None = None
     parent: str | None = Field(default=None, description="the run whose call this one answers")
     depth: int = Field(default=0, description="how many runs are above it")
+    preview: str = Field(default="", description="the first line of its message, as it is shown")
+    failures: str = Field(default="", description="the tools that failed in the round before, as it is shown")
+
+
+class ThreadResult(Contract):
+    """Result of AgentWorkflow: how the last run of this execution ended, in ids and previews."""
+
+    run_id: str = Field(description="the last run")
+    agent: str = Field(description="who answered")
+    state: str = Field(description="how it ended")
+    question: str = Field(default="", description="the first line of its message, at most 64 characters")
+    answer: str = Field(default="", description="the beginning of its answer, at most 64 characters")
+    error: str | None = Field(default=None, description="why there is no answer, at most 200 characters")
 
 
 class Limits(Contract):
@@ -83,6 +99,7 @@ class Limits(Contract):
     memory_queue: str = "holdfast-memory"
     task_timeout: float = 3.0
     hook_time: float = 0.0
+    linger_asked: float = 10.0
 
 
 class ChildStart(Contract):
@@ -91,7 +108,7 @@ class ChildStart(Contract):
     message: Message
     scope: str = Field(pattern=r"^[0-9a-f]{64}$", description="effect scope of the thread: the key of the asking step")
     parent: str = Field(pattern=_RUN_ID, description="the run that asks")
-    step_no: int = Field(ge=0, description="its step")
+    step_no: int = Field(ge=0, le=MOST_STEPS, description="its step")
 
 
 class Carry(Contract):
@@ -109,6 +126,8 @@ class Carry(Contract):
     executions: int = 0
     scope: str = Field(default="", description="effect scope of the thread, where another run gave it one")
     child: ChildStart | None = Field(default=None, description="what another run asks, until it is admitted")
+    last: ThreadResult | None = Field(default=None, description="how the last run ended")
+    brief: bool = Field(default=False, description="a workflow asked for the last run: nobody goes on with it here")
     child_stop: str | None = Field(default=None, description="that one is to stop as soon as it is admitted")
 
 

@@ -192,6 +192,7 @@ class Asked(Contract):
 
     settled: list[int] = []
     said: list[Said] = []
+    shown: dict[int, str] = Field(default={}, description="by step, what is shown of arguments that are not sent along")
 
 
 class RecordDecision(StepRef):
@@ -213,6 +214,25 @@ class Recorded(Contract):
     args_hash: str = ""
     why: str | None = None
     said: Said | None = Field(default=None, description="the decision that stands instead")
+
+
+class RefusedWord(Contract):
+    """A person's word that was refused, as the audit keeps it."""
+
+    id: str = Field(description="of the audit row, where the word has no id of its own or that one is taken")
+    decision_id: str | None = None
+    action: str
+    run_id: str | None = None
+    step_no: int | None = None
+    actor: str | None = None
+    why: str
+    about: dict[str, str] = {}
+
+
+class AuditRefusals(Contract):
+    """Write the audit rows of refused words."""
+
+    words: list[RefusedWord]
 
 
 class ResolveEffect(StepRef):
@@ -280,7 +300,7 @@ class Remembered(Contract):
 class MemoryQuestion(Contract):
     """Input of MemoryWorkflow: what does this tenant's long-term memory know about a text?"""
 
-    tenant: str = Field(default="default", description="whose memory")
+    tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,128}$", description="whose memory")
     text: str = Field(min_length=1, max_length=4000, description="what to look for")
     thread: str | None = Field(
         default=None, description="the conversation to look in; without it: all of the tenant's, for operators alone"

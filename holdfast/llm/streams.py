@@ -10,6 +10,8 @@ from holdfast.llm.models import ToolCallRequest
 
 __all__ = ["Assembly", "named_calls"]
 
+_LONGEST_ID = 8192  # bytes; some providers keep their own state in it, and 200 of them travel in one payload
+
 
 class Assembly:
     """Collects text and tool calls from deltas.
@@ -55,14 +57,14 @@ class Assembly:
 def named_calls(calls: Iterable[tuple[str, str, str]], messages: list[dict[str, Any]]) -> list[ToolCallRequest]:
     """Return the calls, each with an id that no other call of this conversation has.
 
-    A missing or repeated id is replaced by one computed from the place in the conversation: the same request that is
-    answered alike gets the same ids.
+    One that is missing, repeated or very long is replaced by one computed from the place in the conversation: the same
+    request that is answered alike gets the same ids.
     """
     taken = {call.get("id") for message in messages for call in message.get("tool_calls") or []}
     named = []
     for index, (call_id, name, arguments) in enumerate(calls):
         own = call_id
-        if not own or own in taken:
+        if not own or own in taken or len(own.encode()) > _LONGEST_ID:
             place = f"{len(messages)}:{index}:{name}"
             own = "call_" + hashlib.sha256(place.encode()).hexdigest()[:24]
         taken.add(own)

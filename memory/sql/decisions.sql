@@ -32,7 +32,7 @@ insert into audit (decision_id, run_id, step_no, action, actor, verified, accept
 values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (decision_id) do nothing
 
 -- name: audited
-select accepted, detail, action, step_no from audit where decision_id = $1
+select accepted, detail, run_id, step_no from audit where decision_id = $1
 
 -- name: audit_of_run
 select decision_id, step_no, action, actor, verified, accepted, detail, at from audit where run_id = $1 order by id

@@ -45,6 +45,10 @@ where run_id = $1
 -- name: set_state
 update runs set state = $2 where run_id = $1 and state in ('queued', 'running', 'waiting')
 
+-- name: hold
+-- A statement of its own: what the next one sees is what others had committed by the time this one had the row.
+select from runs where run_id = $1 for no key update
+
 -- name: resume
 -- A person has decided: the run goes on, unless another decision is still wanted.
 update runs set state = 'running'

@@ -114,7 +114,7 @@ class _Story:
         self._screen.act("An approval", "the tool acts on the outside world, so a person is asked first")
         self._screen.step(call_text(asked[0].tool, asked[0].args, 300))
         self._screen.tick("it waits, and nothing has been sent", "approvals; recorder: 0 reports")
-        await self.run.approve(asked[0].call_id, actor="the demo")
+        await self.run.approve(str(asked[0].step_no), actor="the demo")
         decided = next(found for found in await self.run.approvals() if found.step_no == asked[0].step_no)
         if decided.state != "approved":
             raise NotShown(f"the approval is {decided.state}")

@@ -111,7 +111,7 @@ class ApprovalRequested(_Kind):
     step: int = Field(description=_STEP)
     call_id: str = Field(description=_CALL)
     tool: str = Field(description=_TOOL)
-    args: str = Field(max_length=2000, description="its arguments, JSON")
+    args: str = Field(max_length=2000, description="its arguments, JSON; long ones by beginning and end")
     args_hash: str = Field(description="what the decision is bound to")
 
 

@@ -160,7 +160,7 @@ async def _decides(plain: Plain, world: World, given: dict[str, list[Any]]) -> N
     yes, no, less = (plain.fits("Decision", example) for example in given["Decision"])
     handle, call = await plain.waiting("a", "refund", "approval")
     assert call["step_no"] == 7
-    plain.fits("Receipt", await handle.execute_update("decide", {**no, "call_id": call["call_id"]}))
+    plain.fits("Receipt", await handle.execute_update("decide", no))
     await answered(world, "a", "only 20 were paid")
     handle, _ = await plain.waiting("b", "refund", "approval")
     receipt = plain.fits("Receipt", await handle.execute_update("decide", less))

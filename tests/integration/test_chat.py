@@ -80,23 +80,38 @@ async def test_lines_can_be_broken_and_pasted(terminal: Terminal) -> None:
 
 
 async def test_a_call_is_approved_rejected_and_left_open(terminal: Terminal) -> None:
-    """Y approves, n with a reason rejects, and the chat that was left comes back to the question."""
+    """/approve approves, /reject with a reason rejects, and the chat that was left comes back to the question."""
     code, seen = await chat(
-        terminal, (READY, b"refund order 17\r"), ("approve refund, step", b"y\r"), ("for 17", b"\x04")
+        terminal, (READY, b"refund order 17\r"), ("approve refund, step", b"/approve\r"), ("for 17", b"\x04")
     )
     assert code == 0
     _, seen = await chat(
         terminal,
         (READY, b"refund it again\r"),
-        ("approve refund, step", b"n not this week\r"),
+        ("approve refund, step", b"/reject not this week\r"),
         ("Reason: not this week", b"/quit\r"),
     )
     assert "refund rejected" in seen
     code, seen = await chat(terminal, (READY, b"refund once more\r"), ("approve refund, step", b"/quit\r"))
     assert "goes on" in seen
-    code, seen = await chat(terminal, ("approve refund, step", b"y\r"), ("refunded 40.0 for 17", b"\x04"))
+    code, seen = await chat(terminal, ("approve refund, step", b"/approve\r"), ("refunded 40.0 for 17", b"\x04"))
     assert code == 0
     assert [run.state for run in await terminal.client.runs(thread="c1")][1:] == ["done", "done"]
+
+
+async def test_a_yes_that_may_be_for_the_model_approves_nothing(terminal: Terminal) -> None:
+    """A bare yes at an open question is neither sent nor taken for an approval; a command that names a step is."""
+    await chat(
+        terminal,
+        (READY, b"refund order 17\r"),
+        ("approve refund, step", b"yes\r"),
+        ("nothing decided", b"/approve 999\r"),
+        ("does not wait", b"/reject 3 no\r"),
+        ("Reason: no", b"/quit\r"),
+    )
+    (run,) = await terminal.client.runs(thread="c1")
+    (approval,) = await (await terminal.client.get(run.run_id)).approvals()
+    assert approval.state == "rejected"
 
 
 async def test_arguments_are_edited_until_they_fit(terminal: Terminal, tmp_path: Path) -> None:
@@ -109,7 +124,7 @@ async def test_arguments_are_edited_until_they_fit(terminal: Terminal, tmp_path:
     code, seen = await chat(
         terminal,
         (READY, b"refund order 17\r"),
-        ("approve refund, step", b"e\r"),
+        ("approve refund, step", b"/edit\r"),
         ("send this?", b"y\r"),
         ("refunded 25.0 for 17", b"/quit\r"),
         editor=editor,
@@ -134,7 +149,7 @@ async def test_an_editor_that_changes_nothing_sends_nothing(terminal: Terminal, 
         ("exit 3", "with code 3"),
     ):
         code, seen = await chat(
-            terminal, ("approve refund, step", b"e\r"), (words, b"/quit\r"), editor=script(tmp_path, text)
+            terminal, ("approve refund, step", b"/edit\r"), (words, b"/quit\r"), editor=script(tmp_path, text)
         )
         assert code == 0, seen
     assert [approval.state for approval in await run.approvals()] == ["pending"]
@@ -155,7 +170,7 @@ async def test_what_is_typed_meanwhile_joins_the_run(terminal: Terminal) -> None
         (READY, b"refund order 17\r"),
         ("approve refund, step", b"and thank you\r"),
         ("approve refund, step", taken),
-        ("approve refund, step", b"y\r"),
+        ("approve refund, step", b"/approve\r"),
         ("has joined", b""),
         (DONE, b"/quit\r"),
     )
@@ -250,7 +265,11 @@ async def test_the_agents_below_are_heard_and_answered(terminal: Terminal, tmp_p
     """What a sub-agent does is shown inline; its question is answered, or its arguments edited, in the same place."""
     question = "approve book of booker, step 3?"
     code, seen = await chat(
-        terminal, (READY, b"plan a trip\r"), (question, b"y\r"), ("Booker said: booked LH1", b"/quit\r"), agent="desk"
+        terminal,
+        (READY, b"plan a trip\r"),
+        (question, b"/approve\r"),
+        ("Booker said: booked LH1", b"/quit\r"),
+        agent="desk",
     )
     assert code == 0
     assert 'booker  book(flight="LH1")' in seen
@@ -258,7 +277,7 @@ async def test_the_agents_below_are_heard_and_answered(terminal: Terminal, tmp_p
     _, seen = await chat(
         terminal,
         (READY, b"another: a trip\r"),
-        (question, b"e\r"),
+        (question, b"/edit\r"),
         ("send this?", b"y\r"),
         ("Booker said: [a person changed the arguments of this call: ", b""),
         ("booked LH2", b"/quit\r"),
@@ -267,7 +286,7 @@ async def test_the_agents_below_are_heard_and_answered(terminal: Terminal, tmp_p
     )
     code, seen = await chat(terminal, (READY, b"last: a trip\r"), (question, b"\x04"), agent="desk")
     assert "goes on" in seen
-    code, seen = await chat(terminal, (question, b"n too late\r"), ("Reason: too late", b"/quit\r"), agent="desk")
+    code, seen = await chat(terminal, (question, b"/reject too late\r"), ("Reason: too late", b"/quit\r"), agent="desk")
     assert code == 0, seen
 
 

@@ -137,6 +137,17 @@ async def test_an_approval_is_answered_there_and_then(terminal: Terminal) -> Non
     assert "Reason: too much" in seen
 
 
+async def test_what_was_typed_before_the_question_is_no_answer(terminal: Terminal) -> None:
+    """A line that waits when the question is shown is dropped; what is typed after it counts."""
+    code, seen = await on_a_terminal(
+        terminal,
+        ["run", "support", "refund order 17"],
+        [("run ", b"y\nyes\n"), ("approve refund?", b"n\n"), ("reason", b"typed after\n")],
+    )
+    assert code == 0
+    assert "Reason: typed after" in seen
+
+
 async def test_a_decision_made_elsewhere_ends_the_question(terminal: Terminal) -> None:
     """Whoever sits at the prompt is not asked about what another has decided."""
 

@@ -144,18 +144,20 @@ def call(**calls: dict[str, Any]) -> dict[str, Any]:
 
 
 async def approvals(stage: Stage) -> str:
-    """Two calls at once: one approved with other arguments after a refusal, one rejected by signal; then one more."""
+    """Two calls at once: one approved with other arguments after refusals, one rejected by signal; then one more."""
     both = {"call": [{"refund": {"order": order, "amount": 10}} for order in ("17", "18")]}
     run = await stage.ask(
         "clerk", "refund 17 and 18", "approvals", [both, call(refund={"order": "19", "amount": 1}), {"say": "done"}]
     )
     first, second = await stage.event(run, "approval_requested", 2)
     with suppress(DecisionRefused):
-        await run.approve(first.data["call_id"], args={"order": "17", "amount": "much"}, actor="ann")
-    await run.approve(first.data["call_id"], args={"order": "17", "amount": 5.0}, actor="ann")
+        await run.approve("999", actor="ann")
+    with suppress(DecisionRefused):
+        await run.approve(str(first.data["step"]), args={"order": "17", "amount": "much"}, actor="ann")
+    await run.approve(str(first.data["step"]), args={"order": "17", "amount": 5.0}, actor="ann")
     await stage.event(run, "tool_done")
     handle = stage.temporal.get_workflow_handle(workflow_id_for(stage.world.settings.tenant, "approvals"))
-    await handle.signal("decide", {"approve": False, "call_id": second.data["call_id"], "reason": "too late"})
+    await handle.signal("decide", {"approve": False, "call_id": str(second.data["step"]), "reason": "too late"})
     await stage.event(run, "approval_requested", 3)
     await run.approve(actor="ann")
     await run.result(timeout=60)

@@ -28,6 +28,7 @@ RANKS = {
     "convert": 0,
     "views": 0,
     "template": 0,
+    "visible": 0,
     "sending": 0,
     "process": 1,
     "memory": 1,
@@ -60,7 +61,7 @@ RANKS = {
     "testing": 4,
     "pytest_plugin": 5,
 }
-WORKFLOWS_MAY_IMPORT = {"contracts", "errors", "ids", "workflows"}
+WORKFLOWS_MAY_IMPORT = {"contracts", "errors", "ids", "visible", "workflows"}
 WORKFLOWS_ARE_IMPORTED_BY = {"workflows", "runtime"}
 WORKFLOW_LIBRARIES = {"temporalio", "pydantic"}
 CONTRACT_LIBRARIES = {"pydantic"}

@@ -1,0 +1,91 @@
+"""What a person who decides sees: nothing hidden, nothing reordered, and never the beginning alone."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import pytest
+
+from holdfast.cli.questions import Question, Questions, is_bare_answer
+from holdfast.cli.text import WHOLE, call_text
+from holdfast.errors import InvalidInput
+from holdfast.visible import first_line, fitted, is_fitted, visible
+
+
+def test_hidden_characters_are_escapes_that_mean_the_same() -> None:
+    """Bidirectional, zero-width and other characters that are not drawn are written out; JSON reads the same value."""
+    hidden = "a\u202eb\u200bc\u2066d\ufeffe\u00adf\U000e0041g\u3164h\u2800i\x85"
+    args = {"to": hidden, "name": "Zoë 😀 日本"}
+    shown = visible(json.dumps(args, ensure_ascii=False))
+    assert json.loads(shown) == args
+    assert "Zoë 😀 日本" in shown
+    assert not any(unicodedata.category(char) in ("Cf", "Cc") for char in shown)
+    assert "\\u202e" in call_text("pay", args)
+
+
+def test_a_call_that_is_decided_on_is_shown_to_its_end() -> None:
+    """However long the arguments are, the last of them is there."""
+    text = call_text("pay", {"note": "x" * 1990, "to": "mallory"}, WHOLE)
+    assert text.endswith('to="mallory")')
+
+
+def test_what_is_too_long_loses_its_middle() -> None:
+    """Beginning and end stay, and how much is left out between is said."""
+    text = fitted("a" * 500 + "b" * 5000 + "c" * 500, 1000)
+    assert text.startswith("a" * 460)
+    assert text.endswith("c" * 460)
+    assert "5,080 of 6,000" in text
+    assert len(text) <= 1000
+    assert is_fitted(text)
+    assert fitted("short", 1000) == "short"
+
+
+def test_the_first_line_of_a_message() -> None:
+    """It is the first that has words, on one line, and not longer than is asked for."""
+    assert first_line("\n  \n refund \t 17\nplease", 64) == "refund 17"
+    assert first_line("x" * 100, 64) == "x" * 63 + "…"
+    assert first_line("", 64) == ""
+
+
+class _Run:
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+
+def _question(run: str, step: int) -> Question:
+    return Question(_Run(run), step, "pay")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("text", ["yes", "Y", " no. ", "ok", "Edit", "okay!"])
+def test_a_bare_answer_is_known(text: str) -> None:
+    """What may be for the model's question as well."""
+    assert is_bare_answer(text)
+    assert not is_bare_answer(f"{text} please do")
+
+
+def test_a_command_without_a_step_counts_for_what_was_seen() -> None:
+    """A question that came up while the person typed is not the one they meant; a step always names one."""
+    questions = Questions()
+    with pytest.raises(InvalidInput, match="nothing waits"):
+        questions.meant("")
+    questions.line_begun()
+    questions.add(_question("one", 7))
+    with pytest.raises(InvalidInput, match="name the step"):
+        questions.meant("")
+    assert questions.meant("7 too much") == (_question_of(questions), "too much")
+    questions.head(80)
+    questions.line_begun()
+    assert questions.meant("too much")[1] == "too much"
+    questions.add(_question("two", 7))
+    with pytest.raises(InvalidInput, match="several runs"):
+        questions.meant("7")
+    questions.drop("one")
+    with pytest.raises(InvalidInput, match="name the step"):
+        questions.meant("")
+    questions.drop("two", 7)
+    assert not questions
+
+
+def _question_of(questions: Questions) -> Question:
+    return questions.meant("7")[0]
