@@ -137,7 +137,7 @@ def _check_tree(tree: Any, more: frozenset[str]) -> None:
 
     if not isinstance(tree, exp.Query | exp.Values):
         raise Unsafe("only a query that returns rows is allowed here: one SELECT")
-    acts = (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Set, exp.Merge)
+    acts = (exp.Insert, exp.Update, exp.Delete, exp.Copy, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Set, exp.Merge)
     odd = (exp.ByteString, exp.UnicodeString, exp.RawString, exp.National, exp.Heredoc, exp.Placeholder, exp.Parameter)
     for node in tree.walk():
         if isinstance(node, acts) and not isinstance(node, exp.Query):
