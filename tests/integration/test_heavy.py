@@ -263,11 +263,11 @@ async def test_runs_go_on_without_memory_and_nothing_is_forgotten(make_world: Ma
 
         # On a busy machine memory may miss half a second now and then; it is asked until it is in time.
         await until(lambda: _recalls(client), "a later run recalls it")
-        assert "Quimby" in models.journal[-1]["body"]["messages"][0]["content"]
+        assert "Quimby" in models.journal[-1]["body"]["messages"][1]["content"]
 
 
 async def _recalls(client: Client) -> bool:
-    run = await client.start("keeper", "What is the harbour master called?")
+    run = await client.start("keeper", "What is the harbour master called?", thread="a")
     await run.result(timeout=PATIENCE)
     return "recalled" in [event.kind for event in await run.recorded()]
 

@@ -1,4 +1,4 @@
-"""Who the processes of the embedded stack are to PostgreSQL."""
+"""What the embedded stack is given: a role of PostgreSQL for its workers, and a Temporal binary."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from holdfast.errors import TemporalBinaryNotFound
 from holdfast.server import start_detached, stop_stack
 from holdfast.server.postgres import EmbeddedPostgres, binaries
 from holdfast.settings import Settings, load_settings
@@ -79,3 +80,15 @@ async def test_composes_script_makes_the_owner_and_hands_the_database_over(setti
         assert await conn.fetchval("select rolsuper from pg_roles where rolname = user") is False
         await conn.close()
     await admin.close()
+
+
+def test_no_temporal_binary(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No binary, no network, no Go: the error says what was tried and what to do, and nothing is left."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # the download must fail, with or without a network
+    with pytest.raises(TemporalBinaryNotFound) as caught:
+        start_detached(settings, command=SERVER)
+    assert "Go is not installed" in str(caught.value)
+    assert "HOLDFAST_TEMPORAL_BINARY" in str(caught.value)
+    assert not (settings.home / "stack.json").exists()
