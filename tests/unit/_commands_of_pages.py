@@ -34,6 +34,9 @@ _MENTIONED = "…"  # the rest, or a value, is left to the reader
 def check_line(line: str, block: str) -> None:
     """Fail if a line of this console block names what is not there, or gives what is not taken."""
     shown = re.sub(r"(?<=[A-Z]) …$", "", line)  # `resolve RUN STEP …`: options follow
+    if line.startswith("for "):
+        _for(line)
+        return
     for part in re.split(r" && ", shown):
         words = shlex.split(part.replace("<this repository>", "URL"))
         while len(words) > 1 and (given := _ASSIGNMENT.fullmatch(words[0])):
@@ -150,8 +153,25 @@ def _pip(words: list[str], before: list[str]) -> None:
     assert set(folders) <= cloned, f"{folders} are not what was cloned before: {cloned}"
 
 
-def _activate(words: list[str], before: list[str]) -> None:
-    assert Path(words[1]).parts[1:] == ("bin", "activate"), shlex.join(words)
+def _source(words: list[str], before: list[str]) -> None:
+    """Check that a file that is sourced is one that an earlier line wrote, or a virtual environment's."""
+    written = any(line.endswith(f">> {Path(words[1])}") for line in before)
+    assert written or Path(words[1]).parts[1:] == ("bin", "activate"), f"nothing before has written {words[1]}"
+
+
+def _chmod(words: list[str], before: list[str]) -> None:
+    assert int(words[1], 8) & 0o077 == 0, f"{words[1]}: others could read what is secret"
+    assert any(line.endswith(f">> {words[2]}") for line in before), f"nothing before has written {words[2]}"
+
+
+def _for(line: str) -> None:
+    """Check a loop over names of variables: its syntax, and that something reads each."""
+    done = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = re.match(r"for \w+ in ([A-Z_ ]+);", line)
+    assert names is not None, f"{line}: a loop over something else is not known here"
+    for name in names[1].split():
+        _check_variable(name, _MENTIONED)
 
 
 def _cd(words: list[str], before: list[str]) -> None:
@@ -219,7 +239,8 @@ _CHECKS: dict[str, Callable[[list[str], list[str]], None]] = {
     "docker": _docker,
     "git": _git,
     "pip": _pip,
-    ".": _activate,
+    ".": _source,
+    "chmod": _chmod,
     "cd": _cd,
     "kill": _kill,
     "printf": _printf,
