@@ -34,6 +34,9 @@ _MENTIONED = "…"  # the rest, or a value, is left to the reader
 def check_line(line: str, block: str) -> None:
     """Fail if a line of this console block names what is not there, or gives what is not taken."""
     shown = re.sub(r"(?<=[A-Z]) …$", "", line)  # `resolve RUN STEP …`: options follow
+    if line.startswith("for "):
+        _for(line)
+        return
     for part in re.split(r" && ", shown):
         words = shlex.split(part.replace("<this repository>", "URL"))
         while len(words) > 1 and (given := _ASSIGNMENT.fullmatch(words[0])):
@@ -150,26 +153,25 @@ def _pip(words: list[str], before: list[str]) -> None:
     assert set(folders) <= cloned, f"{folders} are not what was cloned before: {cloned}"
 
 
-def _for(words: list[str], before: list[str]) -> None:
-    """Check a loop that writes variables for Compose: it must require each of them."""
-    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    names = [word.rstrip(";") for word in words[3 : words.index("do")]]
-    assert names, "the loop names nothing"
-    for name in names:
-        assert re.search(rf"\$\{{{name}:\?", compose), f"docker-compose.yml does not require {name}"
-    assert words[-1] == ".env", "Compose reads .env"
+def _source(words: list[str], before: list[str]) -> None:
+    """Check that a file that is sourced is one that an earlier line wrote, or a virtual environment's."""
+    written = any(line.endswith(f">> {Path(words[1])}") for line in before)
+    assert written or Path(words[1]).parts[1:] == ("bin", "activate"), f"nothing before has written {words[1]}"
 
 
 def _chmod(words: list[str], before: list[str]) -> None:
-    assert words[1] == "600", "others may read it"
-    assert any(line.endswith(f">> {words[2]}") for line in before), f"nothing before has made {words[2]}"
+    assert int(words[1], 8) & 0o077 == 0, f"{words[1]}: others could read what is secret"
+    assert any(line.endswith(f">> {words[2]}") for line in before), f"nothing before has written {words[2]}"
 
 
-def _source(words: list[str], before: list[str]) -> None:
-    """Check what is sourced: a virtual environment, or a file that a line before has written."""
-    if any(line.endswith(f">> {words[1].removeprefix('./')}") for line in before):
-        return
-    assert Path(words[1]).parts[1:] == ("bin", "activate"), shlex.join(words)
+def _for(line: str) -> None:
+    """Check a loop over names of variables: its syntax, and that something reads each."""
+    done = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = re.match(r"for \w+ in ([A-Z_ ]+);", line)
+    assert names is not None, f"{line}: a loop over something else is not known here"
+    for name in names[1].split():
+        _check_variable(name, _MENTIONED)
 
 
 def _cd(words: list[str], before: list[str]) -> None:
@@ -239,7 +241,6 @@ _CHECKS: dict[str, Callable[[list[str], list[str]], None]] = {
     "pip": _pip,
     ".": _source,
     "chmod": _chmod,
-    "for": _for,
     "cd": _cd,
     "kill": _kill,
     "printf": _printf,
