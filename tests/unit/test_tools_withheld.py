@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from holdfast.errors import ConfigurationError, ToolError
-from holdfast.server.state import make_home
+from holdfast.server.home import make_home
 from holdfast.tools import ToolContext, files, queries
 from holdfast.tools.builtin.withheld import is_withheld
 from holdfast.tools.imports import is_loaded
