@@ -136,5 +136,6 @@ def _takes_a_place(path: str, folder: str) -> bool:
         return True
     elsewhere = [entry for entry in sys.path if _key(Path(entry)) != folder]
     with suppress(Exception):  # whatever a finder of somebody else's raises: then nothing is found there
-        return PathFinder.find_spec(top, elsewhere) is not None
+        found = PathFinder.find_spec(top, elsewhere)
+        return found is not None and found.origin is not None  # a mere folder of that name gives way to any module
     return False

@@ -113,7 +113,8 @@ def _writer() -> None:
 
 def _first_reply() -> None:
     """A second attempt at a model call commits its reply, too."""
-    _edit("ledger", "insert_done", ("do nothing", "do update set result = excluded.result"))
+    kept = "where effects.class = 'pure' and effects.state = 'failed' and effects.result is null"
+    _edit("ledger", "insert_done", (kept, ""))
 
 
 def _recorded_reply() -> None:

@@ -166,4 +166,4 @@ async def _breaks(page: Page, user: User) -> None:
     user.run(HOLDFAST, "approve", run)
     assert "refunded" in user.holdfast("show", run, "--follow", "--json")[-1]["output"]
     steps = user.holdfast("show", run, "--json")[0]["steps_taken"]
-    assert [(step["state"], step["sends"]) for step in steps if step["tool"] == "refund"] == [("done", 1)]
+    assert [(step["state"], step["ledger"]["sends"]) for step in steps if step["tool"] == "refund"] == [("done", 1)]

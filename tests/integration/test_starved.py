@@ -216,7 +216,7 @@ async def test_a_worker_that_is_told_to_go_lets_such_a_call_finish(cut: Cut) -> 
     run = await cut.lost()
     worker = cut.world.processes[-1]
     worker.signal(signal.SIGTERM)
-    await until(lambda: "worker drains" in worker.log.read_text(), "the worker goes")
+    await until(lambda: "worker takes no more work" in worker.log.read_text(), "the worker goes")
     with pytest.raises(AssertionError, match="cuts it off"):
         await until(lambda: cut.cut_off(run), "somebody cuts it off", patience=3.0)
     (cut.world.folder / "go").touch()

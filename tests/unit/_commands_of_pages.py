@@ -150,7 +150,25 @@ def _pip(words: list[str], before: list[str]) -> None:
     assert set(folders) <= cloned, f"{folders} are not what was cloned before: {cloned}"
 
 
-def _activate(words: list[str], before: list[str]) -> None:
+def _for(words: list[str], before: list[str]) -> None:
+    """Check a loop that writes variables for Compose: it must require each of them."""
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    names = [word.rstrip(";") for word in words[3 : words.index("do")]]
+    assert names, "the loop names nothing"
+    for name in names:
+        assert re.search(rf"\$\{{{name}:\?", compose), f"docker-compose.yml does not require {name}"
+    assert words[-1] == ".env", "Compose reads .env"
+
+
+def _chmod(words: list[str], before: list[str]) -> None:
+    assert words[1] == "600", "others may read it"
+    assert any(line.endswith(f">> {words[2]}") for line in before), f"nothing before has made {words[2]}"
+
+
+def _source(words: list[str], before: list[str]) -> None:
+    """Check what is sourced: a virtual environment, or a file that a line before has written."""
+    if any(line.endswith(f">> {words[1].removeprefix('./')}") for line in before):
+        return
     assert Path(words[1]).parts[1:] == ("bin", "activate"), shlex.join(words)
 
 
@@ -219,7 +237,9 @@ _CHECKS: dict[str, Callable[[list[str], list[str]], None]] = {
     "docker": _docker,
     "git": _git,
     "pip": _pip,
-    ".": _activate,
+    ".": _source,
+    "chmod": _chmod,
+    "for": _for,
     "cd": _cd,
     "kill": _kill,
     "printf": _printf,

@@ -114,6 +114,8 @@ def test_commands_can_be_given(block: Block, line: str) -> None:
         ("temporal workflow signal --workflow-id a --nmae decide", "knows no --nmae"),
         ("temporal workflow signal --workflow-id a --name decode --input '{}'", "no workflow has decode"),
         ("temporal workflow signal --workflow-id a --name decide --input '{'", "no JSON object"),
+        ("for name in POSTGRES_PASSWROD; do echo $name >> .env", "does not require POSTGRES_PASSWROD"),
+        ("chmod 644 .env", "others may read it"),
         ("unheard-of --option", "say in"),
     ],
 )

@@ -142,8 +142,8 @@ async def test_a_file_of_options_is_only_a_file(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "docs").mkdir(parents=True)
     outside = tmp_path / "outside"
-    for path in (root / "docs/notes.txt", root / "@notes.txt"):
-        path.write_text(f"--output\n{outside}\n")
+    for options in (root / "docs/notes.txt", root / "@notes.txt"):
+        options.write_text(f"--output\n{outside}\n")
     tool = _one([PYTHON, "-c", READS_OPTIONS, "{file:path}"], root)
     for path in ("@docs/notes.txt", "@notes.txt"):
         with pytest.raises(ToolError, match="may not begin with '@'"):

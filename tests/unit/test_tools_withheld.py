@@ -135,6 +135,8 @@ def test_what_workers_load_is_not_written(tmp_path: Path, monkeypatch: pytest.Mo
     _made(tmp_path, "tools/__init__.py", "tools/pay.py", text="")
     monkeypatch.setenv("HOLDFAST_AGENTS", str(tmp_path / "agents.py"))
     monkeypatch.syspath_prepend(tmp_path)
+    _made(tmp_path / "elsewhere", "notes/a.txt", "report/b.txt")  # folders of these names are no modules
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
     tools = Toolset(files(tmp_path, write=True))
     for path in LOADED:
         with pytest.raises(ToolError, match="run as code"):

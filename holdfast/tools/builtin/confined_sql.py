@@ -134,10 +134,11 @@ def _first(text: str) -> str:
 def _check_tree(tree: Any, more: frozenset[str]) -> None:
     """Refuse what does more than select, and literals that two parsers may end in two places."""
     from sqlglot import exp
+    from sqlglot.expressions.dml import DML
 
     if not isinstance(tree, exp.Query | exp.Values):
         raise Unsafe("only a query that returns rows is allowed here: one SELECT")
-    acts = (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Set, exp.Merge)
+    acts = (DML, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Set, exp.Merge)
     odd = (exp.ByteString, exp.UnicodeString, exp.RawString, exp.National, exp.Heredoc, exp.Placeholder, exp.Parameter)
     for node in tree.walk():
         if isinstance(node, acts) and not isinstance(node, exp.Query):

@@ -123,11 +123,12 @@ class Fetcher:
 
         """
         began = asyncio.get_running_loop().time()
+        target: Target | None = None
         own: Mapping[str, str] | None = None
         with suppress(TimeoutError):  # unlike with other time-outs, nothing was sent by then
             target = await self._checked(url, began + self._timeout / 4)
             own = await self._own(target, began + self._timeout / 2)
-        if own is None:
+        if target is None or own is None:
             raise socket.gaierror(socket.EAI_AGAIN, "the name, or a secret, was not looked up in time")
         return await self._once(method, target, {**headers, **own}, body, [], began + self._timeout, whole=False)
 

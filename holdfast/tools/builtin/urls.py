@@ -123,7 +123,7 @@ class UrlGuard:
         if any(host == name and port in (None, at) for name, at in self._local):
             return True
         ports = {port} if port is not None else {*self._ports, *(at for _, at in self._allow if at is not None)}
-        return any(self._is_allowed(host, each) for each in ports if each is not None)
+        return any(self._is_allowed(host, each) for each in ports)
 
     async def check(self, text: str) -> Target:
         """Return where *text* leads.

@@ -334,8 +334,8 @@ CONTROLS = [
         "pure",
         recorded_twice,
         "insert_done",
-        "do nothing",
-        "do update set result = excluded.result",
+        "where effects.class = 'pure' and effects.state = 'failed' and effects.result is null",
+        "",
     ),
     Control(
         "doubt kept by take_over",
