@@ -6,6 +6,7 @@ disk). Settings, completion, the client and the embedded stack call this; it imp
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import stat
@@ -34,6 +35,15 @@ def _vouched(path: Path) -> bool:
     return "*" in folders or any(path.absolute().is_relative_to(Path(folder).absolute()) for folder in folders)
 
 
+def _group_has_others(found: os.stat_result) -> bool:
+    """Whether somebody whose files may not be used is in the file's group, as many systems give each user one alone."""
+    with suppress(KeyError):
+        owners = {pwd.getpwuid(owner).pw_name for owner in _owners()}
+        if set(grp.getgrgid(found.st_gid).gr_mem) - owners:
+            return True
+    return any(user.pw_gid == found.st_gid and user.pw_uid not in _owners() for user in pwd.getpwall())
+
+
 def _objection(found: os.stat_result, forbidden: int) -> str | None:
     if found.st_uid not in _owners():
         name = str(found.st_uid)
@@ -42,13 +52,16 @@ def _objection(found: os.stat_result, forbidden: int) -> str | None:
         return f"it belongs to the user {name}"
     if found.st_mode & forbidden:
         return f"other users may write to it (mode {stat.S_IMODE(found.st_mode):04o})"
+    if found.st_mode & stat.S_IWGRP and _group_has_others(found):
+        return f"other users may write to it, as members of its group (mode {stat.S_IMODE(found.st_mode):04o})"
     return None
 
 
 def doubt(path: Path, *, private: bool = False) -> str | None:
     """Return why *path* may not be used, with what to do about it; None if it may, or is not there.
 
-    With *private* the group may not write to it either: what lies in `.holdfast` names processes and passwords.
+    Its group may write to it if nobody else is in that group; with *private* not even then: what lies in `.holdfast`
+    names processes and passwords.
     """
     try:
         found = path.stat()
