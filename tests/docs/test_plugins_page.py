@@ -74,7 +74,8 @@ def an_installed_one(source: str, project: str, tmp_path: Path, monkeypatch: pyt
 
 async def a_store_of_secrets(make_world: MakeWorld, books: str, vault: str) -> None:
     """The page's store gives what the page's agent, as it stands, asks for; its MCP server is away all the while."""
-    assert (crm := "https://crm.example.com/mcp") in books
+    crm = "https://crm.example.com/mcp"
+    assert crm in books
     source = f"{books.replace(crm, 'http://127.0.0.1:9/mcp')}\n{vault}\nplugins = [Vault()]\n"
     script = """
 conversations:
