@@ -124,8 +124,8 @@ class Settings(BaseSettings):
         default=10,
         ge=2,
         le=200,
-        description="PostgreSQL connections of a worker's activities. With those of its tools (as many again, at least "
-        "4) and one for leases it holds at most twice as many and one.",
+        description="Most PostgreSQL connections of a worker's activities. Its tools have as many again (at least 4), "
+        "and one renews leases: 21 in all by default.",
     )
     start_timeout: float = Field(
         default=60.0, gt=0, description="A process of the embedded stack is ready within this time."

@@ -37,11 +37,11 @@ def _vouched(path: Path) -> bool:
 
 def _group_has_others(found: os.stat_result) -> bool:
     """Whether somebody whose files may not be used is in the file's group, as many systems give each user one alone."""
-    with suppress(KeyError):
-        owners = {pwd.getpwuid(owner).pw_name for owner in _owners()}
-        if set(grp.getgrgid(found.st_gid).gr_mem) - owners:
-            return True
-    return any(user.pw_gid == found.st_gid and user.pw_uid not in _owners() for user in pwd.getpwall())
+    owners, users = _owners(), pwd.getpwall()
+    members = {user.pw_name for user in users if user.pw_gid == found.st_gid}
+    with suppress(KeyError):  # a group without a name has no list of members
+        members |= set(grp.getgrgid(found.st_gid).gr_mem)
+    return bool(members - {user.pw_name for user in users if user.pw_uid in owners})
 
 
 def _objection(found: os.stat_result, forbidden: int) -> str | None:
