@@ -188,7 +188,7 @@ class Settings(BaseSettings):
     accepted_wait: float = Field(
         default=1.0, ge=0, description="`Client.get` waits so long for a run that was accepted a moment ago."
     )
-    hook_timeout: float = Field(default=10.0, gt=0, description="Longest that one hook of a plugin may take.")
+    hook_timeout: float = Field(default=10.0, gt=0, description="Longest that one try of a plugin's hook may take.")
     model_timeout: float = Field(default=600.0, gt=0, description="Longest model call.")
     model_patience: float = Field(
         default=1800.0, gt=0, description="A run fails when its model has not answered for so long."
