@@ -27,6 +27,7 @@ from holdfast.memory.database import STRUCK, UNAVAILABLE, Connection
 from holdfast.memory.ledger import Claim, Step
 from holdfast.secrets import mask
 from holdfast.tools.context import ToolContext
+from holdfast.tools.outcomes import Outcome as Proof
 from holdfast.tools.outcomes import classify
 from holdfast.tools.runner import NotBegun, ToolRunner, invoke
 from holdfast.tools.threads import Seat
@@ -217,7 +218,7 @@ class EffectCall:
     async def _failed(self, exc: Exception) -> ToolOutcome:
         """Settle a call whose tool raised, by what the exception proves."""
         said = mask(f"{type(exc).__name__}: {exc}")
-        proof = "unknown" if self._unproven else classify(exc, self._step.effect)
+        proof = self._proof(exc)
         if proof == "refused":
             return await self._fail(await self._seen(Outcome(f"error: {exc}", status="error")))
         if proof == "not_sent":
@@ -230,6 +231,13 @@ class EffectCall:
             return await self._doubt(said)
         await self._release()
         raise TryAgain(f"no telling whether it took effect: {said}") from exc
+
+    def _proof(self, exc: Exception) -> Proof:
+        """Return what *exc* proves; the accepted definition and the loaded code must both declare `single_request`."""
+        if self._unproven:
+            return "unknown"
+        single = self._declared.single_request and self._tool.definition.single_request
+        return classify(exc, self._step.effect, single_request=single)
 
     async def _release(self, *, running: bool = False) -> None:
         async with self._deps.pool.acquire() as conn:
@@ -245,7 +253,7 @@ class EffectCall:
         """A call that was given up has ended after all: proof for its row."""
         if error is None:
             self._deps.spawn(self._complete_late(value))
-        elif isinstance(error, Exception) and not self._unproven and classify(error, self._step.effect) != "unknown":
+        elif isinstance(error, Exception) and self._proof(error) != "unknown":
             self._deps.spawn(self._fail_late(error))
 
     async def _fail_late(self, error: Exception) -> None:

@@ -31,6 +31,7 @@ async def test_effects(desk: Desk) -> None:
     with Page("docs/howto/effects.md") as page:
         tool = page.python("def ship(")["ship"]
         assert (tool.definition.effect, tool.definition.settle) == ("verifiable", 5.0)
+        assert page.python("def order_taxi(")["order_taxi"].definition.single_request
         sent = await client.start("support", "send the parcel")
         assert (await sent.result(timeout=120)).output.startswith("sent with key ")
         commands = lines(page.take("holdfast resolve RUN STEP --done"))
