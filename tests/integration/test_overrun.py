@@ -42,6 +42,14 @@ def declines(ctx: ToolContext) -> str:
         time.sleep(0.05)
     raise ToolError("the box is full")
 
+@tool(effect="once", timeout=0.5)
+def breaks(ctx: ToolContext) -> str:
+    """Fail long after the time-out; nobody knows what came of it."""
+    note("breaks.begun", ctx)
+    while not (HERE / "breaks.go").exists():
+        time.sleep(0.05)
+    raise RuntimeError("lost the connection")
+
 def shipped(ctx: ToolContext) -> str | None:
     path = HERE / "ships"
     return "found" if path.exists() and ctx.idempotency_key in path.read_text() else None
@@ -52,7 +60,7 @@ def ships(ctx: ToolContext) -> str:
     overrun("ships", ctx)
     return "shipped"
 
-one = Agent(name="one", model="openai/test", tools=[posts, declines, ships])
+one = Agent(name="one", model="openai/test", tools=[posts, declines, breaks, ships])
 '''
 
 SCRIPT = """
@@ -61,6 +69,8 @@ conversations:
     replies: [{call: {posts: {}}}, {say: "{{last_tool}}"}]
   - when: declines
     replies: [{call: {declines: {}}}, {say: "{{last_tool}}"}]
+  - when: breaks
+    replies: [{call: {breaks: {}}}, {say: "{{last_tool}}"}]
   - when: ships
     replies: [{call: {ships: {}}}, {say: "{{last_tool}}"}]
 """
@@ -115,6 +125,27 @@ async def test_a_body_that_overruns_is_not_repeated_while_it_runs(world: World) 
     assert [count(world, tool) for tool in ("posts", "ships")] == [1, 1]
     ends = [(await row(world, tool))["state"] for tool in ("posts", "declines", "ships")]
     assert ends == ["done", "failed", "done"]
+
+
+async def test_a_body_that_ends_late_without_proof_leaves_the_call_to_a_person(world: World) -> None:
+    """Its end is told, and `not done` is taken from then on."""
+    client = await world.client()
+    run = await client.start("one", "breaks")
+    await until(lambda: count(world, "breaks.begun"), "the body has begun")
+    await past(world, "breaks")
+    step = (await row(world, "breaks"))["step_no"]
+    with pytest.raises(DecisionRefused, match="body still runs on"):
+        await run.resolve(step, not_done=True)
+    (world.folder / "breaks.go").touch()
+    over = "select 1 from effects where tool = 'breaks' and error like '%lost the connection%'"
+    await until(lambda: world.rows(over), "the row says how the body ended")
+    assert (await row(world, "breaks"))["state"] == "in_doubt"
+    await run.resolve(step, not_done=True)
+    again = "select 1 from effects where tool = 'breaks' and state = 'in_doubt' and fence = 2"
+    await until(lambda: world.rows(again), "it was tried again, and is in doubt again")
+    await run.resolve(step, done="it was there")
+    assert (await run.result(timeout=60)).output == "it was there"
+    assert count(world, "breaks.begun") == 2
 
 
 async def test_a_worker_that_is_told_to_end_sees_such_a_body_out(make_shared_world: MakeWorld) -> None:
