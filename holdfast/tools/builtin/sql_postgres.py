@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ToolError
+from holdfast.tools.builtin.sql_fields import Field, check_fields
 from holdfast.tools.builtin.sql_roles import Limits, check_role
 
 if TYPE_CHECKING:
@@ -107,12 +108,21 @@ def _explained(exc: Any) -> str:
     return "; ".join(parts)
 
 
-async def select(dsn: str, sql: str, anew: str, limits: Limits) -> dict[str, Any]:
+async def select(
+    dsn: str,
+    sql: str,
+    anew: str,
+    limits: Limits,
+    *,
+    fields: Sequence[Field] = (),
+    functions: Sequence[str] = (),
+) -> dict[str, Any]:
     """Run one query and return columns and rows.
 
     The model's own text, *sql*, is only prepared, which parses and runs nothing: so errors point into it, and columns
     have its names. What runs is *anew*, written from its tree, as a subquery of ours: there only what reads can stand,
-    PostgreSQL cuts rows and lengths, and writes each row as JSON.
+    PostgreSQL cuts rows and lengths, and writes each row as JSON. None of *fields* may call a function, but for those
+    of *functions* and PostgreSQL's own that compute.
 
     Raises:
         ToolError: it is refused, wrong, or took too long.
@@ -120,6 +130,7 @@ async def select(dsn: str, sql: str, anew: str, limits: Limits) -> dict[str, Any
     """
     rows, size = limits.rows, limits.size
     async with _session(dsn, limits) as conn:
+        await check_fields(conn, fields, functions)
         columns = [each.name for each in (await conn.prepare(sql)).get_attributes()]
         if not columns:
             raise ToolError("only a query that returns rows is allowed here: one SELECT")
