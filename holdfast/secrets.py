@@ -27,6 +27,7 @@ __all__ = [
     "Secrets",
     "address",
     "has_secret",
+    "is_plain",
     "know",
     "know_environment",
     "leaks",
@@ -274,14 +275,25 @@ def address(url: str) -> str:
 
     Where a stray `@`, `/`, `?` or `#` leaves open what is the password, none of it is shown.
     """
+    if not is_plain(url):
+        return "an address that is not shown (it is not of the form scheme://host:port/name)"
+    authority, rest = _authority(url)
+    return authority.rpartition("@")[2] + rest.partition("?")[0]
+
+
+def is_plain(url: str) -> bool:
+    """Tell whether a URL leaves no doubt which part of it is the password: then errors may name the others."""
+    authority, rest = _authority(url)
+    host = authority.rpartition("@")[2]
+    good = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\])(:\d+)?(,[A-Za-z0-9._-]+(:\d+)?)*|", host)
+    return bool(good and (host or rest.partition("?")[0]) and not re.search(r"[@#]", rest))
+
+
+def _authority(url: str) -> tuple[str, str]:
+    """Return what stands between a URL's scheme and its path, and all that follows."""
     rest = url.partition("://")[2]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    host = authority.rpartition("@")[2]
-    path = rest[len(authority) :].partition("?")[0]
-    good = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\])(:\d+)?(,[A-Za-z0-9._-]+(:\d+)?)*|", host)
-    if not good or not (host or path) or re.search(r"[@#]", rest[len(authority) :]):
-        return "an address that is not shown (it is not of the form scheme://host:port/name)"
-    return host + path
+    return authority, rest[len(authority) :]
 
 
 _lock = threading.Lock()  # tools ask on a loop of their own

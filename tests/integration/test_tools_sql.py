@@ -324,3 +324,26 @@ async def test_errors_help_and_hide_the_password(shop: Shop, monkeypatch: pytest
     with pytest.raises(ToolError, match="cannot be reached") as caught:
         await call(query, sql="select 1")
     assert "pass-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ann:hunter2#launch-code@127.0.0.1:1/x",
+        "postgresql://ann:hunter2/launch-code@127.0.0.1:1/x",
+        "postgresql://ann:hunter2?launch-code@127.0.0.1:1/x",
+        "postgresql://ann:1#launch-code@127.0.0.1:1/x",
+        "postgresql://ann:1/launch-code@127.0.0.1:1/x",
+        "postgresql://127.0.0.1:1/x?password=hunter2&port=launch-code",
+        "postgresql://ann:launch-code@[127.0.0.1:1/x",
+        "postgresql://ann:launch-code[hunter2@127.0.0.1:1/x",
+        "postgresql://ann:launch-code@127.0.0.1:hunter2/x",
+    ],
+)
+async def test_no_part_of_a_password_is_quoted(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Of an address that cannot be read, nobody knows which part is the password: nothing of it goes to the model."""
+    monkeypatch.setenv("SHOP_URL", url)
+    for tool in sql_query(env="SHOP_URL"):
+        with pytest.raises(ToolError, match="cannot be reached") as caught:
+            await call(tool, **({"sql": "select 1"} if tool.name == "sql_query" else {}))
+        assert not re.search("hunter|launch-code", str(caught.value))

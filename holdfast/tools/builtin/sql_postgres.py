@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ToolError
+from holdfast.secrets import is_plain
 from holdfast.tools.builtin.sql_fields import Field, check_fields
 from holdfast.tools.builtin.sql_roles import Limits, check_role
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["list_tables", "select"]
 
 _CONNECT = 10.0  # seconds
+_UNREAD = "its address may be wrong; whoever set it must percent-encode special characters of user and password"
 _FETCHED = 10  # rows at a time: each may be as long as a whole answer
 
 _TABLES = """
@@ -90,7 +92,15 @@ async def _session(dsn: str, limits: Limits) -> AsyncIterator[Session]:
 
 
 def _said(exc: BaseException, dsn: str) -> str:
-    """Return an error's words without the address, which holds the password."""
+    """Return an error's words without the address, which holds the password.
+
+    The driver quotes a part of an address that it cannot read, and takes a part of a password with a sign in it for
+    port or database: of those, nothing is said.
+    """
+    import asyncpg
+
+    if isinstance(exc, (ValueError, asyncpg.ClientConfigurationError)) or not is_plain(dsn):
+        return _UNREAD
     text = str(exc) or type(exc).__name__
     for secret in (dsn, dsn.partition("://")[2].rpartition("@")[0]):
         if secret:
