@@ -30,7 +30,8 @@ class Agents(dict[str, Agent]):
 def load_agents(path: Path) -> Agents:
     """Run the agents file and return its module-level agents by name, with its list `plugins`.
 
-    The file's folder is put in front of `sys.path` and stays there, so that it may import its neighbours, also later.
+    The file's folder is put at the end of `sys.path` and stays there, so that it may import its neighbours, also later;
+    none of them takes the place of an installed module.
     The file runs anew at each call; no bytecode of it is kept, so an edit within one second is seen.
 
     Raises:
@@ -48,7 +49,7 @@ def load_agents(path: Path) -> Agents:
     before = sys.modules.get(name)
     added = folder not in sys.path
     if added:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)
     sys.modules[name] = module
     linecache.checkcache()
     try:

@@ -10,7 +10,9 @@ import pytest
 from holdfast.cli.questions import Question, Questions, is_bare_answer
 from holdfast.cli.text import WHOLE, call_text
 from holdfast.errors import InvalidInput
-from holdfast.visible import first_line, fitted, is_fitted, visible
+from holdfast.mcp.desk import ToolView
+from holdfast.memory.pins import Offer
+from holdfast.visible import first_line, fitted, is_fitted, visible, without_hidden
 
 
 def test_hidden_characters_are_escapes_that_mean_the_same() -> None:
@@ -22,6 +24,33 @@ def test_hidden_characters_are_escapes_that_mean_the_same() -> None:
     assert "Zoë 😀 日本" in shown
     assert not any(unicodedata.category(char) in ("Cf", "Cc") for char in shown)
     assert "\\u202e" in call_text("pay", args)
+
+
+UNSEEN = (
+    "\u3164\u115f\uffa0\u2800\u034f\u17b4\u2028\ufff9\U0001d173\U000e0041\u200b\u202e\u00ad\u0085\U0001d159\U00013430"
+)
+
+
+@pytest.mark.parametrize("char", UNSEEN, ids=lambda char: f"U+{ord(char):04X}")
+def test_one_list_of_hidden_characters_serves_all(char: str) -> None:
+    """What an approval writes out makes an MCP server's tool suspect too, is written out there, and cut from pages."""
+    text = f"pay{char}ments"
+    offer = Offer("pay", text, {})
+    view = ToolView("s", "pay", "s__pay", "new", {}, {}, None, offer)
+    assert char not in visible(text)
+    assert offer.hides
+    assert Offer("pay", "", {"properties": {text: {}}}).hides
+    assert not any(char in line for line in view.diff())
+    assert without_hidden(text) == "payments"
+
+
+def test_ordinary_texts_hide_nothing() -> None:
+    """Emoji are joined and have selectors, lines end in CR LF; runs of such characters carry messages."""
+    for text in ("Zoë ❤️\u200d🔥 👩\u200d💻 ✏️", "one\r\ntwo\tthree", "日本 العربية"):
+        assert not Offer("a", text, {}).hides
+        assert without_hidden(text) == text
+    for text in ("a\ufe01\ufe02", "a\u200d\u200d", "a\ufe01\u200d\ufe02\u200d", "a\rb"):
+        assert Offer("a", text, {}).hides
 
 
 def test_a_call_that_is_decided_on_is_shown_to_its_end() -> None:
