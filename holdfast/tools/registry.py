@@ -13,7 +13,9 @@ from types import ModuleType
 from holdfast.agent import Agent
 from holdfast.errors import AgentsFileError
 from holdfast.plugins.contract import Plugin
+from holdfast.tools.imports import imported_files
 from holdfast.tools.toolset import Toolset
+from holdfast.trust import doubt_code
 from holdfast.typed.signature import agent_of, is_signature
 
 __all__ = ["Agents", "Toolset", "load_agents"]
@@ -35,7 +37,8 @@ def load_agents(path: Path) -> Agents:
 
     Raises:
         AgentsFileError: the file is missing, cannot be read or fails; it has no agent, or two of one name. The message
-            gives file, line and source line.
+            gives file, line and source line. Another user owns the file, its folder or a module in it, or may write
+            to them: then none of it is run.
 
     """
     path = Path(path)
@@ -73,6 +76,9 @@ def _read(path: Path) -> str:
         )
     if not path.is_file():
         raise AgentsFileError(f"{path} is not a file. Name the Python file that defines your agents.")
+    why = doubt_code(path, imported_files(path.resolve()))
+    if why is not None:
+        raise AgentsFileError(why)
     try:
         with tokenize.open(path) as file:
             source = file.read()

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from holdfast.cli import complete
+from holdfast.cli import complete, plugins
 from holdfast.cli.stack import inspect_agents
 from holdfast.client import Client
 from holdfast.errors import AgentsFileError, ConfigurationError, HoldfastError, StackError
@@ -23,6 +23,7 @@ from holdfast.server import StackInfo, doctor, read_stack, stop_stack
 from holdfast.server.lock import folder_lock
 from holdfast.server.state import ProcessInfo, write_state
 from holdfast.settings import load_settings
+from holdfast.tools.registry import load_agents
 
 SOMEBODY = 54321  # a user id that is nobody's here
 
@@ -149,12 +150,22 @@ def test_settings_of_another_user_are_refused(
     load_settings()
 
 
+TOUCHES = "from pathlib import Path\nPath('ran').touch()\n"
+AGENT = "from holdfast import Agent\na = Agent(name='a', model='offline/extractive')\n"
+
+
 def test_an_agents_file_of_another_user_is_not_run(empty_folder: Path, given_away: Callable[[Path], None]) -> None:
-    """`holdfast run` in a shared folder would run what anybody left there."""
-    (empty_folder / "agents.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    """`holdfast run`, `holdfast plugins` and a worker in a shared folder would run what anybody left there."""
+    (empty_folder / "agents.py").write_text(TOUCHES + AGENT)
     given_away(empty_folder / "agents.py")
-    with pytest.raises(AgentsFileError, match="it belongs to the user"):
-        inspect_agents(load_settings())
+    settings = load_settings()
+    for use in (
+        lambda: inspect_agents(settings),
+        lambda: plugins.show(settings, as_json=True),
+        lambda: load_agents(settings.agents),
+    ):
+        with pytest.raises(AgentsFileError, match="it belongs to the user"):
+            use()
     assert not (empty_folder / "ran").exists()
 
 
