@@ -15,12 +15,12 @@ from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import Final
 
-__all__ = ["SAFE", "doubt", "doubt_code", "read_own"]
+__all__ = ["SAFE", "doubt", "doubt_code", "read_own", "read_source"]
 
 SAFE: Final = "HOLDFAST_SAFE_DIRECTORY"  # read from the environment alone: a folder must not vouch for itself
 _OTHERS: Final = stat.S_IWOTH
 _GROUP_TOO: Final = stat.S_IWOTH | stat.S_IWGRP
-_LONGEST: Final = 1024 * 1024  # bytes of `read_own`
+_LONGEST: Final = 1024 * 1024  # bytes of `read_own` and `read_source`
 _MOST_LINKS: Final = 40
 _SUFFIXES: Final = tuple(all_suffixes())
 
@@ -123,6 +123,22 @@ def _modules(folder: Path) -> set[Path]:
             elif entry.name.isidentifier():
                 place = Path(entry.path)
                 found |= {file for suffix in _SUFFIXES if os.path.lexists(file := place / f"__init__{suffix}")}
+    return found
+
+
+def read_source(path: Path) -> bytes:
+    """Return the content of a file of source code, whoever it belongs to: it is to be parsed, not run.
+
+    Raises:
+        OSError: it is not there, no plain file (a pipe would keep us waiting, a device never end), or too large.
+
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{path} is no plain file")
+        found = file.read(_LONGEST + 1)
+    if len(found) > _LONGEST:
+        raise OSError(f"{path} is larger than {_LONGEST:,} bytes")
     return found
 
 

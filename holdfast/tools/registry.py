@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import linecache
 import sys
 import tokenize
@@ -15,7 +16,7 @@ from holdfast.errors import AgentsFileError
 from holdfast.plugins.contract import Plugin
 from holdfast.tools.imports import imported_files
 from holdfast.tools.toolset import Toolset
-from holdfast.trust import doubt_code
+from holdfast.trust import doubt_code, read_source
 from holdfast.typed.signature import agent_of, is_signature
 
 __all__ = ["Agents", "Toolset", "load_agents"]
@@ -80,8 +81,10 @@ def _read(path: Path) -> str:
     if why is not None:
         raise AgentsFileError(why)
     try:
-        with tokenize.open(path) as file:
-            source = file.read()
+        content = io.BytesIO(read_source(path))
+        encoding, _ = tokenize.detect_encoding(content.readline)
+        content.seek(0)
+        source = io.TextIOWrapper(content, encoding).read()
     except (OSError, SyntaxError, UnicodeError) as exc:
         raise AgentsFileError(
             f"the agents file {path} cannot be read: {exc}. It must be Python source in UTF-8."
