@@ -13,12 +13,12 @@ __all__ = ["first_line", "fitted", "is_fitted", "visible"]
 _LEFT_OUT = "characters are left out here"
 _NOTE = 80  # characters of the note that says so
 
-# Control characters but newline and tab, soft hyphen, fillers and blanks that are drawn as nothing, zero-width and
+# Control characters but newline and tab, soft hyphen, every blank but U+0020, fillers drawn as nothing, zero-width and
 # bidirectional characters, line separators, variation selectors, tags: Unicode's Cf and the like, written out, since
 # workflow code must not depend on the tables of a Python version.
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u115f\u1160\u17b4\u17b5\u180b-\u180f"
-    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
+    "[\x00-\x08\x0b-\x1f\x7f-\xa0\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f"
+    "\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
@@ -30,7 +30,7 @@ def visible(text: str) -> str:
 
 def first_line(text: str, most: int) -> str:
     """Return the first line of *text* that has words, at most *most* characters, to be shown."""
-    line = " ".join(visible(next((line for line in text.splitlines() if line.strip()), "")).split())
+    line = visible(" ".join(next((line for line in text.splitlines() if line.strip()), "").split()))
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
