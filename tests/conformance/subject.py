@@ -207,7 +207,10 @@ KINDS = (
                 Kind("b", (("once_sync", "local_note", "pure_look"),), agent="leaf"),
                 Kind(
                     "m",
-                    (("keyed_async", Kind("c", (("verifiable_sync", "once_async"),), agent="leaf")),),
+                    (
+                        ("keyed_async", Kind("c", (("verifiable_sync", "once_async"),), agent="leaf")),
+                        (Kind("d", (("keyed_sync",),), agent="leaf"),),
+                    ),
                     agent="middle",
                 ),
                 "local_note",

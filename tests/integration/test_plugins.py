@@ -287,7 +287,7 @@ async def test_calls_are_left_out_changed_and_asked_about_before_people_see_them
     run = await client.start("desk", 'call pay {"amount": 50}', thread="asks")
     async for event in run.events():
         if event.kind == "approval_requested":
-            assert event.data["args"] == '{"amount":10}'
+            assert json.loads(event.data["args"]) == {"amount": 10}
             await run.approve()
     assert (await run.result(timeout=PATIENCE)).output == "it says paid 10 to <mail>"
     left = await ask(world, 'call pay {"amount": 5000}', "leaves-out")

@@ -129,7 +129,7 @@ async def place_on(servers: dict[str, str], folder: Path, environment: pytest.Mo
         hosts = urlsplit(both(primary.url, standby)).netloc.rpartition("@")[2]
         (folder / "home").mkdir()
         world = await World.create(
-            {**servers, "database_url": f"postgresql://app@{hosts}/postgres"},
+            {**servers, **dict.fromkeys(("database_url", "owner_url"), f"postgresql://app@{hosts}/postgres")},
             folder / "home",
             AGENTS,
             api_base=models.base_url,
