@@ -162,7 +162,7 @@ def _environment(name: str) -> str | None:
     if found is None and Path(".env").is_file():
         from dotenv import dotenv_values
 
-        found = dotenv_values(".env").get(variable)
+        found = dotenv_values(".env", interpolate=False).get(variable)
     return found
 
 

@@ -6,14 +6,16 @@ All durations are in seconds and derive from `time_scale`: a slow machine sets o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -28,6 +30,7 @@ __all__ = ["Settings", "load_settings"]
 KiB = 1024
 _PRIVATE = ("database_url", "qdrant_url", "qdrant_api_key", "api_base", "temporal_ui", "temporal_address")
 _ENVIRONMENT_ONLY = {"temporal_binary", "safe_directory"}  # neither `.env` nor `holdfast.toml`: they come with a folder
+_ENV_FILE = ".env"
 HOUR, DAY = 3600.0, 86_400.0
 
 
@@ -36,7 +39,6 @@ class Settings(BaseSettings):
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix="HOLDFAST_",
-        env_file=".env",
         toml_file="holdfast.toml",
         extra="ignore",
         frozen=True,
@@ -307,10 +309,19 @@ class Settings(BaseSettings):
             ConfigurationError: a file is another user's, or sets what only the environment may.
 
         """
-        toml_settings = TomlConfigSettingsSource(settings_cls)
-        for name, source in ((".env", dotenv_settings), ("holdfast.toml", toml_settings)):
+        env_file, toml_settings = _EnvFile(settings_cls), TomlConfigSettingsSource(settings_cls)
+        for name, source in ((_ENV_FILE, env_file), ("holdfast.toml", toml_settings)):
             _check_file(name, source)
-        return init_settings, env_settings, dotenv_settings, toml_settings
+        return init_settings, env_settings, env_file, toml_settings
+
+
+class _EnvFile(DotEnvSettingsSource):
+    """`.env`, whose values are taken as they stand: `${OPENAI_API_KEY}` in an address would send the key there."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        path = Path(_ENV_FILE)
+        found = dotenv_values(path, interpolate=False) if path.is_file() or path.is_fifo() else {}
+        return {name.lower(): value for name, value in found.items()}
 
 
 def _has_password(value: str | None) -> bool:

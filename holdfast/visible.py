@@ -13,7 +13,7 @@ __all__ = ["first_line", "fitted", "hides", "is_fitted", "visible", "without_hid
 _LEFT_OUT = "characters are left out here"
 _NOTE = 80  # characters of the note that says so
 
-# Control characters but newline and tab, soft hyphen, fillers and blanks that are drawn as nothing, zero-width and
+# Control characters but newline and tab, soft hyphen, fillers drawn as nothing, zero-width and
 # bidirectional characters, line separators, variation selectors, tags: Unicode's Cf and the like, written out, since
 # workflow code must not depend on the tables of a Python version.
 _CHARACTERS = (
@@ -22,7 +22,8 @@ _CHARACTERS = (
     "\U000110bd\U000110cd\U00013430-\U0001343f\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff"
 )
-_HIDDEN = re.compile(f"[{_CHARACTERS}]")
+_BLANKS = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"  # ordinary in texts, but not to be told from U+0020
+_HIDDEN = re.compile(f"[{_CHARACTERS}{_BLANKS}]")
 # In ordinary texts emoji have a variation selector or a joiner, at most one of each at a place; lines may end in CR LF.
 _OF_EMOJI = "\ufe00-\ufe0f\u200d"
 _UNUSUAL = re.compile(rf"(?!\r\n|[{_OF_EMOJI}])[{_CHARACTERS}]|[\ufe00-\ufe0f]{{2,}}|\u200d{{2,}}|[{_OF_EMOJI}]{{3,}}")
@@ -45,7 +46,7 @@ def visible(text: str) -> str:
 
 def first_line(text: str, most: int) -> str:
     """Return the first line of *text* that has words, at most *most* characters, to be shown."""
-    line = " ".join(visible(next((line for line in text.splitlines() if line.strip()), "")).split())
+    line = visible(" ".join(next((line for line in text.splitlines() if line.strip()), "").split()))
     return line if len(line) <= most else line[: most - 1] + "…"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from holdfast.errors import ConfigurationError
 from holdfast.settings import load_settings
+from holdfast.trust import read_source
 
 __all__ = ["agents_files", "imported_files", "is_loaded", "stack_home"]
 
@@ -35,8 +36,8 @@ def imported_files(agents: Path) -> set[Path]:
             continue
         found.add(path)
         try:
-            tree = ast.parse(path.read_bytes(), str(path))
-        except (OSError, SyntaxError, ValueError, RecursionError):
+            tree = ast.parse(read_source(path), str(path))
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         waiting += [file for module in _modules(tree, path, folder) for file in _candidates(folder, module)]
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import linecache
 import sys
 import tokenize
@@ -13,7 +14,9 @@ from types import ModuleType
 from holdfast.agent import Agent
 from holdfast.errors import AgentsFileError
 from holdfast.plugins.contract import Plugin
+from holdfast.tools.imports import imported_files
 from holdfast.tools.toolset import Toolset
+from holdfast.trust import doubt_code, read_source
 from holdfast.typed.signature import agent_of, is_signature
 
 __all__ = ["Agents", "Toolset", "load_agents"]
@@ -36,7 +39,8 @@ def load_agents(path: Path) -> Agents:
 
     Raises:
         AgentsFileError: the file is missing, cannot be read or fails; it has no agent, or two of one name. The message
-            gives file, line and source line.
+            gives file, line and source line. Another user owns the file, its folder or a module in it, or may write
+            to them: then none of it is run.
 
     """
     path = Path(path)
@@ -74,9 +78,14 @@ def _read(path: Path) -> str:
         )
     if not path.is_file():
         raise AgentsFileError(f"{path} is not a file. Name the Python file that defines your agents.")
+    why = doubt_code(path, imported_files(path.resolve()))
+    if why is not None:
+        raise AgentsFileError(why)
     try:
-        with tokenize.open(path) as file:
-            source = file.read()
+        content = io.BytesIO(read_source(path))
+        encoding, _ = tokenize.detect_encoding(content.readline)
+        content.seek(0)
+        source = io.TextIOWrapper(content, encoding).read()
     except (OSError, SyntaxError, UnicodeError) as exc:
         raise AgentsFileError(
             f"the agents file {path} cannot be read: {exc}. It must be Python source in UTF-8."

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import unicodedata
+from datetime import UTC, datetime
 
 import pytest
+from rich.console import Console
 
 from holdfast.cli.questions import Question, Questions, is_bare_answer
+from holdfast.cli.show import Detail, render_detail
 from holdfast.cli.text import WHOLE, call_text
 from holdfast.errors import InvalidInput
 from holdfast.mcp.desk import ToolView
 from holdfast.memory.pins import Offer
+from holdfast.views import ApprovalView, RunStatus, WaitingCall
 from holdfast.visible import first_line, fitted, is_fitted, visible, without_hidden
 
 
@@ -57,6 +62,30 @@ def test_a_call_that_is_decided_on_is_shown_to_its_end() -> None:
     """However long the arguments are, the last of them is there."""
     text = call_text("pay", {"note": "x" * 1990, "to": "mallory"}, WHOLE)
     assert text.endswith('to="mallory")')
+
+
+def test_no_blank_of_an_argument_is_lost_or_hidden() -> None:
+    """Two blanks are another argument than one, and a blank that is not U+0020 stands as its escape."""
+    assert call_text("rm", {"path": "a  b"}) == 'rm(path="a  b")'
+    assert call_text("rm", '{"path": "a  b", "x": "cut') == 'rm(path="a  b", x="cut…'
+    blanks = [chr(code) for code in range(0x110000) if chr(code).isspace() and chr(code) != " "]
+    for blank in blanks:
+        shown = call_text("rm", {"path": f"a{blank}b"}, WHOLE)
+        assert blank not in shown
+        assert json.loads(shown.removeprefix("rm(path=").removesuffix(")")) == f"a{blank}b"
+
+
+def test_a_pending_call_is_shown_whole_where_it_is_decided_on() -> None:
+    """`holdfast show` cut a padded argument at its end, where the amount was."""
+    args = {"note": "x" * 5000 + "   ", "to": "mallory  "}
+    approval = ApprovalView(
+        step_no=1, call_id="c", tool="pay", args_hash="h", state="pending", args=args, asked_at=datetime.now(UTC)
+    )
+    status = RunStatus(run_id="r" * 32, thread="t", agent="a", state="waiting", message="m")
+    call = WaitingCall(run_id="s" * 32, thread="t", agent="b", step_no=1, tool="pay", kind="approval", args=args)
+    console = Console(file=io.StringIO(), width=80)
+    render_detail(Detail(status, [], [approval], [], None, None, waiting=[call]), console)
+    assert console.file.getvalue().count(f'{"x" * 5000}   ", to="mallory  ")') == 2  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_what_is_too_long_loses_its_middle() -> None:
