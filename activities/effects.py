@@ -1,6 +1,6 @@
 """One call with an effect, through the ledger: claim, guard and send, complete, or say that it is in doubt.
 
-The protocol is the design's section 4. Whatever happens here, the effect takes place once or the call is surfaced.
+The protocol is in docs/howto/effects.md. Whatever happens here, the effect takes place once or the call is in doubt.
 """
 
 from __future__ import annotations

@@ -247,7 +247,8 @@ class FencedOut(EffectError):
     """A newer owner has taken this call over; its outcome was set aside.
 
     When: a worker that was slow or frozen finishes a call that another one has taken over.
-    Do: nothing: the newer attempt counts, the late outcome is kept in `late_outcomes`.
+    Do: nothing: the newer attempt counts; the late outcome is in `late_outcomes` for 30 days
+    (`HOLDFAST_KEEP_LATE_OUTCOMES`).
     """
 
 
@@ -271,7 +272,8 @@ class ServerLost(EffectError):
     """A tool's server was lost before it answered. Whether the call took effect is not known.
 
     When: an MCP server dies, hangs or loses its connection amid a call.
-    Do: nothing for `pure` and `keyed` tools; a `once` call is in doubt, and waits for `holdfast resolve`.
+    Do: nothing for `pure` tools, nor for `keyed` ones until `attempts` sends have ended so; a `once` call, and a
+    `keyed` one after those, is in doubt and waits for `holdfast resolve`.
     """
 
 

@@ -84,7 +84,7 @@ class HoldfastPlugin(SimplePlugin):
         config["workflows"] = [*config.get("workflows", ()), *WORKFLOWS]
         activities = agent_activities(cast("Deps", self._late))
         config["activities"] = [*config.get("activities", ()), *activities]
-        often = timedelta(seconds=self._settings.scaled(0.3))  # a step's lease is 2 s: see the design of the ledger
+        often = timedelta(seconds=self._settings.scaled(0.3))  # a step's lease is 2 s: see docs/howto/effects.md
         config["max_heartbeat_throttle_interval"] = config["default_heartbeat_throttle_interval"] = often
         if not config.get("graceful_shutdown_timeout"):
             config["graceful_shutdown_timeout"] = timedelta(seconds=self._settings.shutdown_grace)

@@ -29,7 +29,7 @@ async def stay_ready(settings: Settings) -> None:
     while settings.ready_file is not None:
         try:
             settings.ready_file.touch()
-            await asyncio.sleep(settings.scaled(settings.sweep_every))
+            await asyncio.sleep(settings.sweep_every)  # not scaled: a check's patience is not, either
         except asyncio.CancelledError:
             settings.ready_file.unlink(missing_ok=True)
             raise

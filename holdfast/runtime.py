@@ -77,7 +77,7 @@ Role = Literal["agents", "memory"]
 
 WORKFLOWS: list[type] = [AgentWorkflow, AskWorkflow]
 MEMORY_WORKFLOWS: list[type] = [MemoryWorkflow, OutboxWorkflow]
-_MISCONFIGURED = 3  # exit code: starting again will not help
+_MISCONFIGURED = 3  # exit code, for the supervisor: starting again will not help
 
 log = structlog.get_logger(__name__)
 
@@ -355,20 +355,10 @@ async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `python -m holdfast.runtime agents|memory`; exit code 3 says that starting again will not help."""
+    """Run `python -m holdfast.runtime agents|memory`; exit code 3 tells the supervisor not to start again."""
     args = sys.argv[1:] if argv is None else argv
     try:
-        return serve(load_settings(), "memory" if args[:1] == ["memory"] else "agents")
-    except ConfigurationError as exc:
-        sys.stderr.write(f"error: {exc}\n")
-        return _MISCONFIGURED
-
-
-def serve(settings: Settings, role: Role) -> int:
-    """Serve as a worker until this process is told to stop, and return its exit code: 0, 1, or 3 as `main` says."""
-    try:
-        configure_logging(settings, process=f"{role}-{os.getpid()}")
-        asyncio.new_event_loop().run_until_complete(run_worker(settings, role))
+        serve(load_settings(), "memory" if args[:1] == ["memory"] else "agents")
     except ConfigurationError as exc:
         sys.stderr.write(f"error: {exc}\n")
         return _MISCONFIGURED
@@ -376,6 +366,12 @@ def serve(settings: Settings, role: Role) -> int:
         sys.stderr.write(f"error: {exc}\n")
         return 1
     return 0
+
+
+def serve(settings: Settings, role: Role) -> None:
+    """Serve as a worker until this process is told to stop. Raises as `run_worker`."""
+    configure_logging(settings, process=f"{role}-{os.getpid()}")
+    asyncio.new_event_loop().run_until_complete(run_worker(settings, role))
 
 
 def run() -> NoReturn:

@@ -1,7 +1,7 @@
 """Every limit, default and time-out, validated at start. Any room may read them; runtime and CLI load them.
 
 Sources, strongest first: arguments, `HOLDFAST_*` variables, `.env`, `holdfast.toml`, the defaults here.
-All durations are in seconds and derive from `time_scale`: a slow machine sets one number.
+All durations are in seconds. A slow machine sets one number, `time_scale`, which says what it multiplies.
 """
 
 from __future__ import annotations
@@ -122,7 +122,13 @@ class Settings(BaseSettings):
         description="Workflow tasks that a worker runs at once; 0: twice the processors, at most 8. All replay under "
         "one interpreter lock: with many more, long histories miss their task time-out together.",
     )
-    database_pool: int = Field(default=10, ge=2, le=200, description="PostgreSQL connections of a worker.")
+    database_pool: int = Field(
+        default=10,
+        ge=2,
+        le=200,
+        description="Most PostgreSQL connections of a worker's activities. Its tools have as many again (at least 4), "
+        "and one renews leases: 21 in all by default.",
+    )
     start_timeout: float = Field(
         default=60.0, gt=0, description="A process of the embedded stack is ready within this time."
     )
@@ -138,11 +144,20 @@ class Settings(BaseSettings):
         default=None, ge=1, le=65535, description="Port of embedded PostgreSQL (unset: free)."
     )
     ready_file: Path | None = Field(
-        default=None, description="A worker that polls touches this file every `sweep_every`."
+        default=None,
+        description="A worker that polls touches this file every `sweep_every` seconds, whatever `time_scale` is.",
     )
 
-    # The one scalable constant, and what derives from it
-    time_scale: float = Field(default=1.0, ge=0.1, le=100, description="Multiplies every protocol time below.")
+    # Times, and the one number that multiplies some of them
+    time_scale: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=100,
+        description="Multiplies `accepted_wait`, `beat`, `client_patience`, `hook_timeout`, `lease`, "
+        "`mcp_relist_every`, `mcp_start_wait`, `memory_wait`, `model_patience`, `start_timeout`, `sweep_every`, "
+        "`task_timeout`, the `settle` of tools and the `timeout` of plugins; no other setting and no other time of a "
+        "tool.",
+    )
     beat: float = Field(default=0.5, gt=0, description="Heartbeat interval of every activity.")
     lease: float = Field(default=2.0, gt=0, description="Ledger lease and heartbeat time-out.")
     key_lifetime: float = Field(
@@ -204,7 +219,12 @@ class Settings(BaseSettings):
         default=16 * KiB, ge=256, description="Longer tool results are stored whole, passed on trimmed."
     )
     result_max: int = Field(default=64 * KiB * KiB, ge=KiB, description="A tool result over this is an error.")
-    decision_args_max: int = Field(default=64 * KiB, ge=256, description="Longest edited arguments of an approval.")
+    decision_args_max: int = Field(
+        default=64 * KiB,
+        ge=256,
+        description="Longest edited arguments of an approval that our client sends; a thread takes 128 KiB "
+        "from any client.",
+    )
     schedule_text_max: int = Field(default=16 * KiB, ge=256, description="Longest message template of a schedule.")
     answer_inline: int = Field(default=16 * KiB, ge=256, description="Longer answers come by reference in AskWorkflow.")
     agent_depth: int = Field(default=5, ge=0, le=50, description="Agents may ask one another so deep.")
@@ -242,7 +262,10 @@ class Settings(BaseSettings):
         pattern=r"^\d+(\.\d+)?/\d+(\.\d+)?$",
         description="Price of that model: USD per million input and output tokens, such as `0.25/2.00`.",
     )
-    api_base: str | None = Field(default=None, description="Base URL of an OpenAI-compatible server for every model.")
+    api_base: str | None = Field(
+        default=None,
+        description="Base URL of an OpenAI-compatible server, for every agent without an `api_base` of its own.",
+    )
     offline: bool | None = Field(default=None, description="True: offline/extractive stands in when a key is missing.")
 
     # Logs

@@ -6,6 +6,7 @@ disk). Settings, completion, the client and the embedded stack call this; it imp
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import stat
@@ -40,6 +41,15 @@ def _vouched(path: Path) -> bool:
     return "*" in folders or any(place.is_relative_to(Path(each).resolve()) for each in folders for place in places)
 
 
+def _group_has_others(found: os.stat_result) -> bool:
+    """Whether somebody whose files may not be used is in the file's group, as many systems give each user one alone."""
+    owners, users = _owners(), pwd.getpwall()
+    members = {user.pw_name for user in users if user.pw_gid == found.st_gid}
+    with suppress(KeyError):  # a group without a name has no list of members
+        members |= set(grp.getgrgid(found.st_gid).gr_mem)
+    return bool(members - {user.pw_name for user in users if user.pw_uid in owners})
+
+
 def _objection(found: os.stat_result, forbidden: int) -> str | None:
     if found.st_uid not in _owners():
         name = str(found.st_uid)
@@ -48,14 +58,16 @@ def _objection(found: os.stat_result, forbidden: int) -> str | None:
         return f"it belongs to the user {name}"
     if found.st_mode & forbidden:
         return f"other users may write to it (mode {stat.S_IMODE(found.st_mode):04o})"
+    if forbidden and found.st_mode & stat.S_IWGRP and _group_has_others(found):
+        return f"other users may write to it, as members of its group (mode {stat.S_IMODE(found.st_mode):04o})"
     return None
 
 
 def doubt(path: Path, *, private: bool = False) -> str | None:
     """Return why *path* may not be used, with what to do about it; None if it may, or is not there.
 
-    With *private* the group may not write to it either: what lies in `.holdfast` names processes and passwords. A link
-    must be the user's own too, because its owner chooses the target.
+    Its group may write to it if nobody else is in that group; with *private* not even then: what lies in `.holdfast`
+    names processes and passwords. A link must be the user's own too, because its owner chooses the target.
     """
     try:
         link, found = path.lstat(), path.stat()
@@ -76,8 +88,8 @@ def doubt(path: Path, *, private: bool = False) -> str | None:
 def doubt_code(path: Path, imported: Iterable[Path]) -> str | None:
     """Return why the agents file *path* may not be run, with what to do about it; None if it may, or is not there.
 
-    Its folder goes in front of `sys.path`. So checked are: the file, each link on the way to it, the folder, the files
-    that are *imported*, every module in the folder (`json.py` would be imported in place of Python's), and bytecode.
+    Its folder is on `sys.path`. So checked are: the file, each link on the way to it, the folder, the files that are
+    *imported*, every module in the folder (a library may import an optional one by that name), and bytecode.
     """
     real = path.resolve()
     for each in (*_links(path), real):

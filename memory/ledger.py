@@ -1,4 +1,4 @@
-"""The effect ledger: who may do a step, whether it was sent, what became of it. See the design, section 4.
+"""The effect ledger: who may do a step, whether it was sent, what became of it. See docs/howto/effects.md.
 
 Every function takes a connection and leaves the transaction to the caller, so that a completion commits together with
 the thread slot it fills. The clock is PostgreSQL's `clock_timestamp()`; seconds are plain floats.

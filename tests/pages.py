@@ -1,9 +1,9 @@
-"""The documents' code, and the one way in which tests run it: all blocks of a page, or the page's test fails.
+"""The documents' code, and the one way in which tests get it: all blocks of a page, or the page's test fails.
 
     with Page("docs/howto/tools.md") as page:
         names = page.python("async def watch(")      # a block, executed
         done = await page.shell("holdfast show", …)  # a block, run by bash
-        source = page.take("helper = Agent(")        # a block, for the test to run
+        source = page.take("helper = Agent(")        # a block, for the test to run; whether it does, nobody checks
 
 A block that no test can run says so where readers see it, in the line before: `*Not run by the tests: REASON.*`
 """
@@ -147,7 +147,7 @@ async def shell(
 
 
 class Page:
-    """A page of which every block is to be run before its `with` ends."""
+    """A page of which every block is to be run, or taken to be run, before its `with` ends."""
 
     def __init__(self, name: str) -> None:
         """Take the page's path in the checkout, spelled out: a test looks for it."""
@@ -162,7 +162,7 @@ class Page:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            assert not self.left, f"nothing ran {', '.join(str(block) for block in self.left)}"
+            assert not self.left, f"nothing took {', '.join(str(block) for block in self.left)}"
 
     def take(self, part: str) -> str:
         """Return the text of the one block left that has *part*, for a test that runs it as it is."""

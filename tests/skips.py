@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["pytest_configure"]
+__all__ = ["allowed", "pytest_configure"]
 
 ALLOWED = Path(__file__).with_name("allowed_skips.txt")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Watch this run."""
-    config.pluginmanager.register(_Watch(_allowed(ALLOWED.read_text(encoding="utf-8"))), "holdfast-skips")
+    config.pluginmanager.register(_Watch(allowed()), "holdfast-skips")
 
 
-def _allowed(text: str) -> set[str]:
+def allowed() -> set[str]:
     """Return the test ids of the list.
 
     Raises:
@@ -24,7 +24,7 @@ def _allowed(text: str) -> set[str]:
 
     """
     found = set()
-    for line in text.splitlines():
+    for line in ALLOWED.read_text(encoding="utf-8").splitlines():
         name, _, reason = line.partition("  ")
         if not line.strip() or line.startswith("#"):
             continue

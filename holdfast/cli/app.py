@@ -125,11 +125,11 @@ def worker(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write the log as JSON lines.")] = False,
 ) -> None:
-    """Run one worker on servers of your own, until Ctrl-C or SIGTERM. Exit code 2 or 3: another start will not help."""
+    """Run one worker on servers of your own, until Ctrl-C or SIGTERM. Exit code 2: another start will not help."""
     from holdfast.cli import serving
 
     settings = _settings(agents=agents, log_format="json" if json else None)
-    raise typer.Exit(serving.worker(settings, memory=memory))
+    serving.worker(settings, memory=memory)
 
 
 @app.command()

@@ -10,11 +10,13 @@ from holdfast.settings import Settings
 __all__ = ["worker"]
 
 
-def worker(settings: Settings, *, memory: bool = False) -> int:
-    """Serve agents, or long-term memory, until the process is told to stop; return its exit code.
+def worker(settings: Settings, *, memory: bool = False) -> None:
+    """Serve agents, or long-term memory, until the process is told to stop.
 
     Raises:
-        ConfigurationError: the settings name no Temporal server or no database, or there is no agents file.
+        ConfigurationError: settings, agents file or a model's key are wrong or missing.
+        StackError: Temporal does not answer.
+        StorageError: PostgreSQL or the long-term memory cannot be used.
 
     """
     given = {"TEMPORAL_ADDRESS": settings.temporal_address, "HOLDFAST_DATABASE_URL": settings.database_url}
@@ -31,4 +33,4 @@ def worker(settings: Settings, *, memory: bool = False) -> int:
         )
     what = "long-term memory" if memory else str(settings.agents)
     say(f"worker for {what}, Temporal at {settings.temporal_address}; Ctrl-C or SIGTERM lets calls in flight finish")
-    return serve(settings, "memory" if memory else "agents")
+    serve(settings, "memory" if memory else "agents")

@@ -56,7 +56,7 @@ class Kill:
     step: str = "tool_done"  # the event that says that the step which was cut off is done
     doubts: bool = False  # the step cannot be taken over: a person is asked
     turns: int = 0  # done before the one that is cut off
-    promised: bool = True  # the design's figure holds for it; else it adds its waits
+    promised: bool = True  # the promised figure holds for it; else it adds its waits
 
 
 KILLS = (

@@ -34,7 +34,7 @@ _LAWFUL = {
 
 
 def frozen_double(books: Books, key: str) -> Row | None:
-    """Return the fault by which the design allows this repeat, if it does: each such fault allows one.
+    """Return the fault by which docs/howto/effects.md allows this repeat, if it does: each such fault allows one.
 
     Of a `verifiable` call: a sender of it was frozen with the call in hand, for longer than lease + settle, and its
     request arrived when it woke.
@@ -194,7 +194,7 @@ def fences_never_fall(books: Books) -> Iterator[str]:
 
 
 def rows_change_lawfully(books: Books) -> Iterator[str]:
-    """A row goes from state to state as the design says, and what has ended stays so."""
+    """A row goes from state to state as `_LAWFUL` has them, and what has ended stays so."""
     last: dict[str, Row] = {}
     refused: set[str] = set()  # calls in doubt whose owner proved at last that nothing took effect: that is final
     for entry in books["ledger"]:

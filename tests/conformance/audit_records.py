@@ -101,7 +101,7 @@ def _outcome(result: Row) -> tuple[str, int]:
 
 
 def _key(row: Row) -> str:
-    """Return the hash of length-prefixed (effect scope, step, tool), as the design has it."""
+    """Return the hash of length-prefixed (effect scope, step, tool)."""
     parts = [str(part).encode() for part in (row["scope"], row["step_no"], row["tool"])]
     return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()
 

@@ -51,7 +51,7 @@ TOLD = {  # what a command must at least say
     "holdfast schedule show NAME": "asks support",
     "holdfast export RUN --out tests/run.json": "wrote run ",
 }
-REFUSED = {  # and why, in this folder
+REFUSED = {  # and why, in this folder; the pages about production, effects and MCP servers run them with success
     "holdfast worker": "a worker needs servers to work for",
     "holdfast resolve RUN STEP …": "has no step 1 in the ledger",
     "holdfast mcp diff SERVER [TOOL]": "No worker has seen",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 
+from holdfast import ToolContext
 from holdfast.memory.database import connect
+from holdfast.tools.runner import ToolRunner
 from tests.docs.desk import Desk, answered
 from tests.docs.promised import fits
 from tests.kit import until
@@ -32,6 +35,11 @@ async def test_effects(desk: Desk) -> None:
         tool = page.python("def ship(")["ship"]
         assert (tool.definition.effect, tool.definition.settle) == ("verifiable", 5.0)
         assert page.python("def order_taxi(")["order_taxi"].definition.single_request
+        ctx = ToolContext(
+            idempotency_key="key", tenant="t", thread="c", run_id="r", step_no=1, deadline=time.monotonic() + 60
+        )
+        async with ToolRunner() as runner:
+            assert await runner.look_up(tool, {"item": "lamp"}, ctx, deadline=ctx.deadline) is None, "it is sent then"
         sent = await client.start("support", "send the parcel")
         assert (await sent.result(timeout=120)).output.startswith("sent with key ")
         commands = lines(page.take("holdfast resolve RUN STEP --done"))

@@ -73,9 +73,10 @@ def an_installed_one(source: str, project: str, tmp_path: Path, monkeypatch: pyt
 
 
 async def a_store_of_secrets(make_world: MakeWorld, books: str, vault: str) -> None:
-    """The page's store gives the key that the page's tool asks for."""
-    source = books.partition("books = Agent(")[0] + vault
-    source += '\nplugins = [Vault()]\nbooks = Agent("books", "openai/test", tools=[post_invoice])\n'
+    """The page's store gives what the page's agent, as it stands, asks for; its MCP server is away all the while."""
+    crm = "https://crm.example.com/mcp"
+    assert crm in books
+    source = f"{books.replace(crm, 'http://127.0.0.1:9/mcp')}\n{vault}\nplugins = [Vault()]\n"
     script = """
 conversations:
   - replies:
@@ -84,10 +85,13 @@ conversations:
 """
     async with ModelServer(script) as models:
         world = await make_world(source, api_base=models.base_url)
-        await world.worker()
+        dsn = world.settings.database_url or ""
+        await world.worker(BOOKS_MODEL_KEY="a key of the model", CRM_KEY="a key of the server", SHOP_DSN=dsn)
         client = await world.client()
         answer = await (await client.start("books", "bill ann")).result(timeout=PATIENCE)
         assert answer.output == "sent 5.0 to ann with a key of 14 characters"
+        offered = {tool["function"]["name"] for tool in models.journal[0]["body"]["tools"]}
+        assert offered == {"post_invoice", "http_get", "sql_query", "sql_schema"}
 
 
 async def a_worker_of_ones_own(

@@ -14,6 +14,7 @@ from tests.docs.promised import fits
 from tests.docs.user import HOLDFAST, User
 from tests.kit import PATIENCE
 from tests.pages import Page, blocks
+from tests.skips import allowed
 
 PAGE = "docs/howto/testing.md"
 CRASHING = "teller = Agent("
@@ -73,8 +74,10 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> User:
 
 def test_the_tests_of_the_page_pass(user: User) -> None:
     """All of them, as they stand on the page, with those of `holdfast init`; time is skipped, or it says why."""
-    done = run_pytest(user)
+    done = run_pytest(user, "-v")
     assert done.returncode == 0, done.stdout + done.stderr
+    names = {f"{PAGE}::{name}" for name in re.findall(r"::(\w+) SKIPPED", done.stdout)}
+    assert names <= allowed(), "skipped, and tests/allowed_skips.txt does not say why"
     tests = sum(text.count("\ndef test_") for text in ["\n" + "\n".join(page_blocks())])
     passed = int(re.search(r"(\d+) passed", done.stdout)[1])  # type: ignore[index]
     skipped = re.findall(r"SKIPPED.*: (.*)", done.stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -66,8 +67,8 @@ async def test_a_worker_is_started_from_any_folder(make_world: MakeWorld, tmp_pa
         (("HOLDFAST_DATABASE_URL",), AGENTS, 2, "HOLDFAST_DATABASE_URL is not set"),
         (SERVERS, AGENTS, 2, "TEMPORAL_ADDRESS and HOLDFAST_DATABASE_URL are not set"),
         ((), None, 2, "--agents FILE"),
-        ((), "x = (", 3, "agents.py:1: x = ("),
-        ((), DEAR, 3, "the budget would never bind"),
+        ((), "x = (", 2, "agents.py:1: x = ("),
+        ((), DEAR, 2, "the budget would never bind"),
     ],
     ids=["database", "both", "file", "syntax", "price"],
 )
@@ -85,6 +86,25 @@ async def test_what_keeps_it_from_starting_is_said(
     assert process.returncode == code, out
     assert said in " ".join(out.split())
     assert "Traceback" not in out
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "said"),
+    [("x = (", "AgentsFileError", "agents.py:1: x = ("), (DEAR, "ConfigurationError", "the budget would never bind")],
+    ids=["syntax", "price"],
+)
+async def test_what_keeps_it_from_starting_is_json_for_a_script(
+    world: World, tmp_path: Path, file: str, kind: str, said: str
+) -> None:
+    """With `--json` the last line is an error like any other command's."""
+    given = world.environment()
+    del given["HOLDFAST_AGENTS"]
+    (tmp_path / "agents.py").write_text(file)
+    process = start(tmp_path, "--json", **given)
+    out, _ = await asyncio.to_thread(process.communicate)
+    error = json.loads(out.splitlines()[-1])["error"]
+    assert (process.returncode, error["type"], error["exit_code"]) == (2, kind, 2)
+    assert said in error["message"]
 
 
 @pytest_asyncio.fixture

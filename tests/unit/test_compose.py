@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -18,9 +19,11 @@ import jsonschema
 import pytest
 import yaml
 
+from holdfast.process import stay_ready
 from holdfast.server.temporal import CLOSED, TUNING
 from holdfast.settings import Settings, defaults
 from scripts.compose_kit.file import seconds
+from tests.kit import until
 
 ROOT = Path(__file__).resolve().parents[2]
 WHERE = {"ready": "/tmp/holdfast.ready", "port": "6333"}  # what the checks below are turned from
@@ -138,7 +141,27 @@ def test_every_image_tag_is_pinned(compose: Any) -> None:
     images = [service["image"] for service in compose["services"].values()]
     images += re.findall(r"^FROM (\S+)", dockerfile, flags=re.MULTILINE)
     for image in images:
-        assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z-]+)?$", image), f"{image} is not pinned"
+        assert full_version(image), f"{image} is not pinned"
+    for loose in ("python:3.12-slim", "temporalio/server:1.30", "postgres:18", "qdrant/qdrant:latest", "qdrant/qdrant"):
+        assert not full_version(loose), loose
+
+
+async def test_a_worker_on_a_slow_machine_stays_healthy(tmp_path: Path) -> None:
+    """The check's patience knows no time scale, so the file is touched as often whatever it is."""
+    ready = tmp_path / "ready"
+    polls = asyncio.create_task(stay_ready(Settings(ready_file=ready, sweep_every=0.5, time_scale=100)))
+    await until(ready.exists, "it polls")
+    first = ready.stat().st_mtime_ns
+    await until(lambda: ready.stat().st_mtime_ns > first, "it still polls", patience=20)
+    polls.cancel()
+    await asyncio.gather(polls, return_exceptions=True)
+    assert not ready.exists()
+
+
+def full_version(image: str) -> bool:
+    """Whether an image's tag has all its numbers: PostgreSQL's versions have two, all others three."""
+    numbers = r"\d+\.\d+" if image.startswith("postgres:") else r"v?\d+\.\d+\.\d+"
+    return re.search(rf":{numbers}(-[a-z-]+)?$", image) is not None
 
 
 def test_a_missing_agents_file_is_said(compose: Any) -> None:

@@ -229,6 +229,18 @@ def test_settings_exist(page: Path) -> None:
     assert named - NO_SETTINGS <= {f"HOLDFAST_{name.upper()}" for name in Settings.model_fields}
 
 
+def test_the_time_scale_names_what_it_multiplies() -> None:
+    """Its description has each setting that the code scales, and no other."""
+    scaled = {
+        name
+        for folder in ("holdfast", "activities", "workflows", "memory")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for name in re.findall(r"scaled\([^()]*settings\.(\w+)\)", path.read_text(encoding="utf-8"))
+    }
+    told = set(re.findall(r"`(\w+)`", Settings.model_fields["time_scale"].description or ""))
+    assert told == scaled | {"settle", "timeout"}, "`settle` is a tool's, `timeout` a plugin's"
+
+
 # ----------------------------------------------------------------------------------------------------------- messages
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -54,6 +56,21 @@ def given_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
             monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
 
     return give
+
+
+@pytest.fixture
+def shared_with_somebody(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Return what gives a file a group with another member; who is not root has one in their own group instead."""
+    somebody = pwd.getpwnam("nobody")
+
+    def share(path: Path) -> None:
+        if os.geteuid() == 0:
+            os.chown(path, -1, somebody.pw_gid)
+        else:
+            group = grp.struct_group(("ours", "x", path.stat().st_gid, [somebody.pw_name]))
+            monkeypatch.setattr(grp, "getgrgid", lambda _: group)
+
+    return share
 
 
 def planted(home: Path, *, supervisor: psutil.Process, children: list[ProcessInfo] | None = None) -> StackInfo:
@@ -135,7 +152,11 @@ def test_a_folder_of_another_user_is_refused(
 
 @pytest.mark.parametrize("name", ["holdfast.toml", ".env"])
 def test_settings_of_another_user_are_refused(
-    empty_folder: Path, given_away: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch, name: str
+    empty_folder: Path,
+    given_away: Callable[[Path], None],
+    shared_with_somebody: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
     """They could send keys and conversations anywhere; whoever trusts the folder says so in the environment."""
     path = empty_folder / name
@@ -146,6 +167,11 @@ def test_settings_of_another_user_are_refused(
         load_settings()
     path.chmod(0o664)
     load_settings()  # many systems give each user a group of their own
+    shared_with_somebody(path)
+    with pytest.raises(ConfigurationError, match="other users may write to it, as members of its group"):
+        load_settings()
+    path.chmod(0o644)
+    load_settings()
     given_away(path)
     with pytest.raises(ConfigurationError, match=f"{name} is not used: it belongs to"):
         load_settings()

@@ -41,7 +41,7 @@ async def _freeze(born: Born, seconds: float) -> None:
 class Freeze:
     """SIGSTOP of a worker for longer than its lease, then SIGCONT: a zombie that believes it still owns its calls."""
 
-    # Seconds. Above lease + settle, 5 s here, it may double a `verifiable` call, as the design says.
+    # Seconds. Above lease + settle, 5 s here, it may double a `verifiable` call, as docs/howto/effects.md says.
     longest: float = 4.2
     name: ClassVar[str] = "SIGSTOP of a worker beyond its lease"
 

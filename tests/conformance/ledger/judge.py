@@ -1,6 +1,6 @@
 """What the ledger machine holds against every step: which changes of a row are lawful, and what must be true of a row.
 
-Written from the design's section 4, without the ledger's own code.
+Written from docs/howto/effects.md, without the ledger's own code.
 """
 
 from __future__ import annotations
