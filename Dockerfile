@@ -13,7 +13,8 @@ RUN VIRTUAL_ENV=/venv uv pip install --no-cache --no-deps .
 FROM python:3.12.12-slim-bookworm
 RUN useradd --create-home --uid 10001 holdfast
 COPY --from=build /venv /venv
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
+# Agents that are mounted into /app belong to a user of the host, not to ours: whoever starts the container chose them.
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 HOLDFAST_SAFE_DIRECTORY=/app
 WORKDIR /app
 USER holdfast
 CMD ["python", "-m", "holdfast.runtime", "agents"]

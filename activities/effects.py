@@ -6,6 +6,7 @@ The protocol is in docs/howto/effects.md. Whatever happens here, the effect take
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -13,72 +14,29 @@ from typing import Any
 
 import structlog
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError
 
 from holdfast.activities.attempts import only_believed_lost, watch
-from holdfast.activities.claims import TryAgain, emit_doubt, settled_by, take
-from holdfast.activities.deps import Deps, Here
-from holdfast.activities.hooks import see_call, see_result
-from holdfast.activities.outcome import Outcome, fill
-from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
+from holdfast.activities.body import Body
+from holdfast.activities.claims import TryAgain, settled_by, take
+from holdfast.activities.hooks import see_call
+from holdfast.activities.outcome import Outcome
+from holdfast.activities.settling import Settling
+from holdfast.contracts import ToolOutcome
 from holdfast.errors import FencedOut, ToolError, ToolNotStarted, ToolResultInvalid
-from holdfast.memory import ledger, runs, threads
-from holdfast.memory.database import STRUCK, UNAVAILABLE, Connection
-from holdfast.memory.ledger import Claim, Step
+from holdfast.memory import ledger
+from holdfast.memory.database import STRUCK, UNAVAILABLE
+from holdfast.memory.ledger import Claim
 from holdfast.secrets import mask
-from holdfast.tools.context import ToolContext
-from holdfast.tools.outcomes import classify
-from holdfast.tools.runner import NotBegun, ToolRunner, invoke
-from holdfast.tools.threads import Seat
-from holdfast.tools.tool import AnyTool
+from holdfast.tools.runner import NotBegun, invoke
+from holdfast.tools.threads import Ended, Seat
 
 __all__ = ["EffectCall"]
 
 log = structlog.get_logger(__name__)
 
 
-class EffectCall:
+class EffectCall(Settling):
     """One attempt at one call. Its owner is this attempt alone, so another attempt is always another owner."""
-
-    def __init__(
-        self,
-        deps: Deps,
-        at: Here,
-        inp: ToolStep,
-        step: Step,
-        declared: ToolDefinition,
-        tool: AnyTool,
-        args: dict[str, Any],
-        ctx: ToolContext,
-    ) -> None:
-        self._deps = deps
-        self._at = at
-        self._inp = inp
-        lifetime = deps.settings.key_lifetime if declared.key_lifetime is None else declared.key_lifetime
-        self._step = replace(
-            step, settle=deps.settings.scaled(declared.settle), resend=max(lifetime - declared.timeout, 0.0)
-        )
-        self._declared = declared
-        self._tool = tool
-        self._args = args
-        self._ctx = ctx
-        self._fence = 0
-        self._sends = 0
-        self._unproven = False  # a request of a lost owner may have landed: that this one failed proves nothing
-        self._started = time.monotonic()
-
-    @property
-    def _runner(self) -> ToolRunner:
-        if self._deps.runner is None:
-            raise ApplicationError("this worker runs no tools", type="ConfigurationError")
-        return self._deps.runner
-
-    @property
-    def _agent(self) -> str:
-        return self._deps.definitions[self._inp.definition].name  # read before the call
-
-    async def _seen(self, outcome: Outcome) -> Outcome:
-        return await see_result(self._deps, self._at, self._inp, self._agent, self._args, outcome)
 
     async def run(self) -> ToolOutcome:
         """Carry the call as far as it goes."""
@@ -87,6 +45,7 @@ class EffectCall:
         if settled is not None:
             return settled
         self._fence, self._sends, self._unproven = claim.fence, claim.sends, claim.unproven
+        self._body = Body(self._deps.leases, self._step.key, self._fence)
         work = asyncio.create_task(self._carry_out(claim))
         try:
             return await asyncio.shield(work)
@@ -190,9 +149,10 @@ class EffectCall:
         ctx = self._ctx
         try:
             value = await self._runner.run(
-                self._tool, self._args, ctx, deadline=ctx.deadline, late=self._late, seat=seat
+                self._tool, self._args, ctx, deadline=ctx.deadline, begun=self._body.begin, seat=seat
             )
         except NotBegun:
+            self._body.let_go()
             self._deps.spawn(self._not_sent("it was cut off before the tool began"))
             raise
         except asyncio.CancelledError:
@@ -200,24 +160,45 @@ class EffectCall:
             self._deps.spawn(self._given_up())
             raise
         except Exception as exc:  # noqa: BLE001  # whatever a tool raises is its outcome
-            return await asyncio.shield(self._deps.spawn(self._failed(exc)))
+            return await asyncio.shield(self._deps.spawn(self._raised(exc)))
         # Shielded: with the database away this attempt may run out of time, yet it alone knows how the call ended.
-        return await asyncio.shield(self._deps.spawn(self._succeeded(value)))
+        return await asyncio.shield(self._deps.spawn(self._returned(value)))
 
-    async def _succeeded(self, value: Any) -> ToolOutcome:
-        return await self._complete(await self._outcome(value))
-
-    async def _outcome(self, value: Any) -> Outcome:
+    async def _returned(self, value: Any) -> ToolOutcome:
         try:
-            outcome = await Outcome.of(await self._runner.text(self._tool, value))
-        except ToolResultInvalid as exc:  # the effect stands all the same
-            outcome = Outcome(f"error: {exc}", status="error")
-        return await self._seen(outcome)
+            return await self._succeeded(value)
+        finally:
+            self._body.let_go()
+
+    async def _raised(self, exc: Exception) -> ToolOutcome:
+        """Settle a call whose tool raised, or whose time is over while its body may still run."""
+        try:
+            ended = await self._body.ended(self._patience)
+            if self._body.runs:
+                return await self._overran(_said(exc), doubtful=self._last_try)
+            if ended is not None and not inspect.isawaitable(ended.value):  # as it ended, maybe just after its time
+                if ended.error is None:
+                    return await self._succeeded(ended.value)
+                exc = ended.error if isinstance(ended.error, Exception) else exc
+            return await self._failed(exc)
+        finally:
+            if not self._body.runs:
+                self._body.let_go()
+
+    @property
+    def _last_try(self) -> bool:
+        """Whether a try that proved nothing leaves the call in doubt."""
+        return self._step.effect == "once" or (self._step.effect == "keyed" and self._sends >= self._declared.attempts)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that an async body which was cancelled has to end. A thread does not hear of it."""
+        return self._deps.settings.scaled(self._deps.settings.beat) if self._tool.is_async else 0.0
 
     async def _failed(self, exc: Exception) -> ToolOutcome:
-        """Settle a call whose tool raised, by what the exception proves."""
-        said = mask(f"{type(exc).__name__}: {exc}")
-        proof = "unknown" if self._unproven else classify(exc, self._step.effect)
+        """Settle a call whose body has ended, by what the exception proves."""
+        said = _said(exc)
+        proof = self._proof(exc)
         if proof == "refused":
             return await self._fail(await self._seen(Outcome(f"error: {exc}", status="error")))
         if proof == "not_sent":
@@ -226,101 +207,67 @@ class EffectCall:
                 raise TryAgain(f"not sent: {said}") from exc
             text = f"error: {self._tool.name} could not be sent, {self._sends} tries: {said}"
             return await self._fail(await self._seen(Outcome(text, status="error")))
-        if self._step.effect == "once" or (self._step.effect == "keyed" and self._sends >= self._declared.attempts):
+        if self._last_try:
             return await self._doubt(said)
         await self._release()
         raise TryAgain(f"no telling whether it took effect: {said}") from exc
 
-    async def _release(self, *, running: bool = False) -> None:
-        async with self._deps.pool.acquire() as conn:
-            await ledger.release(conn, self._step.key, self._fence, running=running)
+    # ------------------------------------------------------------------------------------ a body that runs on
+
+    async def _overran(self, said: str, *, doubtful: bool) -> ToolOutcome:
+        """Say that the body of this call still runs; its lease is renewed until `_see_out` has recorded its end."""
+        why = f"{said}; {self._body.words}"
+        try:
+            if doubtful:
+                return await self._doubt(why)
+            await self._deps.insist(lambda conn: ledger.overrun(conn, self._step.key, self._fence, why))
+            raise TryAgain(why)
+        finally:
+            self._deps.spawn(self._see_out())
+
+    async def _see_out(self) -> None:
+        try:
+            await self._settle_late(await self._body.ended())
+        finally:
+            self._body.let_go()
 
     async def _given_up(self) -> None:
-        if self._step.effect == "once":
-            await self._doubt("the call was cut off after the request was sent")
-        else:
-            await self._release(running=not self._tool.is_async)  # a thread cannot be stopped: it may still send
-
-    def _late(self, value: Any, error: BaseException | None) -> None:
-        """A call that was given up has ended after all: proof for its row."""
-        if error is None:
-            self._deps.spawn(self._complete_late(value))
-        elif isinstance(error, Exception) and not self._unproven and classify(error, self._step.effect) != "unknown":
-            self._deps.spawn(self._fail_late(error))
-
-    async def _fail_late(self, error: Exception) -> None:
-        await self._fail(await self._seen(Outcome(f"error: {error}", status="error")))
-
-    async def _complete_late(self, value: Any) -> None:
+        """Settle a call whose attempt was cancelled while its body ran."""
+        why = "the call was cut off after the request was sent"
+        ended = await self._body.ended(self._patience)
+        if self._body.runs:
+            with suppress(TryAgain):
+                await self._overran(why, doubtful=self._step.effect == "once")
+            return
         try:
-            await self._complete(await self._outcome(value))
-        except FencedOut as exc:
+            if self._step.effect == "once" and not self._proves(ended):
+                await self._doubt(why)
+            else:
+                await self._settle_late(ended)
+        finally:
+            self._body.let_go()
+
+    def _proves(self, ended: Ended[Any] | None) -> bool:
+        """Whether the end of a body that was given up tells what became of the effect."""
+        if ended is None or inspect.isawaitable(ended.value):
+            return False
+        return ended.error is None or (isinstance(ended.error, Exception) and self._proof(ended.error) != "unknown")
+
+    async def _settle_late(self, ended: Ended[Any] | None) -> None:
+        """Record how a body ended that was given up: late proof, or no proof and the lease is over."""
+        error = None if ended is None else ended.error
+        try:
+            if ended is None or not self._proves(ended):
+                what = "never began" if ended is None else f"ended with {error!r}"
+                await self._release(
+                    mask(f"its body {what}, after it was given up: nobody can tell whether it took effect")
+                )
+            elif error is None:
+                await self._succeeded(ended.value)
+            else:
+                await self._fail(await self._seen(Outcome(f"error: {error}", status="error")))
+        except (FencedOut, TryAgain) as exc:
             log.info("a late outcome was set aside", tool=self._tool.name, error=str(exc))
-
-    # ------------------------------------------------------------------------------------ settle
-
-    async def _complete(self, outcome: Outcome) -> ToolOutcome:
-        """Mark the row done and fill the slot, in one transaction."""
-        outcome.seconds = time.monotonic() - self._started
-
-        async def settle(conn: Connection) -> tuple[str | None, int | None]:
-            before, seq = await self._complete_in(conn, outcome)
-            if before is None:
-                await ledger.late(conn, self._step.key, self._fence, self._at.owner, {"text": outcome.text[:2000]})
-            return before, seq
-
-        before, seq = await self._deps.insist(settle)
-        if before is None:
-            raise FencedOut(f"{self._tool.name}: another attempt has taken this call over; its outcome counts")
-        if seq is not None:
-            self._deps.notifier.poke(self._step.run_id, seq)
-        if before == "in_doubt":
-            await self._tell_settled()
-        return outcome.contract()
-
-    async def _complete_in(self, conn: Connection, outcome: Outcome) -> tuple[str | None, int | None]:
-        result = outcome.contract().model_dump(mode="json")
-        before = await ledger.complete(conn, self._step.key, self._fence, self._step.args_hash, result)
-        if before is None:
-            return None, None
-        if before == "in_doubt":  # locks in one order, as everybody: the call, its thread, its run, its slot
-            await threads.hold_for_writer(conn, self._at.tenant, self._at.thread, self._inp.writer, self._inp.scope)
-            await runs.resume(conn, self._step.run_id)
-        return before, await fill(conn, self._deps, self._at, self._inp, outcome)
-
-    async def _fail(self, outcome: Outcome) -> ToolOutcome:
-        """Mark the row failed for good: proved that nothing took effect. The model reads why."""
-        outcome.seconds = time.monotonic() - self._started
-
-        async def settle(conn: Connection) -> tuple[bool, int | None]:
-            result = outcome.contract().model_dump(mode="json")
-            held = await ledger.fail(conn, self._step.key, self._fence, outcome.text, result)
-            return held, await fill(conn, self._deps, self._at, self._inp, outcome) if held else None
-
-        held, seq = await self._deps.insist(settle)
-        if not held:
-            raise TryAgain("another attempt has taken this call over")
-        if seq is not None:
-            self._deps.notifier.poke(self._step.run_id, seq)
-        return outcome.contract()
-
-    async def _doubt(self, why: str) -> ToolOutcome:
-        async def settle(conn: Connection) -> tuple[bool, int | None]:
-            held = await ledger.doubt(conn, self._step.key, self._fence, why)
-            return held, await emit_doubt(conn, self._step, why) if held else None
-
-        held, seq = await self._deps.insist(settle)
-        if not held:
-            raise TryAgain("another attempt has taken this call over")
-        if seq is not None:
-            self._deps.notifier.poke(self._step.run_id, seq)
-        log.warning("a call is in doubt", tool=self._tool.name, why=why)
-        return ToolOutcome(status="in_doubt", preview=self._tool.name)
-
-    async def _tell_settled(self) -> None:
-        with suppress(RPCError):  # the workflow also looks by itself
-            handle = self._deps.client.get_workflow_handle(self._at.workflow_id)
-            await handle.signal("settled", self._step.step_no)
 
     # ------------------------------------------------------------------------------------ local_tx
 
@@ -376,3 +323,7 @@ class EffectCall:
         said = mask(f"rolled back: {exc!r}")
         await self._deps.insist(lambda conn: ledger.fail_try(conn, self._step.key, self._fence, said))
         raise TryAgain(said) from exc
+
+
+def _said(exc: Exception) -> str:
+    return mask(f"{type(exc).__name__}: {exc}")

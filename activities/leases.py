@@ -6,8 +6,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -30,7 +31,8 @@ class Leases:
 
     Not for a pool that others have emptied, and not for the worker's event loop: parsing what a thousand queued runs
     brought held it for as long as a lease, and the calls in hand were taken for lost. A loop that stands still for
-    several leases is another matter: its calls come to no end, and whoever takes them over must not wait for ever.
+    several leases is another matter: its calls come to no end, and whoever takes them over must not wait for ever. Only
+    bodies of tools that still run keep their leases then.
 
     A statement for each call and beat would be the most a busy worker asks of PostgreSQL, and on a starved machine the
     first thing that comes too late: then calls are in doubt whose owner is alive.
@@ -40,12 +42,24 @@ class Leases:
         """Hold nothing yet."""
         self._held: dict[str, int] = {}
         self._models: dict[str, str] = {}
+        self._bodies: dict[tuple[str, int], Future[Any]] = {}
         self._conn: OwnConnection | None = None
         self._pulse = 0.0  # when the worker's loop was last seen to run, on the monotonic clock
 
     def hold(self, key: str, fence: int) -> AbstractContextManager[None]:
         """Keep the lease of this claim for as long as the block runs."""
         return _kept(self._held, key, fence)
+
+    def hold_body(self, key: str, fence: int, body: Future[Any]) -> None:
+        """Keep the lease of this claim as long as its tool's *body* runs, past any deadline, and until `let_go`.
+
+        Also while the worker's loop stands still: a thread that runs may still take effect.
+        """
+        self._bodies[key, fence] = body
+
+    def let_go(self, key: str, fence: int) -> None:
+        """The body has ended, and what it came to is recorded."""
+        self._bodies.pop((key, fence), None)
 
     def hold_model(self, key: str, owner: str) -> AbstractContextManager[None]:
         """Keep the lease of this model call for as long as the block runs."""
@@ -72,13 +86,18 @@ class Leases:
         try:
             while True:
                 try:
-                    if time.monotonic() - self._pulse < _STILL * lease:
-                        await self._renew(settings, name, lease)
+                    await self._renew(settings, name, lease)
                 except (*UNAVAILABLE, StorageError) as exc:
-                    log.info("leases were not renewed", calls=len(self._held) + len(self._models), error=repr(exc))
+                    log.info(
+                        "leases were not renewed",
+                        calls=len(self._held) + len(self._bodies) + len(self._models),
+                        error=repr(exc),
+                    )
                     self._drop()
                 except Exception:  # tried again, whatever it is
-                    log.exception("leases were not renewed", calls=len(self._held) + len(self._models))
+                    log.exception(
+                        "leases were not renewed", calls=len(self._held) + len(self._bodies) + len(self._models)
+                    )
                     self._drop()
                 await asyncio.sleep(settings.scaled(settings.beat))
         finally:
@@ -88,7 +107,12 @@ class Leases:
         async with asyncio.timeout(2 * lease):  # a connection may be dead without a word
             if self._conn is None:  # also with nothing in hand: the first claim shall not wait for it
                 self._conn = await connect(settings.database_url or "", name=name)
-            held, models = self._held.copy(), self._models.copy()  # the worker's loop goes on changing them
+            # Copied, because the worker's loop goes on changing them.
+            bodies, held, models = self._bodies.copy(), set(self._held.copy().items()), self._models.copy()
+            if time.monotonic() - self._pulse < _STILL * lease:
+                held |= bodies.keys()
+            else:
+                held, models = {claim for claim, body in bodies.items() if not body.done()}, {}
             if held:
                 await ledger.renew(self._conn, held, lease)
             if models:

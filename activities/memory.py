@@ -27,7 +27,7 @@ from holdfast.memory.database import Pool
 from holdfast.memory.longterm import LongTermMemory, MemoryRecord
 from holdfast.settings import Settings
 from holdfast.tools.context import ToolContext
-from holdfast.tools.runner import Late, ToolRunner
+from holdfast.tools.runner import Begun, ToolRunner
 from holdfast.tools.threads import Seat
 from holdfast.tools.tool import AnyTool
 
@@ -115,7 +115,7 @@ class MemoryToolRunner(ToolRunner):
         ctx: ToolContext,
         *,
         deadline: float,
-        late: Late | None = None,
+        begun: Begun | None = None,
         seat: Seat | None = None,
     ) -> Any:
         """Return the tool's result as text. With the store away the run goes on: what is to be kept is kept later.
@@ -124,7 +124,7 @@ class MemoryToolRunner(ToolRunner):
             ToolError: nothing can be looked up just now.
 
         """
-        del deadline, late, seat  # the engine answers in milliseconds, and both operations may be repeated
+        del deadline, begun, seat  # the engine answers in milliseconds, and both operations may be repeated
         if tool.name == "remember":
             return await self._remember(args["text"], ctx)
         try:

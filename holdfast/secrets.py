@@ -7,6 +7,7 @@ resolve it at each use, from plugins and the environment. Any room may call this
 from __future__ import annotations
 
 import base64
+import html
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
+from html.entities import html5
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
@@ -27,6 +29,7 @@ __all__ = [
     "Secrets",
     "address",
     "has_secret",
+    "is_plain",
     "know",
     "know_environment",
     "leaks",
@@ -47,6 +50,9 @@ SHORTEST_KEY = 16  # of values nobody declared as secret: keys are longer than "
 _KEY_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS)$", re.IGNORECASE)
 _DECODED = 4 * 1024 * 1024  # characters; decoding more takes seconds, and the usual encodings are known as they are
 _MASK = "***"
+_AND = r"\\+u0026"  # the sign & where HTML stands in JSON
+_LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}  # of escapes in JSON
+_SHORT = {char: letter for letter, char in _LETTERS.items()} | {char: re.escape(char) for char in "\"'/\\"}
 
 
 def secret(name: str) -> str:
@@ -156,7 +162,7 @@ def _environment(name: str) -> str | None:
     if found is None and Path(".env").is_file():
         from dotenv import dotenv_values
 
-        found = dotenv_values(".env").get(variable)
+        found = dotenv_values(".env", interpolate=False).get(variable)
     return found
 
 
@@ -200,14 +206,14 @@ class Mask:
         for form in self._longest_first:
             if form in text:
                 text = text.replace(form, _MASK)
-        return self._without_percent(text) if "%" in text and len(text) <= _DECODED else text
+        return self._without_escapes(text) if len(text) <= _DECODED and any(sign in text for sign in "%\\&") else text
 
-    def _without_percent(self, text: str) -> str:
-        """Mask what is percent-encoded: which characters are, differs from library to library."""
-        decoded = unquote(text)
-        forms = (decoded, decoded.replace("+", " "))
+    def _without_escapes(self, text: str) -> str:
+        """Mask what has escapes of URLs, JSON or HTML in it: which characters do, differs from library to library."""
+        forms = {unquote(text), unquote(text).replace("+", " "), _from_json(html.unescape(text))}
+        forms |= {_from_json(text), html.unescape(_from_json(text))}
         for value in self._plain:
-            if value in forms[0] or value in forms[1]:
+            if any(value in form for form in forms):
                 text = _encoded(value).sub(_MASK, text)
         return text
 
@@ -243,14 +249,35 @@ def _base64(raw: bytes) -> set[str]:
 
 @lru_cache(maxsize=1000)
 def _encoded(value: str) -> re.Pattern[str]:
-    """Return what finds *value* with any of its characters percent-encoded."""
+    """Return what finds *value* with any of its characters percent-encoded, or escaped as in JSON or HTML."""
+    named: dict[str, list[str]] = {}
+    for name, char in html5.items():
+        named.setdefault(char, []).append(re.escape(name))
 
     def either(char: str) -> str:
         encoded = "".join(f"%{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
-        plus = r"|\+" if char == " " else ""
-        return f"(?:{re.escape(char)}|(?i:{encoded}){plus})"
+        units = char.encode("utf-16-be", "surrogatepass").hex()
+        escaped = "".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4))
+        number = ord(char)
+        forms = [re.escape(char), rf"(?i:{encoded}|{escaped}|(?:&|{_AND})\#(?:0*{number}|x0*{number:x});?)"]
+        forms += [f"(?:&|{_AND})(?:{'|'.join(sorted(named[char], reverse=True))})"] if char in named else []
+        if char in _SHORT:
+            forms.append(rf"\\+{_SHORT[char]}")
+        elif char == " ":
+            forms.append(r"\+")
+        return f"(?:{'|'.join(sorted(forms, key=len, reverse=True))})"  # `&` after `&amp;`
 
     return re.compile("".join(map(either, value)))
+
+
+def _from_json(text: str) -> str:
+    """Return *text* with the escapes of JSON resolved, however many backslashes they have."""
+    text = re.sub(
+        r"(?:\\+u[0-9a-fA-F]{4})+",
+        lambda found: bytes.fromhex(re.sub(r"\\+u", "", found[0])).decode("utf-16-be", "replace"),
+        text,
+    )
+    return re.sub(r"\\+([\"'/\\bfnrt])", lambda found: _LETTERS.get(found[1], found[1]), text)
 
 
 def _passwords(value: str) -> set[str]:
@@ -274,14 +301,25 @@ def address(url: str) -> str:
 
     Where a stray `@`, `/`, `?` or `#` leaves open what is the password, none of it is shown.
     """
+    if not is_plain(url):
+        return "an address that is not shown (it is not of the form scheme://host:port/name)"
+    authority, rest = _authority(url)
+    return authority.rpartition("@")[2] + rest.partition("?")[0]
+
+
+def is_plain(url: str) -> bool:
+    """Tell whether a URL leaves no doubt which part of it is the password: then errors may name the others."""
+    authority, rest = _authority(url)
+    host = authority.rpartition("@")[2]
+    good = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\])(:\d+)?(,[A-Za-z0-9._-]+(:\d+)?)*|", host)
+    return bool(good and (host or rest.partition("?")[0]) and not re.search(r"[@#]", rest))
+
+
+def _authority(url: str) -> tuple[str, str]:
+    """Return what stands between a URL's scheme and its path, and all that follows."""
     rest = url.partition("://")[2]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    host = authority.rpartition("@")[2]
-    path = rest[len(authority) :].partition("?")[0]
-    good = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\])(:\d+)?(,[A-Za-z0-9._-]+(:\d+)?)*|", host)
-    if not good or not (host or path) or re.search(r"[@#]", rest[len(authority) :]):
-        return "an address that is not shown (it is not of the form scheme://host:port/name)"
-    return host + path
+    return authority, rest[len(authority) :]
 
 
 _lock = threading.Lock()  # tools ask on a loop of their own

@@ -6,14 +6,16 @@ All durations are in seconds. A slow machine sets one number, `time_scale`, whic
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -28,6 +30,7 @@ __all__ = ["Settings", "load_settings"]
 KiB = 1024
 _PRIVATE = ("database_url", "qdrant_url", "qdrant_api_key", "api_base", "temporal_ui", "temporal_address")
 _ENVIRONMENT_ONLY = {"temporal_binary", "safe_directory"}  # neither `.env` nor `holdfast.toml`: they come with a folder
+_ENV_FILE = ".env"
 HOUR, DAY = 3600.0, 86_400.0
 
 
@@ -36,7 +39,6 @@ class Settings(BaseSettings):
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix="HOLDFAST_",
-        env_file=".env",
         toml_file="holdfast.toml",
         extra="ignore",
         frozen=True,
@@ -203,7 +205,7 @@ class Settings(BaseSettings):
     accepted_wait: float = Field(
         default=1.0, ge=0, description="`Client.get` waits so long for a run that was accepted a moment ago."
     )
-    hook_timeout: float = Field(default=10.0, gt=0, description="Longest that one hook of a plugin may take.")
+    hook_timeout: float = Field(default=10.0, gt=0, description="Longest that one try of a plugin's hook may take.")
     model_timeout: float = Field(default=600.0, gt=0, description="Longest model call.")
     model_patience: float = Field(
         default=1800.0, gt=0, description="A run fails when its model has not answered for so long."
@@ -330,10 +332,19 @@ class Settings(BaseSettings):
             ConfigurationError: a file is another user's, or sets what only the environment may.
 
         """
-        toml_settings = TomlConfigSettingsSource(settings_cls)
-        for name, source in ((".env", dotenv_settings), ("holdfast.toml", toml_settings)):
+        env_file, toml_settings = _EnvFile(settings_cls), TomlConfigSettingsSource(settings_cls)
+        for name, source in ((_ENV_FILE, env_file), ("holdfast.toml", toml_settings)):
             _check_file(name, source)
-        return init_settings, env_settings, dotenv_settings, toml_settings
+        return init_settings, env_settings, env_file, toml_settings
+
+
+class _EnvFile(DotEnvSettingsSource):
+    """`.env`, whose values are taken as they stand: `${OPENAI_API_KEY}` in an address would send the key there."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        path = Path(_ENV_FILE)
+        found = dotenv_values(path, interpolate=False) if path.is_file() or path.is_fifo() else {}
+        return {name.lower(): value for name, value in found.items()}
 
 
 def _has_password(value: str | None) -> bool:

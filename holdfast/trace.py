@@ -244,6 +244,8 @@ def _outcome(
         return None, row.error if row is not None else None
     if state == "retrying":
         return None, row.error if row is not None else None
+    if state == "running" and row is not None and row.error:  # its body runs on after its time
+        return None, row.error
     text = content
     if text is not None and edited is not None and approval is not None:
         text = text.removeprefix(edited_note(approval["args"]))

@@ -10,16 +10,20 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import Final
 
-__all__ = ["SAFE", "doubt", "read_own"]
+__all__ = ["SAFE", "doubt", "doubt_code", "read_own", "read_source"]
 
 SAFE: Final = "HOLDFAST_SAFE_DIRECTORY"  # read from the environment alone: a folder must not vouch for itself
 _OTHERS: Final = stat.S_IWOTH
 _GROUP_TOO: Final = stat.S_IWOTH | stat.S_IWGRP
-_LONGEST: Final = 1024 * 1024  # bytes of `read_own`
+_LONGEST: Final = 1024 * 1024  # bytes of `read_own` and `read_source`
+_MOST_LINKS: Final = 40
+_SUFFIXES: Final = tuple(all_suffixes())
 
 
 def _owners() -> set[int]:
@@ -31,8 +35,10 @@ def _owners() -> set[int]:
 
 
 def _vouched(path: Path) -> bool:
+    """Whether the user allows the folder that *path* lies in, or that it leads to; `..` leads out of a folder."""
     folders = [folder for folder in os.environ.get(SAFE, "").split(os.pathsep) if folder]
-    return "*" in folders or any(path.absolute().is_relative_to(Path(folder).absolute()) for folder in folders)
+    places = (path.parent.resolve() / path.name, path.resolve())
+    return "*" in folders or any(place.is_relative_to(Path(each).resolve()) for each in folders for place in places)
 
 
 def _group_has_others(found: os.stat_result) -> bool:
@@ -52,7 +58,7 @@ def _objection(found: os.stat_result, forbidden: int) -> str | None:
         return f"it belongs to the user {name}"
     if found.st_mode & forbidden:
         return f"other users may write to it (mode {stat.S_IMODE(found.st_mode):04o})"
-    if found.st_mode & stat.S_IWGRP and _group_has_others(found):
+    if forbidden and found.st_mode & stat.S_IWGRP and _group_has_others(found):
         return f"other users may write to it, as members of its group (mode {stat.S_IMODE(found.st_mode):04o})"
     return None
 
@@ -61,19 +67,91 @@ def doubt(path: Path, *, private: bool = False) -> str | None:
     """Return why *path* may not be used, with what to do about it; None if it may, or is not there.
 
     Its group may write to it if nobody else is in that group; with *private* not even then: what lies in `.holdfast`
-    names processes and passwords.
+    names processes and passwords. A link must be the user's own too, because its owner chooses the target.
     """
     try:
-        found = path.stat()
+        link, found = path.lstat(), path.stat()
     except OSError:
         return None
     why = _objection(found, _GROUP_TOO if private else _OTHERS)
+    if why is None and stat.S_ISLNK(link.st_mode):
+        why = _objection(link, 0)
     if why is None or _vouched(path):
         return None
+    folder = path.absolute() if stat.S_ISDIR(found.st_mode) and not private else path.absolute().parent
     return (
         f"{path} is not used: {why}, who could have it name any server or program. If you trust it, make it your own "
-        f"(chown, chmod go-w), or set {SAFE}={path.absolute().parent} in your environment."
+        f"(chown, chmod go-w), or set {SAFE}={folder} in your environment."
     )
+
+
+def doubt_code(path: Path, imported: Iterable[Path]) -> str | None:
+    """Return why the agents file *path* may not be run, with what to do about it; None if it may, or is not there.
+
+    Its folder is on `sys.path`. So checked are: the file, each link on the way to it, the folder, the files that are
+    *imported*, every module in the folder (a library may import an optional one by that name), and bytecode.
+    """
+    real = path.resolve()
+    for each in (*_links(path), real):
+        why = doubt(each) or _doubt_folder(each.parent)
+        if why is not None:
+            return why
+    modules = {*(file for file in imported if file != path), *_modules(real.parent)}
+    folders = {file.parent for file in modules} - {real.parent}
+    caches = {folder / "__pycache__" for folder in (*folders, real.parent)}
+    compiled = {file for cache in caches if cache.is_dir() for file in cache.glob("*.pyc")}
+    for each in sorted({*folders, *caches, *modules, *compiled}):
+        why = doubt(each)
+        if why is not None:
+            return why
+    return None
+
+
+def _links(path: Path) -> list[Path]:
+    """Return *path* and the links that it leads through, at most as many as the system follows."""
+    found = [path.absolute()]
+    while found[-1].is_symlink() and len(found) < _MOST_LINKS:
+        found.append(found[-1].parent / found[-1].readlink())
+    return found
+
+
+def _doubt_folder(folder: Path) -> str | None:
+    """As `doubt`; a mount that is read-only may have any mode, as a ConfigMap's has in Kubernetes."""
+    why = doubt(folder)
+    with suppress(OSError):
+        found = folder.stat()
+        if why is not None and _objection(found, 0) is None and os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return None
+    return why
+
+
+def _modules(folder: Path) -> set[Path]:
+    """Return the modules and packages that lie directly in *folder*."""
+    found: set[Path] = set()
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(_SUFFIXES):
+                found.add(Path(entry.path))
+            elif entry.name.isidentifier():
+                place = Path(entry.path)
+                found |= {file for suffix in _SUFFIXES if os.path.lexists(file := place / f"__init__{suffix}")}
+    return found
+
+
+def read_source(path: Path) -> bytes:
+    """Return the content of a file of source code, whoever it belongs to: it is to be parsed, not run.
+
+    Raises:
+        OSError: it is not there, no plain file (a pipe would keep us waiting, a device never end), or too large.
+
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{path} is no plain file")
+        found = file.read(_LONGEST + 1)
+    if len(found) > _LONGEST:
+        raise OSError(f"{path} is larger than {_LONGEST:,} bytes")
+    return found
 
 
 def read_own(path: Path) -> str:

@@ -7,7 +7,7 @@ the thread slot it fills. The clock is PostgreSQL's `clock_timestamp()`; seconds
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ __all__ = [
     "complete",
     "doubt",
     "fail",
+    "fail_for_good",
     "fail_pure",
     "fail_try",
     "fail_unsent",
@@ -37,6 +38,7 @@ __all__ = [
     "look_failed",
     "of_run",
     "ours",
+    "overrun",
     "record_pure",
     "recorded_by",
     "release",
@@ -159,13 +161,14 @@ async def _take_over(
     return Claim(kind, fence=fence, sends=row["sends"], unproven=keep_sent)
 
 
-async def renew(conn: Connection, fences: Mapping[str, int], lease: float) -> set[str]:
+async def renew(conn: Connection, claims: Iterable[tuple[str, int]], lease: float) -> set[str]:
     """Prolong the leases of these claims, given as key and fence; return the keys of those that are prolonged.
 
     Left out are claims that a newer owner has or that have ended, and for this once those that another transaction has
     locked.
     """
-    rows = await conn.fetch(_Q["renew"], list(fences), list(fences.values()), lease)
+    held = set(claims)
+    rows = await conn.fetch(_Q["renew"], [key for key, _ in held], [fence for _, fence in held], lease)
     return {row["key"] for row in rows}
 
 
@@ -175,9 +178,14 @@ async def ours(conn: Connection, key: str, fence: int) -> bool:
     return bool(found)
 
 
-async def release(conn: Connection, key: str, fence: int, *, running: bool = False) -> None:
-    """Give the lease up: this attempt is over. The next need not wait, except for the deadline of what is *running*."""
-    await conn.execute(_Q["release"], key, fence, running)
+async def release(conn: Connection, key: str, fence: int, why: str | None = None) -> None:
+    """Give the lease up, because the tool's body has ended without proof. *why* replaces what the row says."""
+    await conn.execute(_Q["release"], key, fence, None if why is None else storable(why[:2000]))
+
+
+async def overrun(conn: Connection, key: str, fence: int, why: str) -> None:
+    """Write down that the body of a call that was given up still runs; its lease is renewed until it ends."""
+    await conn.execute(_Q["overrun"], key, fence, storable(why[:2000]))
 
 
 async def guard(conn: Connection, key: str, fence: int, deadline: float) -> bool:
@@ -201,6 +209,16 @@ async def fail(conn: Connection, key: str, fence: int, error: str, result: dict[
     text = None if result is None else json.dumps(result)
     status: str = await conn.execute(_Q["fail"], key, fence, storable(error[:2000]), text)
     return status.endswith(" 1")
+
+
+async def fail_for_good(
+    conn: Connection, key: str, fence: int, args_hash: str, error: str, result: dict[str, Any]
+) -> Literal["in_flight", "in_doubt"] | None:
+    """Mark the step failed for good, proved that nothing took effect; the state it had, or None when fenced out."""
+    before: Literal["in_flight", "in_doubt"] | None = await conn.fetchval(
+        _Q["fail_for_good"], key, fence, args_hash, storable(error[:2000]), json.dumps(result)
+    )
+    return before
 
 
 async def fail_try(conn: Connection, key: str, fence: int, error: str) -> bool:
@@ -304,6 +322,12 @@ async def resolve(
         return Settled(False, "there is no such call in the ledger")
     if row["state"] != "in_doubt":
         return Settled(False, f"the call is {row['state']}, not in doubt: nothing to resolve", row["state"])
+    if outcome == "not_done" and row["lease_left"] is not None and row["lease_left"] > 0 and row["overran"]:
+        return Settled(
+            False,
+            f"its worker still renews the lease of this call: {row['error']}. `not done` is taken once that has ended",
+            row["state"],
+        )
     if outcome == "not_done" and row["deadline_left"] is not None and row["deadline_left"] > 0:
         return Settled(
             False,

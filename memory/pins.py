@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +14,7 @@ import asyncpg
 from holdfast.ids import canonical_json
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
+from holdfast.visible import hides
 
 __all__ = [
     "Change",
@@ -31,12 +31,6 @@ __all__ = [
 ]
 
 _Q = queries("pins")
-
-# What no reader sees, and every model reads: tags, direction marks, spaces of no width, variation selectors in a row.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
-    "\U000e0000-\U000e0fff]|[\ufe00-\ufe0f]{2}"
-)
 
 PinState = Literal["pinned", "changed", "new", "gone"]
 
@@ -59,9 +53,7 @@ class Offer:
     @property
     def hides(self) -> bool:
         """Whether it holds what a person who looks at it would not see."""
-        return _UNSEEN.search(f"{self.tool} {self.description}") is not None or any(
-            _UNSEEN.search(text) for text in _texts(self.schema)
-        )
+        return any(map(hides, (self.tool, self.description, *_texts(self.schema))))
 
     def body(self) -> str:
         """Return what is stored of it."""

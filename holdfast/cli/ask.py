@@ -20,10 +20,12 @@ from holdfast.cli.waiting import Waiting
 from holdfast.client import Client, RunHandle
 from holdfast.settings import Settings
 from holdfast.views import WaitingCall
+from holdfast.visible import fitted
 
 __all__ = ["INTERRUPTED", "WAITS", "Question", "run", "watch"]
 
 _UNUSUAL = 3.0  # seconds after which a person wonders what is going on
+_SHOWN = 1000  # characters of a call that waits for approval: its beginning and its end
 INTERRUPTED = 130  # as shells report a program ended by Ctrl-C
 WAITS = 3  # with --no-wait: the run waits for a person
 
@@ -97,7 +99,8 @@ def _waits(run: RunHandle, calls: list[WaitingCall], *, as_json: bool) -> int:
     """Say what the run waits for, in one line on standard error; a script is told on standard output as well."""
     first, more = calls[0], len(calls) - 1
     others = f", and {more} more call{'s' if more > 1 else ''}" if more else ""
-    name, what = short(run.run_id), one_line(waiting_line(first, run.run_id), 300)
+    name, what = short(run.run_id), waiting_line(first, run.run_id)
+    what = fitted(what, _SHOWN).replace("\n", " ") if first.kind == "approval" else one_line(what, 300)
     say(f"run {name} waits for a person: {what}{others}. See `holdfast show {name}`.")
     if as_json:
         waiting = [{**call.model_dump(mode="json"), "commands": waiting_commands(call)} for call in calls]

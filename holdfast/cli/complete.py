@@ -11,13 +11,12 @@ import asyncio
 import json
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any, Literal
 
 from holdfast.errors import HoldfastError
 from holdfast.server.home import check_home, lock_holder
-from holdfast.trust import read_own
+from holdfast.trust import read_own, read_source
 
 __all__ = ["agents", "runs", "states", "threads"]
 
@@ -25,7 +24,6 @@ _MOST = 50
 _PATIENCE = 1.0  # seconds: a shell that hangs at Tab is worse than one that offers nothing
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ABOUT = re.compile(r"[A-Za-z0-9._-]{1,128}(, [a-z_]{1,32})?")
-_LONGEST_FILE = 1024 * 1024  # bytes
 _STATES = ("queued", "running", "waiting", "done", "failed", "stopped", "over_budget", "looping", "merged", "refused")
 
 
@@ -85,10 +83,7 @@ def _in_file() -> list[str]:
     """Return the names of agents written out in the agents file; it is read, never run."""
     path = Path(os.environ.get("HOLDFAST_AGENTS", "agents.py"))
     try:
-        found_file = path.stat()
-        if not stat.S_ISREG(found_file.st_mode) or found_file.st_size > _LONGEST_FILE:  # a pipe would never end
-            return []
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(read_source(path))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     found = []

@@ -129,6 +129,9 @@ class Screen:
         out = text.copy() if isinstance(text, Text) else Text(text)
         if more:
             out.append(f"  {more}", style="not bold dim")
+        if mark == "?":  # somebody decides on it: to fold it would drop blanks at the ends of lines
+            self.console.print(Text.assemble("  ", (mark, style), " ", out), highlight=False, soft_wrap=True)
+            return
         grid = Table.grid(padding=(0, 1, 0, 0))  # so that long lines are indented where they go on
         grid.add_column(width=1)
         grid.add_column(overflow="fold")

@@ -13,6 +13,7 @@ from holdfast.cli.columns import Column, fitted
 from holdfast.cli.screen import STATE_STYLE
 from holdfast.cli.steps import render_steps
 from holdfast.cli.text import (
+    WHOLE,
     ago,
     call_text,
     clean,
@@ -230,8 +231,9 @@ def render_detail(detail: Detail, console: Console, *, lines: bool = False) -> N
             line += f": {approval.reason}" if approval.reason else ""
             console.print(Text(f"\n{clean(line)}", style="dim"))
             if approval.edited:
-                console.print(Text(f"  asked for  {call_text(approval.tool, approval.asked_args, 2000)}", style="dim"))
-                console.print(Text(f"  allowed    {call_text(approval.tool, approval.args, 2000)}", style="dim"))
+                for head, args in (("asked for", approval.asked_args), ("allowed  ", approval.args)):
+                    text = Text(f"  {head}  {call_text(approval.tool, args, WHOLE)}", style="dim")
+                    console.print(text, soft_wrap=True)
     for event in detail.events:
         if event.kind == "resolved":
             by = f" by {event.data['actor']}" if event.data.get("actor") else ""
@@ -248,7 +250,9 @@ def _waiting(detail: Detail, console: Console) -> None:
     for approval in detail.approvals:
         if approval.state == "pending":
             console.print(Text(f"\nstep {approval.step_no} waits for approval", style="bold yellow"))
-            console.print(Text(f"  {call_text(approval.tool, approval.args, 2000)}"))
+            console.print(
+                Text(f"  {call_text(approval.tool, approval.args, WHOLE)}"), soft_wrap=True
+            )  # else blanks are lost
             for command in decide_lines(run_id, approval.step_no):
                 console.print(Text(f"  {command}", style="dim"), soft_wrap=True)
     for number, tool, why in detail.waiting_steps():
@@ -259,7 +263,7 @@ def _waiting(detail: Detail, console: Console) -> None:
             console.print(Text(f"  {command.ljust(longest)}   {meaning}", style="dim"), soft_wrap=True)
     for call in detail.waiting:
         if call.run_id != run_id:
-            console.print(Text(f"\n{waiting_line(call, run_id)}", style="bold yellow"))
+            console.print(Text(f"\n{waiting_line(call, run_id)}", style="bold yellow"), soft_wrap=True)
             for command in waiting_commands(call):
                 console.print(Text(f"  {command}", style="dim"), soft_wrap=True)
 

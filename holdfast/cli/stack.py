@@ -21,7 +21,6 @@ from holdfast.cli.waiting import Waiting
 from holdfast.errors import AgentsFileError, ConfigurationError, MissingModelKey
 from holdfast.secrets import address, mask
 from holdfast.settings import Settings
-from holdfast.trust import doubt
 
 if TYPE_CHECKING:
     from holdfast.contracts import AgentDefinition, ToolDefinition
@@ -57,9 +56,6 @@ def inspect_agents(settings: Settings) -> list[AgentLine]:
         ConfigurationError: an agent's model cannot be used.
 
     """
-    why = doubt(settings.agents)
-    if why is not None:
-        raise AgentsFileError(why)
     from holdfast.tools.registry import load_agents
 
     lines = []

@@ -46,7 +46,7 @@ def clean(text: str) -> str:
 def one_line(text: str, width: int = 100) -> str:
     """Return *text* on one line of at most *width* characters."""
     flat = " ".join(clean(text).split())
-    return flat if len(flat) <= width else flat[: max(width - 1, 0)] + "…"
+    return _cut(flat, width)
 
 
 def short(run_id: str) -> str:
@@ -136,12 +136,21 @@ def call_text(tool: str, args: Any, width: int = 100) -> str:
         try:
             args = json.loads(args)
         except ValueError:
-            return one_line(visible(f"{tool}({_cut_args(args)}"), width)
+            return _cut(clean(_escaped(f"{tool}({_cut_args(args)}")), width)
     if isinstance(args, dict):
         inside = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in args.items())
     else:
         inside = "" if args is None else json.dumps(args, ensure_ascii=False)
-    return one_line(visible(f"{tool}({inside})"), width)
+    return _cut(clean(_escaped(f"{tool}({inside})")), width)
+
+
+def _escaped(text: str) -> str:
+    """Return *text* on one line with all its blanks: two of them are another argument than one."""
+    return visible(text).replace("\n", " ").replace("\t", "\\t")  # JSON has line breaks between values alone
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: max(width - 1, 0)] + "…"
 
 
 def _cut_args(text: str) -> str:
@@ -177,7 +186,7 @@ def waiting_line(call: WaitingCall, run_id: str) -> str:
     if call.run_id != run_id:
         where += f" of run {short(call.run_id)} ({call.agent}), which it asked,"
     if call.kind == "approval":
-        return clean(f"{where} waits for approval: {call_text(call.tool, call.args, 2000)}")
+        return clean(f"{where} waits for approval: {call_text(call.tool, call.args, WHOLE)}")
     return clean(
         f"{where.rstrip(',')}, {call.tool}, is in doubt: {call.error or 'it was sent, and its outcome is not known'}"
     )

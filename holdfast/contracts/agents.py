@@ -43,6 +43,9 @@ class ToolDefinition(Stored):
     key_lifetime: float | None = Field(
         default=None, gt=0, description="seconds for which the remote remembers an idempotency key (keyed)"
     )
+    single_request: bool = Field(
+        default=False, description="the body makes exactly one connection: if it fails to connect, nothing was sent"
+    )
     queue: Literal["agents", "memory"] = "agents"
     version: str = "1"
     agent: str | None = Field(default=None, description="the agent that is asked, or that takes the conversation over")

@@ -72,7 +72,8 @@ def key_variables(provider: str) -> dict[str, str]:
     names = KEY_VARIABLES.get(provider, ())
     found = {name: value for name in names if (value := os.environ.get(name))}
     if not found and names and Path(".env").is_file():
-        found = {name: value for name, value in dotenv_values(".env").items() if name in names and value}
+        values = dotenv_values(".env", interpolate=False)
+        found = {name: value for name, value in values.items() if name in names and value}
     for name, value in found.items():
         know(name, value, shortest=SHORTEST_KEY)
     return found

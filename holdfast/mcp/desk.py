@@ -18,6 +18,7 @@ from holdfast.mcp.server import tool_name
 from holdfast.memory import decisions, pins, runs
 from holdfast.memory.database import Connection
 from holdfast.memory.pins import Offer, Pin, PinState
+from holdfast.visible import visible
 
 __all__ = ["ServerDesk", "ServerView", "ToolView"]
 
@@ -205,10 +206,11 @@ def _text(offer: Offer) -> list[str]:
 
 
 def _visible(line: str) -> str:
-    def shown(char: str) -> bool:
-        return char.isprintable() and not "\ufe00" <= char <= "\ufe0f" and not "\U000e0000" <= char <= "\U000e0fff"
-
-    return "".join(each if shown(each) else each.encode("unicode_escape").decode() for each in line)
+    """Write out what is not drawn, and what only looks like a space."""
+    return "".join(
+        each if each.isprintable() and visible(each) == each else each.encode("unicode_escape").decode()
+        for each in line
+    )
 
 
 def _check_names(views: list[ToolView]) -> None:

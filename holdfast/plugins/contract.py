@@ -96,7 +96,7 @@ class Plugin:
         required: whether a step fails when this plugin fails, and no worker starts when it cannot. Unset, True for a
             plugin with `message`, `before_model`, `after_model`, `answer`, `before_tool` or `after_tool`, which may
             refuse. True also repeats an `event` until the plugin has taken it.
-        timeout: seconds of one hook; unset, HOLDFAST_HOOK_TIMEOUT.
+        timeout: seconds of one try of a hook; unset, HOLDFAST_HOOK_TIMEOUT.
 
     """
 

@@ -101,7 +101,12 @@ class Host:
     @property
     def seconds(self) -> float:
         """The longest that a step's hooks may take together, which is time that the step itself does not have."""
-        return sum(self._limit(hook, plugin) for hook in _IN_STEPS for plugin in self.of(hook))
+        return sum(self.longest(hook, plugin) for hook in _IN_STEPS for plugin in self.of(hook))
+
+    def longest(self, hook: str, plugin: Plugin) -> float:
+        """Return the seconds that all tries of one hook may take together, with the pauses between them."""
+        tries = _tries(plugin)
+        return tries * self._limit(hook, plugin) + _pauses(tries)
 
     # ------------------------------------------------------------------------------------ life
 
@@ -207,12 +212,11 @@ class Host:
         self, plugin: Plugin, hook: str, at: At, value: Any, notes: list[Note], check: Callable[..., Any]
     ) -> Any:
         """Return what one plugin makes of a value; None for nothing. It gets a copy: what it spoils is its own."""
-        function = getattr(plugin, hook)
-        until = time.monotonic() + self._limit(hook, plugin)
-        for number in range(1, _TRIES + 1):
+        function, tries = getattr(plugin, hook), _tries(plugin)
+        for number in range(1, tries + 1):
             try:
                 own = value if isinstance(value, str) else await asyncio.to_thread(copy.deepcopy, value)
-                return check(value, await self._run(plugin, hook, function, at, own, until=until))
+                return check(value, await self._run(plugin, hook, function, at, own))
             except Exception as exc:
                 refusal = _refusal(exc)
                 if refusal is not None:
@@ -225,7 +229,7 @@ class Host:
                 log.warning(
                     "a plugin failed", plugin=plugin.name, hook=hook, run_id=at.run_id, error=problem, number=number
                 )
-                if is_required(plugin) and number < _TRIES and time.monotonic() + _PAUSE * number < until:
+                if number < tries:
                     await asyncio.sleep(_PAUSE * number)
                     continue
                 notes.append(Note(plugin.name, hook, "failed", problem))
@@ -238,17 +242,19 @@ class Host:
         return None
 
     def _limit(self, hook: str, plugin: Plugin) -> float:
+        """Return the seconds of one try. All tries of all plugins of `message` share what one transaction has."""
         if self._settings is None:
             return _WHOLE
         wanted = self._settings.scaled(plugin.timeout or self._settings.hook_timeout)
-        return min(wanted, _WHOLE / max(1, len(self.of(hook)))) if hook == "message" else wanted
+        if hook != "message":
+            return wanted
+        tries = _tries(plugin)
+        return min(wanted, (_WHOLE / max(1, len(self.of(hook))) - _pauses(tries)) / tries)
 
-    async def _run(
-        self, plugin: Plugin, hook: str, function: Callable[..., Any], /, *args: Any, until: float | None = None
-    ) -> Any:
+    async def _run(self, plugin: Plugin, hook: str, function: Callable[..., Any], /, *args: Any) -> Any:
         if self._runner is None:
             raise ConfigurationError("this worker runs no plugins")
-        until = time.monotonic() + self._limit(hook, plugin) if until is None else until
+        until = time.monotonic() + self._limit(hook, plugin)
         return await self._runner.guest(f"{plugin.name}.{hook}", function, *args, deadline=until)
 
 
@@ -260,6 +266,15 @@ _WHAT = {
     "before_tool": "call",
     "after_tool": "result",
 }
+
+
+def _tries(plugin: Plugin) -> int:
+    return _TRIES if is_required(plugin) else 1
+
+
+def _pauses(tries: int) -> float:
+    """Return the seconds between so many tries, together."""
+    return sum(_PAUSE * number for number in range(1, tries))
 
 
 def _said(exc: BaseException) -> str:

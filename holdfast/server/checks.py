@@ -21,6 +21,7 @@ from holdfast.server.postgres import binaries
 from holdfast.server.starting import now_starting
 from holdfast.server.state import is_alive, read_stack, read_state
 from holdfast.settings import Settings
+from holdfast.trust import read_source
 
 __all__ = ["Check", "doctor"]
 
@@ -127,7 +128,7 @@ def _model_key(settings: Settings) -> Check:
 def _servers_named(settings: Settings) -> str:
     """Return the servers that the agents file gives its agents, if it gives each one; it is read and not run."""
     try:
-        tree = ast.parse(settings.agents.read_bytes())
+        tree = ast.parse(read_source(settings.agents))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
     found: list[str] = []
@@ -143,13 +144,18 @@ def _servers_named(settings: Settings) -> str:
 
 def _agents(settings: Settings) -> Check:
     path = settings.agents.absolute()
-    if not path.is_file():
+    if not path.exists():
         hint = "`holdfast init` writes a project with one; or name it with --agents or HOLDFAST_AGENTS"
         if "agents" in settings.model_fields_set:  # somebody counts on it; else this may be no project at all
             return Check("agents file", ok=False, detail=f"{path} is not there", hint=hint)
         return Check("agents file", ok=True, detail=f"none in this folder: there is no {path.name}", hint=hint)
     try:
-        compile(path.read_bytes(), str(path), "exec")
+        source = read_source(path)
+    except OSError as exc:
+        hint = "put the Python file that defines your agents there; or name it with --agents or HOLDFAST_AGENTS"
+        return Check("agents file", ok=False, detail=f"it cannot be read: {exc}", hint=hint)
+    try:
+        compile(source, str(path), "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
         line = getattr(exc, "lineno", None) or 0
         return Check("agents file", ok=False, detail=f"{path}, line {line}: {exc}", hint="correct it")

@@ -60,7 +60,7 @@ def start_detached(
     variables = {**inherited, **(environment or {}), **settings_environment(settings.model_copy(update=paths))}
     # The command forks and leaves at once, so that the server is nobody's child and never a zombie of ours.
     launched = subprocess.run(
-        [*(command or (sys.executable, "-m", "holdfast.server")), "--report", str(report), "--log", str(log)],
+        [*(command or (sys.executable, "-P", "-m", "holdfast.server")), "--report", str(report), "--log", str(log)],
         env=variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,

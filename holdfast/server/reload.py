@@ -11,6 +11,7 @@ from typing import Final, Literal
 from holdfast.server.trial import Verdict, try_agents
 from holdfast.settings import Settings
 from holdfast.tools.imports import imported_files
+from holdfast.trust import read_source
 
 __all__ = ["Reloader", "file_hash"]
 
@@ -25,7 +26,7 @@ Stamps = dict[Path, tuple[int, int, int] | None]
 def file_hash(path: Path) -> str | None:
     """Return the SHA-256 of a file, or None if it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_source(path)).hexdigest()
     except OSError:
         return None
 

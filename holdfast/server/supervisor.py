@@ -50,7 +50,7 @@ _STOP_BY: Final = {"worker": 0.70, "memory": 0.78, "temporal": 0.93, "postgres":
 def default_workers(info: StackInfo, settings: Settings) -> list[ProcessSpec]:
     """Return the memory process (unless a Qdrant server is used: then any worker serves its queue) and the workers."""
     environment = {**os.environ, **environment_for(info, settings)}
-    runtime = (sys.executable, "-m", "holdfast.runtime")
+    runtime = (sys.executable, "-P", "-m", "holdfast.runtime")  # -P: nothing is imported from the current folder
     specs = []
     if settings.qdrant_url is None:
         specs.append(ProcessSpec("memory", (*runtime, "memory"), environment, role="memory"))

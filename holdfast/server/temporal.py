@@ -16,7 +16,7 @@ from holdfast.server.ports import HOST
 from holdfast.server.processes import ProcessSpec
 from holdfast.settings import load_settings
 
-__all__ = ["TUNING", "EmbeddedTemporal", "main"]
+__all__ = ["CLOSED", "TUNING", "EmbeddedTemporal", "main"]
 
 # As shipped, the queue processors poll 20 times a second and each step waits for them: about 100 ms instead of 13.
 TUNING: Final[dict[str, str]] = {
@@ -28,6 +28,9 @@ TUNING: Final[dict[str, str]] = {
     # How far the clocks of several servers may differ. Here is one, and each timer would be up to a second late for it.
     "history.timerProcessorMaxTimeShift": '"20ms"',
 }
+# The HTTP API cannot be turned off, asks for no password and checks neither Origin nor Content-Type: any web page in a
+# browser of this machine could start runs and approve calls. Nothing uses it. No request has a Host with a blank in it.
+CLOSED: Final[dict[str, str]] = {"frontend.httpAllowedHosts": '["no host"]'}
 _PRAGMAS: Final = ("journal_mode=WAL", "synchronous=NORMAL")
 
 
@@ -55,7 +58,7 @@ class EmbeddedTemporal:
     def spec(self, environment: dict[str, str]) -> ProcessSpec:
         """Return how the server is started and stopped."""
         repeated = [
-            *(("--dynamic-config-value", f"{name}={value}") for name, value in TUNING.items()),
+            *(("--dynamic-config-value", f"{name}={value}") for name, value in (TUNING | CLOSED).items()),
             *(("--sqlite-pragma", pragma) for pragma in _PRAGMAS),
             *(("--search-attribute", f"{name}={kind}") for name, kind in SEARCH_ATTRIBUTES.items()),
         ]

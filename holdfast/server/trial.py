@@ -67,7 +67,7 @@ async def try_agents(environment: Mapping[str, str], *, timeout: float) -> Verdi
     with tempfile.TemporaryDirectory(prefix="holdfast-trial-") as folder:
         report = Path(folder) / "report.json"
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "holdfast.server.trial", str(report)),
+            *(sys.executable, "-P", "-m", "holdfast.server.trial", str(report)),
             env=dict(environment),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

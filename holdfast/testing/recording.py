@@ -267,5 +267,5 @@ def _hider() -> Hider:
 
     known: dict[str, str | None] = dict(os.environ)
     if Path(".env").is_file():
-        known |= {f".env {name}": value for name, value in dotenv_values(".env").items()}
+        known |= {f".env {name}": value for name, value in dotenv_values(".env", interpolate=False).items()}
     return Hider([value for name, value in known.items() if value and _SECRET.search(name)])

@@ -115,7 +115,9 @@ class Stack:
             given["api_base"] = self.models.base_url
         settings = self.settings.model_copy(update=given)
         self._guard = subprocess.Popen(
-            [sys.executable, "-c", _GUARD, str(settings.home.absolute())], stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-P", "-c", _GUARD, str(settings.home.absolute())],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
         blank = {f"HOLDFAST_{name.upper()}": "" for name in _NOWHERE}
         info = start_detached(settings, hear=hear, environment=blank)

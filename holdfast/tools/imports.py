@@ -14,10 +14,12 @@ from pathlib import Path
 
 from holdfast.errors import ConfigurationError
 from holdfast.settings import load_settings
+from holdfast.trust import read_source
 
 __all__ = ["agents_files", "imported_files", "is_loaded", "stack_home"]
 
 _CODE = (".py", ".pyc", ".pyo", ".pyw", ".so", ".pyd", ".pth", ".egg-link")
+_DESCRIBES = (".dist-info", ".egg-info", ".egg")  # entry points: names of code that programs load
 _AT_START = {"sitecustomize", "usercustomize"}  # Python imports them by itself
 
 
@@ -34,8 +36,8 @@ def imported_files(agents: Path) -> set[Path]:
             continue
         found.add(path)
         try:
-            tree = ast.parse(path.read_bytes(), str(path))
-        except (OSError, SyntaxError, ValueError, RecursionError):
+            tree = ast.parse(read_source(path), str(path))
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         waiting += [file for module in _modules(tree, path, folder) for file in _candidates(folder, module)]
     return found
@@ -86,11 +88,13 @@ def stack_home() -> Path | None:
         return None
 
 
-def is_loaded(path: Path) -> bool:
+def is_loaded(path: Path, root: Path | None = None) -> bool:
     """Tell whether workers load what lies at *path*, or would load what is put there, as code.
 
-    That is: the agents file, what it imports, all modules of this process, whatever lies where Python is installed, and
-    a module that would take the place of another one (`json.py` beside the agents file).
+    That is: the agents file, what it imports, all modules of this process, whatever lies where Python is installed, a
+    module that would take the place of another one (`json.py` beside the agents file), and any new module that an
+    import could find: libraries try modules that are not installed. Below a *root* in a folder of its own, the names of
+    new modules begin with that folder's, which its author chose: so those are free.
     """
     agents = agents_files()
     wanted = _key(path)
@@ -103,7 +107,13 @@ def is_loaded(path: Path) -> bool:
     if any(wanted.startswith(folder + os.sep) for folder in _installed()):
         return True
     folders = {_key(agents_file.parent) for agents_file in agents} | {_key(Path(entry)) for entry in sys.path}
-    return any(_takes_a_place(wanted, folder) for folder in folders if wanted.startswith(folder + os.sep))
+    above = [folder for folder in folders if wanted.startswith(folder + os.sep)]
+    if any(_takes_a_place(wanted, folder) for folder in above):
+        return True
+    own = _key(root) if root is not None else ""
+    return not path.exists() and any(
+        _could_be_imported(wanted, folder) for folder in above if not own.startswith(folder + os.sep)
+    )
 
 
 def _file_of(module: object) -> str | None:
@@ -125,6 +135,14 @@ def _installed() -> set[str]:
     with suppress(AttributeError):  # some embedded interpreters have no such functions
         found += [*site.getsitepackages(), site.getusersitepackages()]
     return {_key(Path(folder)) for folder in found}
+
+
+def _could_be_imported(path: str, folder: str) -> bool:
+    """Tell whether code at *path* is a module by its name, or tells Python of modules that a package has."""
+    *packages, file = Path(path[len(folder) + 1 :]).parts
+    if any(part.endswith(_DESCRIBES) for part in packages[:1]):
+        return True
+    return path.endswith(_CODE) and all(name.isidentifier() for name in (*packages, file.partition(".")[0]))
 
 
 def _takes_a_place(path: str, folder: str) -> bool:

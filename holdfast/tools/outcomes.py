@@ -1,6 +1,7 @@
 """What an exception proves about a call's effect. The activities ask this before they settle a ledger row.
 
-Being wrong towards "not sent" would make an effect happen twice, so anything short of proof is "unknown".
+A wrong "not sent" makes an effect happen twice, so anything short of proof is "unknown". A failed connection proves
+nothing about what the body did before it: only the tool's author knows that, who declares `single_request`.
 """
 
 from __future__ import annotations
@@ -35,22 +36,24 @@ _AIOHTTP_REPEATS = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")  # its I
 _LINKS = 20
 
 
-def classify(exc: BaseException, effect: EffectClass) -> Outcome:
+def classify(exc: BaseException, effect: EffectClass, *, single_request: bool = False) -> Outcome:
     """Return what *exc*, raised by a tool's body, proves.
 
     - `refused`: the tool said so with a ToolError; nothing took effect, another try would be refused as well.
-    - `not_sent`: nothing took effect, another try may succeed: connection refused, name not resolved, certificate
-      not trusted, or never started. All that a `pure` or `local_tx` tool raises belongs here: the one has no effect,
-      the other's transaction was rolled back.
-    - `unknown`: bytes may have left. A reset, a time-out, any exception of the tool's own.
+    - `not_sent`: nothing took effect, another try may succeed: never started; or, with *single_request*, connection
+      refused, name not resolved, certificate not trusted. All that a `pure` or `local_tx` tool raises belongs here: the
+      one has no effect, the other's transaction was rolled back.
+    - `unknown`: bytes may have left. A reset, a time-out, any other exception out of the tool's body.
 
-    It looks at one request: a tool with two effects should be two tools. A redirect or a retry inside an HTTP library
-    counts as sent, since its first request was.
+    *single_request* is the tool's declaration that its body makes exactly one connection. It is not believed where the
+    traceback shows a redirect, a retry inside an HTTP library or a second try of the tool's own.
     """
     if isinstance(exc, ToolError):
         return "refused"
     if isinstance(exc, ToolNotStarted) or effect in ("pure", "local_tx"):
         return "not_sent"
+    if not single_request:
+        return "unknown"
     return "not_sent" if _never_sent(exc) and not _after_another(exc) else "unknown"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import linecache
 import sys
 import tokenize
@@ -13,7 +14,9 @@ from types import ModuleType
 from holdfast.agent import Agent
 from holdfast.errors import AgentsFileError
 from holdfast.plugins.contract import Plugin
+from holdfast.tools.imports import imported_files
 from holdfast.tools.toolset import Toolset
+from holdfast.trust import doubt_code, read_source
 from holdfast.typed.signature import agent_of, is_signature
 
 __all__ = ["Agents", "Toolset", "load_agents"]
@@ -30,12 +33,14 @@ class Agents(dict[str, Agent]):
 def load_agents(path: Path) -> Agents:
     """Run the agents file and return its module-level agents by name, with its list `plugins`.
 
-    The file's folder is put in front of `sys.path` and stays there, so that it may import its neighbours, also later.
+    The file's folder is put at the end of `sys.path` and stays there, so that it may import its neighbours, also later;
+    none of them takes the place of an installed module.
     The file runs anew at each call; no bytecode of it is kept, so an edit within one second is seen.
 
     Raises:
         AgentsFileError: the file is missing, cannot be read or fails; it has no agent, or two of one name. The message
-            gives file, line and source line.
+            gives file, line and source line. Another user owns the file, its folder or a module in it, or may write
+            to them: then none of it is run.
 
     """
     path = Path(path)
@@ -48,7 +53,7 @@ def load_agents(path: Path) -> Agents:
     before = sys.modules.get(name)
     added = folder not in sys.path
     if added:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)
     sys.modules[name] = module
     linecache.checkcache()
     try:
@@ -73,9 +78,14 @@ def _read(path: Path) -> str:
         )
     if not path.is_file():
         raise AgentsFileError(f"{path} is not a file. Name the Python file that defines your agents.")
+    why = doubt_code(path, imported_files(path.resolve()))
+    if why is not None:
+        raise AgentsFileError(why)
     try:
-        with tokenize.open(path) as file:
-            source = file.read()
+        content = io.BytesIO(read_source(path))
+        encoding, _ = tokenize.detect_encoding(content.readline)
+        content.seek(0)
+        source = io.TextIOWrapper(content, encoding).read()
     except (OSError, SyntaxError, UnicodeError) as exc:
         raise AgentsFileError(
             f"the agents file {path} cannot be read: {exc}. It must be Python source in UTF-8."

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError as FutureCancelled
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -25,12 +25,12 @@ from holdfast.tools.threads import Attempt, Ended, Seat, ThreadPool
 from holdfast.tools.tool import AnyTool
 from holdfast.tools.watchdog import Watchdog
 
-__all__ = ["Late", "NotBegun", "ToolRunner", "invoke"]
+__all__ = ["Begun", "NotBegun", "ToolRunner", "invoke"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Late = Callable[[Any, BaseException | None], None]
+Begun = Callable[[Future[Ended[Any]]], None]
 
 log = structlog.get_logger(__name__)
 
@@ -57,8 +57,13 @@ class _LoopCall:
         self.name = name
         self.start = start
         self.future: Future[Ended[Any]] = Future()
+        self.body: Future[Ended[Any]] = Future()  # done when the call has ended, and each thread that it started
         self.context = contextvars.copy_context()
+        self.context.run(_CALL.set, self)
         self.task: asyncio.Task[None] | None = None
+        self._parts: set[Future[Any]] = {self.future}
+        self._lock = threading.Lock()
+        self.future.add_done_callback(self._part_ended)
 
     async def drive(self) -> None:
         if not self.future.set_running_or_notify_cancel():
@@ -70,9 +75,39 @@ class _LoopCall:
             ended = Ended(error=exc)
         self.future.set_result(ended)
 
+    def add(self, thread: Future[Any]) -> None:
+        """Count work in a thread as part of this call's body."""
+        with self._lock:
+            self._parts.add(thread)
+        thread.add_done_callback(self._part_ended)
+
+    def _part_ended(self, part: Future[Any]) -> None:
+        with self._lock:
+            self._parts.discard(part)
+            if self._parts or self.body.done():
+                return
+            if self.future.cancelled():
+                self.body.cancel()
+            else:
+                self.body.set_result(self.future.result())
+
     def cancel(self) -> None:
         if self.task is not None:
             self.task.cancel()
+
+
+_CALL: contextvars.ContextVar[_LoopCall | None] = contextvars.ContextVar("holdfast_tool_call", default=None)
+
+
+class _Threads(ThreadPoolExecutor):
+    """The tool loop's default executor, for `asyncio.to_thread`: it knows which call its work belongs to."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future = super().submit(fn, *args, **kwargs)
+        call = _CALL.get()
+        if call is not None:
+            call.add(future)
+        return future
 
 
 class ToolRunner:
@@ -109,6 +144,7 @@ class ToolRunner:
             raise RuntimeError("a ToolRunner starts once; make another")
         self._loop = asyncio.new_event_loop()
         self._loop.set_task_factory(_named_task)
+        self._loop.set_default_executor(_Threads(thread_name_prefix="holdfast-to-thread"))
         thread = threading.Thread(target=self._serve, args=(self._loop,), name="holdfast-tool-loop", daemon=True)
         thread.start()
         self._running = True
@@ -174,14 +210,15 @@ class ToolRunner:
         ctx: ToolContext,
         *,
         deadline: float,
-        late: Late | None = None,
+        begun: Begun | None = None,
         seat: Seat | None = None,
     ) -> Any:
         """Return what *tool* returns for validated *args*; *deadline* is on the clock of `time.monotonic()`.
 
         When the awaiting task is cancelled or the deadline passes, an async tool is cancelled and a sync one left to
-        itself; neither is waited for. If the tool then ends of itself after all, *late* is called on this loop with
-        (result, None) or (None, exception): proof for a ledger row in doubt. A sync tool begins in its *seat* at once.
+        itself; neither is waited for. *begun* is given the future of the tool's body as it begins, which is done when
+        the body has ended, however long after: proof for a ledger row in doubt. A sync tool begins in its *seat* at
+        once.
 
         Raises:
             NotBegun: cancelled before the tool began.
@@ -192,7 +229,7 @@ class ToolRunner:
 
         """
         work = functools.partial(tool.function, **tool.bind(args, ctx))
-        return await self._run(tool.name, work, is_async=tool.is_async, deadline=deadline, late=late, seat=seat)
+        return await self._run(tool.name, work, is_async=tool.is_async, deadline=deadline, begun=begun, seat=seat)
 
     async def look_up(self, tool: AnyTool, args: dict[str, Any], ctx: ToolContext, *, deadline: float) -> Any:
         """Return what a `verifiable` tool's look-up finds for this call: its result, or None for no effect (yet).
@@ -203,7 +240,7 @@ class ToolRunner:
             raise ValueError(f"tool {tool.name} has no lookup=")
         work = functools.partial(tool.lookup, ctx, **args)
         is_async = inspect.iscoroutinefunction(tool.lookup)
-        return await self._run(f"{tool.name} (lookup)", work, is_async=is_async, deadline=deadline, late=None)
+        return await self._run(f"{tool.name} (lookup)", work, is_async=is_async, deadline=deadline)
 
     async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a coroutine function on the tool loop: what shares its connections with tools lives there.
@@ -211,16 +248,14 @@ class ToolRunner:
         Cancelling the awaiting task cancels it there, without waiting for it. Raises as `run` does, without deadline.
         """
         name = getattr(function, "__qualname__", repr(function))
-        found: T = await self._run(
-            name, functools.partial(function, *args, **kwargs), is_async=True, deadline=None, late=None
-        )
+        found: T = await self._run(name, functools.partial(function, *args, **kwargs), is_async=True, deadline=None)
         return found
 
     async def guest(self, name: str, function: Callable[..., Any], /, *args: Any, deadline: float) -> Any:
         """Return what a plugin's *function*, sync or async, returns. Raises as `run` does."""
         work = functools.partial(function, *args)
         is_async = inspect.iscoroutinefunction(function)
-        return await self._run(name, work, is_async=is_async, deadline=deadline, late=None)
+        return await self._run(name, work, is_async=is_async, deadline=deadline)
 
     async def text(self, tool: AnyTool, value: Any) -> str:
         """Return the text of a tool's result, made off this loop: see `holdfast.tools.results.result_text`."""
@@ -235,23 +270,25 @@ class ToolRunner:
         *,
         is_async: bool,
         deadline: float | None,
-        late: Late | None,
+        begun: Begun | None = None,
         seat: Seat | None = None,
     ) -> Any:
         started = time.monotonic()
         if deadline is not None and deadline <= started:
             raise ToolNotStarted(f"{name} was not started: its deadline had passed. Nothing took effect.")
         call = self._begin(name, work, is_async=is_async, seat=seat)
+        if begun is not None:
+            begun(call.future if isinstance(call, Attempt) else call.body)
         waiter = asyncio.wrap_future(call.future)
         try:
             await asyncio.wait({waiter}, timeout=None if deadline is None else deadline - started)
         except asyncio.CancelledError as exc:
-            if self._give_up(name, call, late):
+            if self._give_up(name, call):
                 raise NotBegun from exc
             raise
         if not waiter.done():
             waited = time.monotonic() - started
-            if self._give_up(name, call, late):
+            if self._give_up(name, call):
                 raise ToolNotStarted(
                     f"{name} was not started: for {waited:.1f} s no thread was free or another tool blocked the tool "
                     "loop. Nothing took effect. Raise HOLDFAST_TOOL_THREADS or mend the tool that hangs."
@@ -264,7 +301,7 @@ class ToolRunner:
             raise _tame(name, ended.error)
         if not is_async and inspect.isawaitable(ended.value):  # a plain function that returned a coroutine
             value = ended.value
-            return await self._run(name, lambda: value, is_async=True, deadline=deadline, late=late)
+            return await self._run(name, lambda: value, is_async=True, deadline=deadline, begun=begun)
         return ended.value
 
     def _begin(self, name: str, work: Callable[[], Any], *, is_async: bool, seat: Seat | None) -> _LoopCall | Attempt:
@@ -288,7 +325,7 @@ class ToolRunner:
             call.future.cancel()
         return call
 
-    def _give_up(self, name: str, call: _LoopCall | Attempt, late: Late | None) -> bool:
+    def _give_up(self, name: str, call: _LoopCall | Attempt) -> bool:
         """Stop waiting for *call*; return True if it had not begun and now never will."""
         if isinstance(call, Attempt):
             if self._pool.leave(call):
@@ -300,20 +337,7 @@ class ToolRunner:
             if self._loop is not None:
                 with suppress(RuntimeError):  # closed: nothing is left to cancel
                     self._loop.call_soon_threadsafe(call.cancel)
-        if late is not None:
-            self._report_late(call.future, late)
         return False
-
-    def _report_late(self, future: Future[Ended[Any]], late: Late) -> None:
-        home = asyncio.get_running_loop()
-
-        def deliver(done: Future[Ended[Any]]) -> None:
-            ended = done.result()
-            if not isinstance(ended.error, asyncio.CancelledError):
-                with suppress(RuntimeError):  # the worker's loop is gone
-                    home.call_soon_threadsafe(late, ended.value, ended.error)
-
-        future.add_done_callback(deliver)
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Be the tool loop's thread."""

@@ -50,6 +50,7 @@ class Tool(Generic[P, R]):
         settle: float = 0.0,
         lookup: LookUp | None = None,
         key_lifetime: float | None = None,
+        single_request: bool = False,
         name: str | None = None,
         version: str = "1",
         routed: Literal["memory"] | None = None,
@@ -72,6 +73,11 @@ class Tool(Generic[P, R]):
         self.routed: Literal["memory"] | None = routed
         self._signature = signature
         self._check(effect, settle, timeout, key_lifetime)
+        if single_request and effect in ("pure", "local_tx"):
+            raise ConfigurationError(
+                f"tool {signature.name}: single_request= belongs to effect='once', 'keyed' or 'verifiable', not "
+                f"{effect!r}: whatever a `pure` or `local_tx` tool raises, nothing took effect. Leave it out."
+            )
         try:
             self._definition = ToolDefinition(
                 name=signature.name,
@@ -83,6 +89,7 @@ class Tool(Generic[P, R]):
                 attempts=attempts,
                 settle=settle,
                 key_lifetime=key_lifetime,
+                single_request=single_request,
                 queue="memory" if routed == "memory" else "agents",
                 version=str(version),
             )
@@ -187,6 +194,7 @@ def tool(
     settle: float = 0.0,
     lookup: LookUp | None = None,
     key_lifetime: float | None = None,
+    single_request: bool = False,
     name: str | None = None,
     version: str = "1",
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
@@ -203,6 +211,7 @@ def tool(
     settle: float = 0.0,
     lookup: LookUp | None = None,
     key_lifetime: float | None = None,
+    single_request: bool = False,
     name: str | None = None,
     version: str = "1",
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
@@ -222,6 +231,9 @@ def tool(
         lookup: `(ctx, **arguments)`, sync or async: the result of the call that took effect, or None (`verifiable`).
         key_lifetime: seconds for which the remote remembers ctx.idempotency_key (`keyed`); later than that after the
             first send, a call that was cut off is in doubt instead of sent again. None: HOLDFAST_KEY_LIFETIME, a day.
+        single_request: The body makes exactly one connection, which is its effect; a refused connection, a failed name
+            look-up or an untrusted certificate then proves that nothing was sent, and the call is tried again. Default
+            False: such an error leaves a `once` call in doubt.
         name: name for the model, if not the function's.
         version: change it when the tool's meaning changes.
 
@@ -240,6 +252,7 @@ def tool(
             settle=settle,
             lookup=lookup,
             key_lifetime=key_lifetime,
+            single_request=single_request,
             name=name,
             version=version,
             local=local,

@@ -9,7 +9,8 @@ select *,
        extract(epoch from lease_until - clock_timestamp())::float8 as lease_left,
        extract(epoch from lease_until + settle - clock_timestamp())::float8 as settle_left,
        extract(epoch from greatest(lease_until, deadline) - clock_timestamp())::float8 as deadline_left,
-       extract(epoch from clock_timestamp() - first_sent_at)::float8 as since_sent
+       extract(epoch from clock_timestamp() - first_sent_at)::float8 as since_sent,
+       coalesce(deadline < clock_timestamp(), false) as overran
 from effects where key = $1 for update
 
 -- name: take_over
@@ -25,9 +26,10 @@ where key = $1 returning fence
 -- name: renew
 -- A row that another transaction has locked is left out: it is being settled or judged, and whoever waits for one row
 -- while it holds others can meet a deadlock. It has its turn with the next beat.
+-- Also of a call in doubt: as long as its body runs, nobody may say that it was not done.
 with held as materialized (
     select e.key from effects e join unnest($1::text[], $2::int[]) as mine (key, fence) on mine.key = e.key
-    where e.fence = mine.fence and e.state = 'in_flight'
+    where e.fence = mine.fence and e.state in ('in_flight', 'in_doubt')
     for update of e skip locked
 )
 update effects e set lease_until = greatest(e.lease_until, clock_timestamp() + make_interval(secs => $3))
@@ -39,9 +41,12 @@ select e.fence = $2 and e.state in ('in_flight', 'in_doubt')
 from effects e left join runs r on r.run_id = e.run_id where e.key = $1
 
 -- name: release
--- A tool that was given up while it runs may send until its deadline, and lands within its settle time after that.
-update effects set lease_until = case when $3 then greatest(clock_timestamp(), deadline) else clock_timestamp() end
-where key = $1 and fence = $2 and state = 'in_flight'
+-- The body has ended: what it sent lands within its settle time.
+update effects set lease_until = clock_timestamp(), error = coalesce($3, error)
+where key = $1 and fence = $2 and state in ('in_flight', 'in_doubt')
+
+-- name: overrun
+update effects set error = $3 where key = $1 and fence = $2 and state in ('in_flight', 'in_doubt')
 
 -- name: guard
 -- Locked before it is judged: the clock is read when the row is ours, however long that took.
@@ -64,6 +69,16 @@ from before where e.key = before.key returning before.state
 -- name: fail
 update effects set state = 'failed', error = $3, result = $4, ended_at = clock_timestamp()
 where key = $1 and fence = $2 and state = 'in_flight'
+
+-- name: fail_for_good
+-- Like `complete`: it also settles a doubt, as late proof that nothing took effect.
+with before as (
+    select key, state from effects
+    where key = $1 and fence = $2 and args_hash = $3 and state in ('in_flight', 'in_doubt')
+    for update
+)
+update effects e set state = 'failed', error = $4, result = $5, ended_at = clock_timestamp()
+from before where e.key = before.key returning before.state
 
 -- name: fail_try
 -- A `local_tx` call was rolled back: it has no guard that counts it.

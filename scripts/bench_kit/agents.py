@@ -50,7 +50,7 @@ async def pure(ctx: ToolContext, mode: str, n: str = "") -> str:
     return "done"
 
 
-@tool(effect="keyed", timeout=TIMEOUT)
+@tool(effect="keyed", timeout=TIMEOUT, single_request=True)
 async def keyed(ctx: ToolContext, mode: str, n: str = "") -> str:
     """Arrivals with the same key are one effect."""
     result = await take("keyed", ctx)
@@ -64,7 +64,7 @@ async def look(ctx: ToolContext, mode: str, n: str = "") -> str | None:
         return str((await answer.json())["result"]) if answer.status == 200 else None
 
 
-@tool(effect="verifiable", timeout=TIMEOUT, settle=SETTLE, lookup=look)
+@tool(effect="verifiable", timeout=TIMEOUT, settle=SETTLE, lookup=look, single_request=True)
 async def verifiable(ctx: ToolContext, mode: str, n: str = "") -> str:
     """Each arrival is an effect, and one can look."""
     result = await take("verifiable", ctx)
@@ -72,7 +72,7 @@ async def verifiable(ctx: ToolContext, mode: str, n: str = "") -> str:
     return result
 
 
-@tool(effect="once", timeout=TIMEOUT)
+@tool(effect="once", timeout=TIMEOUT, single_request=True)
 async def once(ctx: ToolContext, mode: str, n: str = "") -> str:
     """Each arrival is an effect, and nobody can look."""
     result = await take("once", ctx)

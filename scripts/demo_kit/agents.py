@@ -35,7 +35,7 @@ def look_up(ctx: ToolContext, title: str, text: str) -> str | None:
         raise
 
 
-@tool(effect="verifiable", lookup=look_up, settle=1.0, approval="always")
+@tool(effect="verifiable", lookup=look_up, settle=1.0, approval="always", single_request=True)
 def file_report(ctx: ToolContext, title: str, text: str) -> str:
     """File a report with the records office."""
     return str(_ask("/reports", {"title": title, "text": text}, key=ctx.idempotency_key)["said"])

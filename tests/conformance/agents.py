@@ -76,37 +76,37 @@ def look_up_blocking(ctx: ToolContext, run: str, n: str) -> str | None:
         return str(answer.json()["result"]) if answer.status_code == 200 else None
 
 
-@tool(effect="once", timeout=TIMEOUT)
+@tool(effect="once", timeout=TIMEOUT, single_request=True)
 async def once_async(ctx: ToolContext, run: str, n: str) -> str:
     """Each arrival is an effect, and nobody can look."""
     return await send("once_async", ctx, run, n)
 
 
-@tool(effect="once", timeout=TIMEOUT)
+@tool(effect="once", timeout=TIMEOUT, single_request=True)
 def once_sync(ctx: ToolContext, run: str, n: str) -> str:
     """Each arrival is an effect, and nobody can look."""
     return send_blocking("once_sync", ctx, run, n)
 
 
-@tool(effect="keyed", timeout=TIMEOUT)
+@tool(effect="keyed", timeout=TIMEOUT, single_request=True)
 async def keyed_async(ctx: ToolContext, run: str, n: str) -> str:
     """Arrivals with the same key are one effect."""
     return await send("keyed_async", ctx, run, n)
 
 
-@tool(effect="keyed", timeout=TIMEOUT)
+@tool(effect="keyed", timeout=TIMEOUT, single_request=True)
 def keyed_sync(ctx: ToolContext, run: str, n: str) -> str:
     """Arrivals with the same key are one effect."""
     return send_blocking("keyed_sync", ctx, run, n)
 
 
-@tool(effect="verifiable", timeout=TIMEOUT_VERIFIABLE, settle=SETTLE, lookup=look_up)
+@tool(effect="verifiable", timeout=TIMEOUT_VERIFIABLE, settle=SETTLE, lookup=look_up, single_request=True)
 async def verifiable_async(ctx: ToolContext, run: str, n: str) -> str:
     """Each arrival is an effect, and one can look."""
     return await send("verifiable_async", ctx, run, n)
 
 
-@tool(effect="verifiable", timeout=TIMEOUT_VERIFIABLE, settle=SETTLE, lookup=look_up_blocking)
+@tool(effect="verifiable", timeout=TIMEOUT_VERIFIABLE, settle=SETTLE, lookup=look_up_blocking, single_request=True)
 def verifiable_sync(ctx: ToolContext, run: str, n: str) -> str:
     """Each arrival is an effect, and one can look."""
     return send_blocking("verifiable_sync", ctx, run, n)
@@ -130,13 +130,13 @@ async def pure_look(ctx: ToolContext, run: str, n: str) -> str:
     return await send("pure_look", ctx, run, n)
 
 
-@tool(effect="once", timeout=TIMEOUT, approval="always")
+@tool(effect="once", timeout=TIMEOUT, approval="always", single_request=True)
 async def once_approved(ctx: ToolContext, run: str, n: str, note: str = "") -> str:
     """Each arrival is an effect, and a person allows it first, perhaps with a note of their own."""
     return await send("once_approved", ctx, run, n, **({"note": note} if note else {}))
 
 
-@tool(effect="once", timeout=TIMEOUT)
+@tool(effect="once", timeout=TIMEOUT, single_request=True)
 async def once_refused(ctx: ToolContext, run: str, n: str) -> str:
     """Send what the remote refuses, for it is not in its form: no effect takes place."""
     await asyncio.sleep(delays(ctx)[0])
@@ -147,13 +147,13 @@ async def once_refused(ctx: ToolContext, run: str, n: str) -> str:
         return str((await answer.json())["result"])
 
 
-@tool(effect="once", timeout=TIMEOUT)
+@tool(effect="once", timeout=TIMEOUT, single_request=True)
 async def once_long(ctx: ToolContext, run: str, n: str, text: str) -> str:
     """Take arguments that travel by reference."""
     return await send("once_long", ctx, run, n, text=text)
 
 
-@tool(effect="keyed", timeout=TIMEOUT)
+@tool(effect="keyed", timeout=TIMEOUT, single_request=True)
 def keyed_long(ctx: ToolContext, run: str, n: str, text: str) -> str:
     """Take arguments that travel by reference."""
     time.sleep(delays(ctx)[0])
@@ -161,7 +161,7 @@ def keyed_long(ctx: ToolContext, run: str, n: str, text: str) -> str:
         return str(client.post(**request("keyed_long", ctx, run, n, text=text)).json()["result"])
 
 
-@tool(effect="keyed", timeout=TIMEOUT)
+@tool(effect="keyed", timeout=TIMEOUT, single_request=True)
 async def keyed_large(ctx: ToolContext, run: str, n: str) -> str:
     """Return much more than a model is passed on: it is stored whole."""
     return (await send("keyed_large", ctx, run, n)).ljust(LARGE, ".")
@@ -173,7 +173,7 @@ async def look_up_slow(ctx: ToolContext, run: str, n: str) -> str | None:
         return str((await answer.json())["result"]) if answer.status == 200 else None
 
 
-@tool(effect="verifiable", timeout=12.0, settle=15.0, lookup=look_up_slow)
+@tool(effect="verifiable", timeout=12.0, settle=15.0, lookup=look_up_slow, single_request=True)
 async def verifiable_slow(ctx: ToolContext, run: str, n: str) -> str:
     """Take an effect seconds after the request: long enough for others to think it lost."""
     what: dict[str, Any] = {**request("verifiable_slow", ctx, run, n), "params": {"delay_before": "5000"}}

@@ -26,7 +26,7 @@ _LAWFUL = {
     None: {"in_flight"},
     "in_flight": {"in_flight", "done", "failed", "in_doubt"},
     "failed": {"in_flight"},
-    "in_doubt": {"done", "retry_ok", "abandoned"},
+    "in_doubt": {"done", "failed", "retry_ok", "abandoned"},  # done, failed: late proof by the owner
     "retry_ok": {"in_flight"},
     "done": set(),
     "abandoned": set(),
@@ -196,11 +196,16 @@ def fences_never_fall(books: Books) -> Iterator[str]:
 def rows_change_lawfully(books: Books) -> Iterator[str]:
     """A row goes from state to state as `_LAWFUL` has them, and what has ended stays so."""
     last: dict[str, Row] = {}
+    refused: set[str] = set()  # calls in doubt whose owner proved at last that nothing took effect: that is final
     for entry in books["ledger"]:
         before, last[entry["key"]] = last.get(entry["key"]), entry
         if entry["class"] == "pure":
             continue
         state = None if before is None else before["state"]
+        if (state, entry["state"]) == ("in_doubt", "failed"):
+            refused.add(entry["key"])
+        elif entry["key"] in refused:
+            yield f"{books.about(entry)} was tried again after late proof that it had failed"
         if entry["state"] not in _LAWFUL[state]:
             yield f"{books.about(entry)} went from {state} to {entry['state']}"
         elif state in ("failed", "retry_ok") and before is not None and entry["fence"] == before["fence"]:

@@ -60,49 +60,49 @@ def look_up_held(ctx: ToolContext, run: str, n: str) -> str | None:
     return look_up("verifiable_held", ctx)
 
 
-@tool(effect="once", timeout=TIMEOUT)
+@tool(effect="once", timeout=TIMEOUT, single_request=True)
 def once_held(ctx: ToolContext, run: str, n: str) -> str:
     """Each arrival is an effect."""
     return send("once_held", ctx, run, n)
 
 
-@tool(effect="once", timeout=10.0)
+@tool(effect="once", timeout=10.0, single_request=True)
 def once_late(ctx: ToolContext, run: str, n: str) -> str:
     """Each arrival is an effect. The time-out is what makes a person wait before it may be said not to be done."""
     return send("once_late", ctx, run, n)
 
 
-@tool(effect="once", timeout=TIMEOUT, approval="always")
+@tool(effect="once", timeout=TIMEOUT, approval="always", single_request=True)
 def once_approved(ctx: ToolContext, run: str, n: str, note: str = "") -> str:
     """Each arrival is an effect, and a person allows it first."""
     return send("once_approved", ctx, run, n, **({"note": note} if note else {}))
 
 
-@tool(effect="verifiable", timeout=TIMEOUT, settle=SETTLE, lookup=look_up_late)
+@tool(effect="verifiable", timeout=TIMEOUT, settle=SETTLE, lookup=look_up_late, single_request=True)
 def verifiable_late(ctx: ToolContext, run: str, n: str) -> str:
     """Each arrival is an effect, and one can look: in vain as long as the request may still land."""
     return send("verifiable_late", ctx, run, n)
 
 
-@tool(effect="verifiable", timeout=TIMEOUT, settle=0.5, lookup=look_up_held)
+@tool(effect="verifiable", timeout=TIMEOUT, settle=0.5, lookup=look_up_held, single_request=True)
 def verifiable_held(ctx: ToolContext, run: str, n: str) -> str:
     """Each arrival is an effect, and one can look."""
     return send("verifiable_held", ctx, run, n)
 
 
-@tool(effect="once", timeout=TIMEOUT)
+@tool(effect="once", timeout=TIMEOUT, single_request=True)
 def once_now(ctx: ToolContext, run: str, n: str, note: str = "") -> str:
     """Each arrival is an effect."""
     return send("once_now", ctx, run, n, **({"note": note} if note else {}))
 
 
-@tool(effect="keyed", timeout=TIMEOUT)
+@tool(effect="keyed", timeout=TIMEOUT, single_request=True)
 def keyed_now(ctx: ToolContext, run: str, n: str) -> str:
     """Arrivals with the same key are one effect."""
     return send("keyed_now", ctx, run, n)
 
 
-@tool(effect="keyed", timeout=TIMEOUT)
+@tool(effect="keyed", timeout=TIMEOUT, single_request=True)
 def keyed_held(ctx: ToolContext, run: str, n: str) -> str:
     """Arrivals with the same key are one effect."""
     return send("keyed_held", ctx, run, n)

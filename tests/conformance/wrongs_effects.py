@@ -125,7 +125,8 @@ def a_call_begun_again_after_it_was_done(books: Books) -> None:
 
 
 @found_by("rows_change_lawfully")
-def a_call_that_failed_out_of_doubt(books: Books) -> None:
+def a_call_that_failed_out_of_doubt_and_was_tried_again(books: Books) -> None:
     doubt = one(books["ledger"], state="in_doubt")
     after = next(entry for entry in books["ledger"] if entry["key"] == doubt["key"] and entry["id"] > doubt["id"])
     after["state"] = "failed"
+    books["ledger"].append({**after, "state": "in_flight", "fence": after["fence"] + 1, "owner": "1.x"})

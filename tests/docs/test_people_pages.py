@@ -34,6 +34,7 @@ async def test_effects(desk: Desk) -> None:
     with Page("docs/howto/effects.md") as page:
         tool = page.python("def ship(")["ship"]
         assert (tool.definition.effect, tool.definition.settle) == ("verifiable", 5.0)
+        assert page.python("def order_taxi(")["order_taxi"].definition.single_request
         ctx = ToolContext(
             idempotency_key="key", tenant="t", thread="c", run_id="r", step_no=1, deadline=time.monotonic() + 60
         )

@@ -80,6 +80,10 @@ async def a_shop(database_url: str) -> AsyncIterator[Shop]:
                                    '{{a,b}}', 'open', null, 3, 'u');
         insert into places values (-2, 'b%', null, null, null, null, null, null, 4, 'v');
         insert into items values (1, 'sku', 2), (1, 'other', 5);
+        create table settings (n int, current_setting int); insert into settings values (1, 1);
+        grant select on settings to {name}_reader;
+        create function counted(orders) returns int language sql stable as 'select $1.id';
+        create function counted(int) returns int language sql stable as 'select $1';
         create schema app; grant usage on schema app to public;
         create function app.total(int) returns int language sql immutable as 'select $1 * 2';
         """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 
@@ -173,14 +175,19 @@ async def test_an_outage_takes_no_try_of_a_tool(make_world: MakeWorld, effect: s
 
 
 async def test_leases_are_renewed_while_the_workers_loop_stands_still(make_world: MakeWorld) -> None:
-    """Held up by what a thousand queued runs brought, a worker keeps its calls; one that has hung does not."""
+    """Held up by what a thousand queued runs brought, a worker keeps its calls; hung, only those whose body runs."""
     world = await make_world(WRITERS, lease=1.0, beat=0.2)
     lease = world.settings.scaled(world.settings.lease)
     conn = await connect(world.settings.database_url or "")
     step = Step("lease", "00000000-0000-0000-0000-000000000000", "s", 1, "t", "once", "a")
+    runs = replace(step, key="body")
     claim = await ledger.claim(conn, step, "one", lease)
-    left = "select extract(epoch from lease_until - clock_timestamp())::float8 from effects"
+    await ledger.claim(conn, runs, "one", lease)
+    left = "select extract(epoch from lease_until - clock_timestamp())::float8 from effects where key = 'lease'"
+    body_left = left.replace("'lease'", "'body'")
     held = Leases()
+    body: Future[None] = Future()
+    held.hold_body(runs.key, claim.fence, body)
     serving = asyncio.create_task(held.serve(world.settings, "test-leases"))
     with held.hold(step.key, claim.fence):
         served = "select 1 from pg_stat_activity where application_name = 'test-leases'"
@@ -189,6 +196,10 @@ async def test_leases_are_renewed_while_the_workers_loop_stands_still(make_world
         assert await conn.fetchval(left) > 0
         time.sleep(8 * lease)  # noqa: ASYNC251
         assert await conn.fetchval(left) < 0
+        assert await conn.fetchval(body_left) > 0, "a thread that runs may still take effect"
+        body.set_result(None)
+        time.sleep(8 * lease)  # noqa: ASYNC251
+        assert await conn.fetchval(body_left) < 0, "it has ended, and its worker does not say how"
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     await conn.close()

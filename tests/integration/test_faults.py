@@ -44,12 +44,30 @@ async def breaks(ctx: ToolContext) -> str:
     note("breaks", ctx)
     raise RuntimeError("lost the connection")
 
-@tool(effect="once")
+@tool(effect="once", single_request=True)
 async def unreachable(ctx: ToolContext) -> str:
-    """Nobody listens."""
+    """Nobody listens. Declared wrongly: the note is an effect before the connection."""
     note("unreachable", ctx)
     await asyncio.open_connection("127.0.0.1", 9)
     return "reached"
+
+@tool(effect="once")
+async def reports(ctx: ToolContext) -> str:
+    """Takes effect, and then nobody listens to the report of it."""
+    note("reports", ctx)
+    await asyncio.open_connection("127.0.0.1", 9)
+    return "reported"
+
+async def filed(ctx: ToolContext) -> str | None:
+    path = HERE / "files"
+    return "filed" if path.exists() and ctx.idempotency_key in path.read_text() else None
+
+@tool(effect="verifiable", lookup=filed, settle=0.1)
+async def files(ctx: ToolContext) -> str:
+    """Takes effect, and then nobody listens to the report of it; the effect can be looked up."""
+    note("files", ctx)
+    await asyncio.open_connection("127.0.0.1", 9)
+    return "filed and reported"
 
 @tool(effect="pure")
 def flaky(ctx: ToolContext) -> str:
@@ -66,7 +84,7 @@ def late(ctx: ToolContext) -> str:
         time.sleep(0.05)
     return "came late"
 
-one = Agent(name="one", model="openai/test", tools=[slow, refuses, breaks, unreachable, flaky, late])
+one = Agent(name="one", model="openai/test", tools=[slow, refuses, breaks, unreachable, reports, files, flaky, late])
 '''
 
 SCRIPT = """
@@ -85,6 +103,18 @@ conversations:
   - when: tools
     replies:
       - call: [{refuses: {}}, {unreachable: {}}, {flaky: {}}]
+      - say: "{{last_tool}}"
+  - when: wrongly declared
+    replies:
+      - call: {unreachable: {}}
+      - say: "{{last_tool}}"
+  - when: reports
+    replies:
+      - call: {reports: {}}
+      - say: "{{last_tool}}"
+  - when: files
+    replies:
+      - call: {files: {}}
       - say: "{{last_tool}}"
   - when: breaks
     replies:
@@ -167,6 +197,23 @@ async def test_bad_calls_go_back_to_the_model_and_failing_tools_are_told_apart(w
     await until(lambda: in_doubt(world, "late"), "a `once` call over its time is in doubt")
     (world.folder / "late.go").touch()
     assert (await late.result(timeout=60)).output == "came late", "its own late end is proof"
+
+
+async def test_a_refused_connection_after_an_effect_does_not_repeat_the_effect(world: World) -> None:
+    """Undeclared, `once` is in doubt and `verifiable` is looked up; a wrong `single_request` is tried again."""
+    client = await world.client()
+    reports = await client.start("one", "reports")
+    files = await client.start("one", "files")
+    doubt = (await until(lambda: in_doubt(world, "reports"), "the call is in doubt"))[0]
+    await reports.resolve(doubt["step_no"], done="it was made")
+    assert (await reports.result(timeout=60)).output == "it was made"
+    assert (world.folder / "reports").read_text().count("\n") == 1
+    assert (await files.result(timeout=60)).output == "filed"
+    assert (world.folder / "files").read_text().count("\n") == 1
+    wrong = await client.start("one", "wrongly declared")
+    assert "could not be sent, 3 tries" in (await wrong.result(timeout=60)).output
+    keys = (world.folder / "unreachable").read_text().split()
+    assert keys.count(keys[-1]) == 3, "the declaration is believed: see docs/howto/effects.md"
 
 
 async def in_doubt(world: World, tool: str) -> list[dict[str, object]]:

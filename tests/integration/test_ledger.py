@@ -69,7 +69,7 @@ async def test_another_owner_waits_out_the_lease(pool: Pool, effect: EffectClass
         third = await ledger.claim(conn, given, "two", LEASE)
         assert (third.kind, third.fence) == ("go", 2)
         assert not await ledger.guard(conn, given.key, 1, 5.0), "the first owner is fenced out"
-        assert not await ledger.renew(conn, {given.key: 1}, LEASE)
+        assert not await ledger.renew(conn, [(given.key, 1)], LEASE)
         assert await ledger.complete(conn, given.key, 1, given.args_hash, {}) is None
 
 

@@ -212,6 +212,54 @@ async def test_functions_of_the_database_are_called_only_if_named(shop: Shop) ->
             sql_query(shop.reader, functions=wrong)
 
 
+CALLS = """
+select ('1'::float8).pg_sleep
+select ('work_mem'::text).current_setting
+select ('1'::bigint).pg_advisory_lock
+select (1).counted
+select o.counted from orders o
+select o.counted from orders as o(id)
+select public.orders.counted from public.orders
+select s.counted from (select * from orders) s
+select s.counted from (select 1) s(a)
+with s as (select id as a from orders) select s.counted from s
+with counted as (select id from orders) select orders.counted from orders, counted
+select f.pg_sleep from generate_series(1.0::float8, 2) f
+select f.current_setting from unnest(array['work_mem']) f
+select generate_series.pg_sleep from generate_series(1.0::float8, 2)
+select unnest.current_setting from unnest(array['work_mem'])
+select f.current_setting from cast('work_mem' as text) f
+select f.current_setting from upper('work_mem') f where exists (select 1 from settings f)
+select (select f.current_setting) from lower('work_mem') f
+select 1 from lower('work_mem') f order by f.current_setting
+select upper.current_setting from upper('work_mem') where exists (select 1 from settings upper)
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("sql", CALLS)
+async def test_no_name_behind_a_dot_calls_a_function(shop: Shop, sql: str) -> None:
+    """PostgreSQL reads `x.f` as `f(x)` where x has no such column, be it a value, a row or what a function gives."""
+    query, _ = sql_query(shop.reader)
+    with pytest.raises(ToolError, match=r"would call the function|a name may follow"):
+        await call(query, sql=sql)
+
+
+async def test_a_column_may_have_the_name_of_a_function(shop: Shop) -> None:
+    """Where the catalog or the statement shows that it is a column; a function that the user named may be called."""
+    query, _ = sql_query(shop.reader)
+    for sql in (
+        "select s.current_setting from settings s",
+        "select public.settings.current_setting from public.settings",
+        "select s.current_setting from settings s where exists (select 1 from settings t where t.n = s.n)",
+        "select s.current_setting from (select n as current_setting from settings) s",
+        "with s as (select 1 as current_setting) select s.current_setting from s",
+        "select f.current_setting from unnest(array[1]) f(current_setting)",
+    ):
+        assert (await call(query, sql=sql))["rows"] == [[1]]
+    query, _ = sql_query(shop.reader, functions=["counted"])
+    assert (await call(query, sql="select o.counted from orders o where o.id = 2"))["rows"] == [[2]]
+
+
 async def test_large_rows_are_not_fetched_by_the_hundred(shop: Shop) -> None:
     """What is over the limit stays in the database: the worker holds a few rows, not as many as could be answered."""
     query, _ = sql_query(shop.reader, max_rows=200, max_bytes=2_000_000)
@@ -276,3 +324,26 @@ async def test_errors_help_and_hide_the_password(shop: Shop, monkeypatch: pytest
     with pytest.raises(ToolError, match="cannot be reached") as caught:
         await call(query, sql="select 1")
     assert "pass-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ann:hunter2#launch-code@127.0.0.1:1/x",
+        "postgresql://ann:hunter2/launch-code@127.0.0.1:1/x",
+        "postgresql://ann:hunter2?launch-code@127.0.0.1:1/x",
+        "postgresql://ann:1#launch-code@127.0.0.1:1/x",
+        "postgresql://ann:1/launch-code@127.0.0.1:1/x",
+        "postgresql://127.0.0.1:1/x?password=hunter2&port=launch-code",
+        "postgresql://ann:launch-code@[127.0.0.1:1/x",
+        "postgresql://ann:launch-code[hunter2@127.0.0.1:1/x",
+        "postgresql://ann:launch-code@127.0.0.1:hunter2/x",
+    ],
+)
+async def test_no_part_of_a_password_is_quoted(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Of an address that cannot be read, nobody knows which part is the password: nothing of it goes to the model."""
+    monkeypatch.setenv("SHOP_URL", url)
+    for tool in sql_query(env="SHOP_URL"):
+        with pytest.raises(ToolError, match="cannot be reached") as caught:
+            await call(tool, **({"sql": "select 1"} if tool.name == "sql_query" else {}))
+        assert not re.search("hunter|launch-code", str(caught.value))

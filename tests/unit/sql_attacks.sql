@@ -276,3 +276,39 @@ select @a
 select '', pg_notify('a','b'), ''
 ;;
 select '''', pg_notify('a','b'), ''''
+;;
+select ('1'::float8).pg_sleep
+;;
+select ('work_mem'::text).current_setting
+;;
+select ('1'::bigint).pg_advisory_lock
+;;
+select ('q'::text).app_secret
+;;
+select ('select to_tsvector(set_config(''statement_timeout'',''0'',false))'::text).ts_stat
+;;
+select (4711).pg_terminate_backend
+;;
+select cast(1 as float8).pg_sleep
+;;
+select '1'::float8 .pg_sleep
+;;
+select (select 1.0::float8).pg_sleep
+;;
+select (array[1.0])[1].pg_sleep
+;;
+select (o).app_secret from orders o
+;;
+select (o.total)."pg_sleep" from orders o
+;;
+select o.tags[1].current_setting from orders o
+;;
+select (o.a).b.c from orders o
+;;
+select a.b.c.d.pg_sleep from orders a
+;;
+select null.pg_sleep
+;;
+select count(*).pg_sleep from orders
+;;
+select id from orders order by (total).pg_sleep

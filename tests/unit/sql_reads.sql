@@ -60,7 +60,7 @@ select (extra->>'n')::int + 1, cast(total as int), total::text, id::varchar(10),
 ;;
 select round(total, 2), floor(total), ceil(total), abs(total), mod(id, 3), id % 3, power(2, 3), 2 ^ 3, sqrt(2) from orders
 ;;
-select (o).id, (row(1,2)).f1 from orders o
+select o.id, (o).*, (row(1,2)).* from orders o
 ;;
 select to_tsvector('english', city) @@ plainto_tsquery('english', 'x') from orders
 ;;

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from holdfast.process import stay_ready
-from holdfast.server.temporal import TUNING
+from holdfast.server.temporal import CLOSED, TUNING
 from holdfast.settings import Settings, defaults
 from scripts.compose_kit.file import seconds
 from tests.kit import until
@@ -265,5 +265,5 @@ def test_the_workers_settings_are_valid(compose: Any, monkeypatch: pytest.Monkey
 def test_the_server_is_tuned_as_the_embedded_one() -> None:
     """The dynamic configuration mounted in Compose has the values given to the embedded server."""
     mounted = yaml.safe_load((ROOT / "deploy" / "temporal-dynamicconfig.yaml").read_text(encoding="utf-8"))
-    values = {name: yaml.safe_load(value) for name, value in TUNING.items()}
+    values = {name: yaml.safe_load(value) for name, value in (TUNING | CLOSED).items()}
     assert {name: entries[0]["value"] for name, entries in mounted.items()} == values

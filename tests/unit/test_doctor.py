@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from holdfast.errors import AgentsFileError
 from holdfast.llm.resolve import KEY_VARIABLES
 from holdfast.server import Check
-from holdfast.server.checks import _model_key  # the check alone: the others look at the whole machine
+from holdfast.server.checks import _agents, _model_key  # the check alone: the others look at the whole machine
 from holdfast.server.neighbours import warning
+from holdfast.server.reload import file_hash
 from holdfast.settings import load_settings
+from holdfast.tools.imports import imported_files
+from holdfast.tools.registry import load_agents
 
 OWN = 'Agent("a", "openai/x", api_base="http://ann:hunter22@127.0.0.1:8000/v1")\n'
 READ = 'Agent(name="b", model="openai/x", api_base=os.environ["MODELS"])\n'
@@ -46,6 +51,34 @@ def test_a_missing_key_is_told_where_one_agent_needs_it(
     check = found(source, empty_folder, monkeypatch)
     assert check.detail == "none is set: offline/extractive stands in"
     assert "OPENAI_API_KEY" in check.hint
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link", "huge", "folder", "import"])
+def test_no_agents_file_keeps_doctor_waiting(empty_folder: Path, kind: str) -> None:
+    """A pipe without a writer hung it, and a file without an end took all memory; a file it imports counts as well."""
+    path = empty_folder / "agents.py"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to("/dev/zero")
+    elif kind == "huge":
+        path.touch()
+        os.truncate(path, 1 << 40)  # takes no room
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "import":
+        path.write_text("import helper\n")
+        os.mkfifo(empty_folder / "helper.py")
+        assert imported_files(path) == {path, empty_folder / "helper.py"}
+        assert file_hash(empty_folder / "helper.py") is None
+    settings = load_settings(agents="/dev/zero" if kind == "device" else None)
+    check = _agents(settings)
+    assert check.ok == (kind == "import")
+    assert kind in ("import", "folder") or re.search("no plain file|larger than", check.detail)
+    assert _model_key(settings).ok
+    if kind != "import":
+        with pytest.raises(AgentsFileError):
+            load_agents(settings.agents)
 
 
 def account(name: str, uid: int, shell: str) -> pwd.struct_passwd:

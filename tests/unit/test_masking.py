@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import logging
@@ -27,7 +28,8 @@ from holdfast.server import doctor
 from holdfast.settings import Settings, load_settings
 
 SECRETS = [
-    "hunter2!", "p@ss/w?rd#1", "kürzlich+geheim", "a b&c=d%e", "sk-proj-0123456789abcdef", "s3cret\nof two lines",
+    "hunter2!", "p@ss/w?rd#1", "kürzlich+geheim", "a b&c=d%e", "x<y>z'&+/=1",
+    "key/with/slashes+1", "pair😀of&units", "sk-proj-0123456789abcdef", "s3cret\nof two lines",
     'quo"ted\\one', "tail~_-.", "\x1bescape", "日本語パスワード",
 ]  # fmt: skip
 
@@ -37,11 +39,33 @@ def every_percent(value: str) -> str:
     return "".join(f"%{byte:02x}" for byte in value.encode())
 
 
+def escaped(value: str, characters: str, form: Callable[[str], str]) -> str:
+    """Return JSON, without its quotes, with these characters in a form that some library gives them."""
+    inner = json.dumps(value)[1:-1]
+    return "".join(form(char) if char in characters else char for char in inner)
+
+
 ENCODINGS: dict[str, Callable[[str], str]] = {
     "as it is": lambda value: value,
     "json": json.dumps,
     "json in json": lambda value: json.dumps(json.dumps(value)),
     "json, not ascii": lambda value: json.dumps(value, ensure_ascii=False),
+    "json of PHP": lambda value: escaped(value, "/", lambda char: "\\/" + char[1:]),
+    "json of Go": lambda value: escaped(value, "<>&", lambda char: f"\\u{ord(char):04x}"),
+    "json of .NET": lambda value: escaped(value, "<>&+'`", lambda char: f"\\u{ord(char):04X}"),
+    "json of Go in json": lambda value: json.dumps(escaped(value, "<>&", lambda char: f"\\u{ord(char):04x}")),
+    "html": html.escape,
+    "html by numbers": lambda value: "".join(
+        c if c.isalnum() or not c.isprintable() else f"&#{ord(c)};" for c in value
+    ),
+    "html by hex numbers": lambda value: "".join(
+        c if c.isalnum() or not c.isprintable() else f"&#x{ord(c):X};" for c in value
+    ),
+    "html by names": lambda value: (
+        html.escape(value).replace("+", "&plus;").replace("/", "&sol;").replace("=", "&equals;")
+    ),
+    "html in json": lambda value: json.dumps(html.escape(value)),
+    "html in json of Go": lambda value: html.escape(value).replace("&", "\\u0026"),
     "repr": repr,
     "quote": quote,
     "quote, all": lambda value: quote(value, safe=""),

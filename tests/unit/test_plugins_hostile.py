@@ -204,3 +204,56 @@ async def test_a_store_that_cannot_start_yet_is_asked_again(monkeypatch: pytest.
         assert await host.message(AT, "hello", []) == "hello", "its other hooks are left out"
         await host.stop()
         assert vault.told == ["started", "stopped"]
+
+
+async def test_a_hook_that_takes_too_long_is_tried_three_times() -> None:
+    """Each try of a required plugin has a time-out of its own, and a step's time has room for all of them."""
+
+    class Slow(Plugin):
+        """Hangs until it has been called three times."""
+
+        name = "slow"
+        timeout = 0.2
+        required: bool | None = True
+
+        def __init__(self) -> None:
+            self.tries = 0
+
+        async def message(self, at: At, text: str) -> str | None:
+            return await self._hang()
+
+        async def answer(self, at: At, text: str) -> str | None:
+            return await self._hang()
+
+        async def _hang(self) -> str | None:
+            self.tries += 1
+            if self.tries % 3:
+                await asyncio.Event().wait()
+            return "seen at last"
+
+    slow, again = Slow(), Slow()
+    again.required = False
+    async with ToolRunner() as runner:
+        host = Host([slow], Settings(), runner)
+        assert await host.message(AT, "hello", []) == "seen at last"
+        assert await host.answer(AT, "hello", []) == "seen at last"
+        assert slow.tries == 6
+        assert host.seconds >= 3 * Settings().scaled(0.2)
+        notes: list[Note] = []
+        assert await Host([again], Settings(), runner).answer(AT, "hello", notes) == "hello"
+        assert (again.tries, [note.did for note in notes]) == (1, ["failed"])
+
+
+async def test_all_tries_of_all_plugins_of_a_message_end_within_its_step() -> None:
+    """Admission is one transaction of 60 seconds: what hooks may take of it is shared out among all their tries."""
+
+    class Eager(Plugin):
+        timeout = 1000.0
+
+        async def message(self, at: At, text: str) -> str | None:
+            return None
+
+    async with ToolRunner() as runner:
+        host = Host([Eager(), Eager()], Settings(), runner)
+        whole = sum(host.longest("message", plugin) for plugin in host.of("message"))
+        assert 39 < whole <= 40

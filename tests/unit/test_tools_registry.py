@@ -117,3 +117,15 @@ def test_a_failed_reload_leaves_the_loaded_one(tmp_path: Path) -> None:
         load_agents(file)
     assert agent.name == "a"
     assert str(tmp_path) in sys.path
+
+
+def test_no_neighbour_of_the_agents_file_takes_the_place_of_an_installed_module(tmp_path: Path) -> None:
+    """Its folder is searched last: what a tool wrote there is not what a library imports."""
+    (tmp_path / "colorsys.py").write_text("raise RuntimeError('the neighbour')\n")
+    (tmp_path / "own.py").write_text("word = 'own'\n")
+    file = tmp_path / "agents.py"
+    file.write_text(
+        "import colorsys\nfrom own import word\nfrom holdfast import Agent\na = Agent(name=word, model='x/y')\n"
+    )
+    sys.modules.pop("colorsys", None)
+    assert list(load_agents(file)) == ["own"]

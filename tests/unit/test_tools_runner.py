@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from holdfast.errors import ToolNotStarted, ToolResultInvalid
 from holdfast.settings import Settings
 from holdfast.tools import ToolContext, tool
 from holdfast.tools.runner import ToolRunner, invoke
+from holdfast.tools.threads import Ended
 from holdfast.tools.tool import AnyTool, Tool
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
@@ -181,9 +183,9 @@ async def test_cancelling_cancels_an_async_tool(runner: ToolRunner) -> None:
 
 
 async def test_given_up_threads_are_counted_and_do_not_starve_others(runner: ToolRunner) -> None:
-    """Two threads hang, the limit is two, a third call still runs; what ends late is reported."""
+    """Two threads hang, the limit is two, a third call still runs; how they end at last is there to be read."""
     release = threading.Event()
-    late: list[tuple[Any, BaseException | None]] = []
+    bodies: list[Future[Ended[Any]]] = []
 
     @tool
     def hang(n: int) -> int:
@@ -194,18 +196,42 @@ async def test_given_up_threads_are_counted_and_do_not_starve_others(runner: Too
         return n
 
     async def once(n: int) -> None:
-        await runner.run(
-            hang, {"n": n}, _context(), deadline=_soon(0.1), late=lambda value, error: late.append((value, error))
-        )
+        await runner.run(hang, {"n": n}, _context(), deadline=_soon(0.1), begun=bodies.append)
 
     results = await asyncio.gather(once(1), once(2), return_exceptions=True)
     assert [type(result) for result in results] == [TimeoutError, TimeoutError]
     assert runner.left == 2
     assert await _run(runner, alive_sync()) == "alive"
+    assert [body.done() for body in bodies] == [False, False]
     release.set()
-    await _until(lambda: runner.left == 0 and len(late) == 2)
-    assert sorted((value or 0, type(error)) for value, error in late)[1] == (1, type(None))
-    assert {type(error) for _, error in late} == {type(None), ValueError}
+    await _until(lambda: runner.left == 0 and all(body.done() for body in bodies))
+    late = [body.result() for body in bodies]
+    assert [(ended.value, type(ended.error)) for ended in late] == [(1, type(None)), (None, ValueError)]
+
+
+async def test_threads_of_an_async_tool_are_part_of_its_body(runner: ToolRunner) -> None:
+    """A cancelled tool has not ended while what it runs by `asyncio.to_thread` goes on."""
+    release = threading.Event()
+    bodies: list[Future[Ended[Any]]] = []
+
+    @tool
+    async def sends() -> None:
+        """Send in a thread."""
+        await asyncio.to_thread(release.wait, 20)
+
+    @tool
+    async def waits() -> None:
+        """Wait on the loop."""
+        await asyncio.Event().wait()
+
+    for each in (sends, waits):
+        with pytest.raises(TimeoutError):
+            await runner.run(each, {}, _context(), deadline=_soon(0.1), begun=bodies.append)
+    await _until(bodies[1].done)
+    assert not bodies[0].done()
+    release.set()
+    await _until(bodies[0].done)
+    assert all(isinstance(body.result().error, asyncio.CancelledError) for body in bodies)
 
 
 def alive_sync() -> AnyTool:

@@ -226,6 +226,8 @@ def test_effect_classes_need_what_they_need() -> None:
         ({"effect": "verifiable", "lookup": _look}, with_ctx, "settle="),
         ({"effect": "verifiable", "lookup": lambda ctx: None, "settle": 1.0}, with_ctx, r"takes \(ctx, a\)"),
         ({"effect": "once", "settle": 1.0}, plain, "verifiable"),
+        ({"effect": "pure", "single_request": True}, plain, "single_request= belongs to"),
+        ({"effect": "local_tx", "single_request": True}, coroutine, "single_request= belongs to"),
         ({"effect": "sometimes"}, plain, "effect"),
         ({"timeout": 0}, plain, "timeout"),
         ({"timeout": float("inf")}, plain, "finite"),

@@ -122,7 +122,12 @@ LOADED = [
     "agents.py", "AGENTS.py", "tools/pay.py", "tools/__init__.py", "tools/later.py", "words.py", "json.py", "yaml.py",
     "yaml/__init__.py", "pydantic.so", "sitecustomize.py", "usercustomize.py", "lazy.py",
 ]  # fmt: skip
-FREE = ["notes/agents.md", "script.py", "report/words.txt", "notes/agents.py", "data.json", "checks/test_it.py"]
+NEW = [
+    "colorama.py", "better_exceptions/__init__.py", "twisted/internet.py", "brotlicffi.so", "simplejson.pyc", "x.pth",
+    "socks.cpython-311-x86_64-linux-gnu.so", "notes/agents.py", "Evil.dist-info/entry_points.txt",
+    "evil.egg-info/entry_points.txt", "__pycache__/words.cpython-311.pyc", "my-notes/__pycache__/a.cpython-311.pyc",
+]  # fmt: skip
+FREE = ["notes/agents.md", "report/words.txt", "data.json", "my-notes/script.py", "my-script.py", "v1.2/a.py"]
 
 
 def test_what_workers_load_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +153,25 @@ def test_what_workers_load_is_not_written(tmp_path: Path, monkeypatch: pytest.Mo
             _call(tools["patch_file"], path=path, old="x", new="y")
     for path in FREE:
         assert _call(tools["write_file"], path=path, content="x").startswith("created")
+
+
+def test_no_new_module_is_written_where_an_import_could_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries try modules that are not installed: what a model puts under such a name would run in the workers."""
+    _made(tmp_path, "agents.py", "helper.py", "work/a.txt", text="")
+    monkeypatch.setenv("HOLDFAST_AGENTS", str(tmp_path / "agents.py"))
+    monkeypatch.syspath_prepend(tmp_path / "nowhere")  # load_agents has not run: the agents file's folder counts alone
+    write = Toolset(files(tmp_path, write=True))["write_file"]
+    for path in NEW:
+        with pytest.raises(ToolError, match="may not be written"):
+            _call(write, path=path, content="x")
+    assert _call(write, path="helper.py", content="x", overwrite=True), "a person put it there"
+    for path in FREE:
+        assert _call(write, path=path, content="x").startswith("created")
+    write = Toolset(files(tmp_path / "work", write=True))["write_file"]
+    for path in ("colorama.py", "pkg/__init__.py"):
+        assert _call(write, path=path, content="x").startswith("created"), "it is work.colorama to an import"
 
 
 def test_installed_code_and_this_processs_own_is_not_written() -> None:

@@ -16,15 +16,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from holdfast.cli import complete
+from holdfast.cli import complete, plugins
 from holdfast.cli.stack import inspect_agents
 from holdfast.client import Client
 from holdfast.errors import AgentsFileError, ConfigurationError, HoldfastError, StackError
+from holdfast.llm.resolve import key_variables
 from holdfast.memory import completion
+from holdfast.secrets import Secrets
 from holdfast.server import StackInfo, doctor, read_stack, stop_stack
 from holdfast.server.lock import folder_lock
 from holdfast.server.state import ProcessInfo, write_state
 from holdfast.settings import load_settings
+from holdfast.testing.recording import _hider  # what reads `.env` for it
+from holdfast.tools.registry import load_agents
 
 SOMEBODY = 54321  # a user id that is nobody's here
 
@@ -175,13 +179,39 @@ def test_settings_of_another_user_are_refused(
     load_settings()
 
 
+TOUCHES = "from pathlib import Path\nPath('ran').touch()\n"
+AGENT = "from holdfast import Agent\na = Agent(name='a', model='offline/extractive')\n"
+
+
 def test_an_agents_file_of_another_user_is_not_run(empty_folder: Path, given_away: Callable[[Path], None]) -> None:
-    """`holdfast run` in a shared folder would run what anybody left there."""
-    (empty_folder / "agents.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    """`holdfast run`, `holdfast plugins` and a worker in a shared folder would run what anybody left there."""
+    (empty_folder / "agents.py").write_text(TOUCHES + AGENT)
     given_away(empty_folder / "agents.py")
-    with pytest.raises(AgentsFileError, match="it belongs to the user"):
-        inspect_agents(load_settings())
+    settings = load_settings()
+    for use in (
+        lambda: inspect_agents(settings),
+        lambda: plugins.show(settings, as_json=True),
+        lambda: load_agents(settings.agents),
+    ):
+        with pytest.raises(AgentsFileError, match="it belongs to the user"):
+            use()
     assert not (empty_folder / "ran").exists()
+
+
+async def test_a_value_in_the_env_file_names_no_other_variable(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address in a folder that was unpacked would take any key of the environment to a server of its choice."""
+    url = "postgresql://u:${HOLDFAST_TEST_KEY}@127.0.0.1:1/x"
+    lines = [f"HOLDFAST_DATABASE_URL={url}", "STORE=${HOLDFAST_TEST_KEY}", "OPENAI_API_KEY=${HOLDFAST_TEST_KEY}"]
+    (empty_folder / ".env").write_text("\n".join([*lines, "STORE_TOKEN=a${HOLDFAST_TEST_KEY}b"]))
+    monkeypatch.setenv("HOLDFAST_TEST_KEY", "sk-of-the-environment")
+    for name in ("HOLDFAST_DATABASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert load_settings().database_url == url
+    assert await Secrets().value("STORE") == "${HOLDFAST_TEST_KEY}"
+    assert key_variables("openai") == {"OPENAI_API_KEY": "${HOLDFAST_TEST_KEY}"}
+    assert _hider()("a${HOLDFAST_TEST_KEY}b") == "***"
 
 
 @pytest.mark.parametrize("name", ["holdfast.toml", ".env"])

@@ -247,14 +247,16 @@ def schema_sqlite(data: bytes, *, path: str, pattern: str, tables: int) -> list[
 # --------------------------------------------------------------------------------------------------------------- main
 
 
-def postgres(data: bytes, *, sql: str, functions: list[str]) -> str:
-    """Return a statement for PostgreSQL that reads, written anew."""
+def postgres(data: bytes, *, sql: str, functions: list[str]) -> dict[str, Any]:
+    """Return a statement for PostgreSQL that reads, written anew, and which columns of which sources it reads."""
     from pathlib import Path
     from runpy import run_path
 
     checks = run_path(str(Path(__file__).with_name("confined_sql.py")))
+    columns = run_path(str(Path(__file__).with_name("confined_fields.py")))
     try:
-        return checks["read_statement"](sql, functions)  # type: ignore[no-any-return]
+        text = checks["read_statement"](sql, functions)
+        return {"sql": text, "fields": columns["fields"](text)}
     except checks["Unsafe"] as exc:
         raise Refused(str(exc)) from None
     except (AttributeError, TypeError, ValueError, LookupError):  # the parser's own mistakes, on what is no SQL

@@ -5,18 +5,38 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from html.parser import HTMLParser
+from pathlib import Path
+from runpy import run_path
 from typing import Any
 from urllib.parse import urljoin
 
-_SILENT = {"script", "style", "noscript", "template", "svg", "math", "iframe", "object", "canvas", "select"}
+_SILENT = {"script", "style", "noscript", "template", "svg", "math", "iframe", "object", "canvas", "select",
+           "audio", "video", "datalist", "noframes", "noembed"}  # fmt: skip
 _BLOCKS = {
     "p", "div", "section", "article", "main", "header", "footer", "nav", "aside", "figure", "figcaption", "form",
     "fieldset", "table", "ul", "ol", "dl", "dt", "dd", "blockquote", "address", "details", "summary", "hr", "body",
 }  # fmt: skip
-_HIDEABLE = {  # their end tags may not be left out, so what is hidden has an end
-    "div", "section", "span", "nav", "aside", "article", "header", "footer", "form", "ul", "ol", "table", "dialog",
-}  # fmt: skip
-_INVISIBLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+_STYLES = re.compile(
+    r"(?:^|;)(?:display:none|visibility:(?:hidden|collapse)"
+    r"|(?:opacity|font-size):[+-]?(?:0+\.?0*|\.0+)(?:[a-z]+|%)?(?:[;!]|$))"
+)
+# What keeps applying behind the end of its parent, as browsers have it.
+_FORMATS = {"a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"}
+_BOUNDS = {"td", "th", "caption", "table", "template", "html"}  # an end tag within one ends nothing outside of it
+_DEEPEST = 1000
+# Whose end tag may be left out: by tag, what it ends, and within what.
+_ROWS = {"tr", "td", "th", "thead", "tbody", "tfoot", "caption", "colgroup"}
+_ENDS: dict[str, tuple[set[str], set[str]]] = {
+    "li": ({"li"}, {"ul", "ol"}),
+    "dt": ({"dt", "dd"}, {"dl"}),
+    "dd": ({"dt", "dd"}, {"dl"}),
+    "td": ({"td", "th", "caption"}, {"tr", "table"}),
+    "th": ({"td", "th", "caption"}, {"tr", "table"}),
+    "tr": ({"tr", "td", "th", "caption", "colgroup"}, {"table"}),
+    "thead": (_ROWS, {"table"}),
+    "tbody": (_ROWS, {"table"}),
+    "tfoot": (_ROWS, {"table"}),
+}
 _VOID = {"br", "hr", "img", "input", "meta", "link", "area", "base", "col", "embed", "source", "track", "wbr"}
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
 
@@ -35,7 +55,8 @@ class _Reader(HTMLParser):
         self._line: list[str] = []
         self._prefix = ""
         self._kind = ""
-        self._silent: list[str] = []
+        self._open: list[tuple[str, bool]] = []  # elements, and whether each hides what is in it
+        self._hidden = 0  # of them hide
         self._lists: list[int | None] = []
         self._pre = 0
         self._in_title = False
@@ -46,12 +67,11 @@ class _Reader(HTMLParser):
         if tag == "base" and given.get("href"):
             with suppress(ValueError):  # it is no URL
                 self._base = urljoin(self._base, given["href"])
-        if self._silent:
-            if (tag in _SILENT or tag == self._silent[-1]) and tag not in _VOID and len(self._silent) < 1000:
-                self._silent.append(tag)
-            return
-        if tag in _SILENT or (tag in _HIDEABLE and self._is_hidden(given)):
-            self._silent.append(tag)
+        hidden = tag in _SILENT or _is_hidden(tag, given)
+        if tag not in _VOID:
+            self._implied_ends(tag)
+            self._push(tag, hidden)
+        if hidden or self._hidden:
             return
         if tag == "title" and not self.title:
             self._in_title = True
@@ -93,21 +113,52 @@ class _Reader(HTMLParser):
         except AssertionError:
             return self.parse_bogus_comment(i)
 
-    @staticmethod
-    def _is_hidden(given: dict[str, str]) -> bool:
-        """Tell what a reader would not see: no model shall read what no person would."""
-        return (
-            "hidden" in given or given.get("aria-hidden") == "true" or bool(_INVISIBLE.search(given.get("style", "")))
-        )
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take `<div/>` for `<div>`, as browsers do: only drawings and formulas have such elements."""
+        self.handle_starttag(tag, attrs)
+        if tag in ("svg", "math") or any(each in ("svg", "math") for each, _ in self._open):
+            self.handle_endtag(tag)
+
+    def _push(self, tag: str, hidden: bool) -> None:
+        if len(self._open) < _DEEPEST:
+            self._open.append((tag, hidden))
+            self._hidden += hidden
+        elif hidden and not self._open[-1][1]:  # no deeper: what hides must not get lost
+            self._open[-1] = (self._open[-1][0], True)
+            self._hidden += 1
+
+    def _cut(self, at: int) -> None:
+        """End the elements from *at* on, but for formats that were not: they go on behind the end of their parent."""
+        ended, self._open = self._open[at:], self._open[:at]
+        self._hidden -= sum(hidden for _, hidden in ended)
+        for tag, hidden in ended[1:]:
+            if hidden and tag in _FORMATS:
+                self._push(tag, hidden)
+
+    def _implied_ends(self, tag: str) -> None:
+        """End what the start of *tag* ends: a paragraph, an item, a cell."""
+        ends, within = _ENDS.get(tag, (set(), set()))
+        if tag in _BLOCKS or tag in _ENDS or tag == "pre" or re.fullmatch("h[1-6]", tag):
+            self._end_last({"p"}, _BOUNDS)
+        for _ in ends:
+            self._end_last(ends, within)
+
+    def _end_last(self, tags: set[str], within: set[str]) -> None:
+        """End the last open element of *tags*, if it is inside the last one of *within*."""
+        for at in range(len(self._open) - 1, -1, -1):
+            if self._open[at][0] in tags:
+                self._cut(at)
+                return
+            if self._open[at][0] in within:
+                return
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "title":
             self._in_title = False
-        if self._silent:
-            if tag == self._silent[-1]:
-                self._silent.pop()
-            elif tag in self._silent:  # what it held was never closed
-                del self._silent[self._silent.index(tag) :]
+        seen = not self._hidden
+        if tag not in _VOID:
+            self._end_last({tag}, {"table"} if tag in _ROWS | {"table"} else _BOUNDS - {tag})
+        if not seen:
             return
         if tag in ("ul", "ol") and self._lists:
             self._end()
@@ -123,7 +174,7 @@ class _Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._in_title:
             self.title += data
-        elif not self._silent:
+        elif not self._hidden:
             self._line.append(data if self._pre else re.sub(r"\s+", " ", data))
 
     def _close_link(self) -> None:
@@ -158,6 +209,18 @@ class _Reader(HTMLParser):
         self._end()
 
 
+def _is_hidden(tag: str, given: dict[str, str]) -> bool:
+    """Tell what a reader would not see by the page's own words: no model shall read what no person would."""
+    if "hidden" in given or given.get("aria-hidden", "").strip().lower() == "true":
+        return True
+    if (tag == "dialog" and "open" not in given) or (tag == "img" and "0" in (given.get("width"), given.get("height"))):
+        return True
+    style = re.sub(r"/\*.*?(\*/|$)", "", given.get("style", ""), flags=re.DOTALL)
+    style = re.sub(r"\\([0-9a-fA-F]{1,6})\s?", lambda found: chr(min(int(found[1], 16), 0x10FFFF)), style)
+    style = re.sub(r"[\s\\]", "", style).lower()
+    return _STYLES.search(style) is not None
+
+
 def _decoded(data: bytes, charset: str | None) -> str:
     declared = _CHARSET.search(data[:4096])
     for name in (charset, declared[1].decode() if declared else None, "utf-8"):
@@ -176,11 +239,13 @@ def read_page(data: bytes, charset: str | None, base: str, links: int, size: int
     reader.finish()
     lines: list[str] = []
     last = ""
+    clean = run_path(str(Path(__file__).parents[2] / "visible.py"))["without_hidden"]
     for kind, block in reader.blocks:
         lines += [block] if not lines or (kind and kind == last) else ["", block]
         last = kind
-    text = "\n".join(lines)
-    page: dict[str, Any] = {"title": " ".join(reader.title.split())[:300], "text": text[:size], "links": reader.links}
+    text = clean("\n".join(lines))
+    found = [{name: clean(value) for name, value in link.items()} for link in reader.links]
+    page: dict[str, Any] = {"title": " ".join(clean(reader.title).split())[:300], "text": text[:size], "links": found}
     if len(text) > size:
         page["cut"] = f"the page has {len(text):,} characters of text; the first {size:,} are here"
     return page

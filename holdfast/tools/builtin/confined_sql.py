@@ -61,7 +61,7 @@ unistr unnest upper upper_inc upper_inf uuid_extract_timestamp uuid_extract_vers
 variance version websearch_to_tsquery width width_bucket xml_is_well_formed xmlagg xmlcomment xmlexists xpath
 xpath_exists
 """
-_FUNCTIONS = frozenset(_FUNCTIONS_TEXT.split())
+FUNCTIONS = frozenset(_FUNCTIONS_TEXT.split())
 # What the grammar calls like a function, and keywords that a parenthesis may follow.
 _BEFORE_PARENTHESIS_TEXT = """
 all and any array as between bernoulli by case cast coalesce columns cube distinct else escape except exists extract
@@ -87,7 +87,12 @@ int4 int8 integer interval json jsonb jsonpath macaddr macaddr8 money name numer
 regnamespace regproc regprocedure regrole regtype smallint text time timestamp timestamptz timetz tsquery tsvector
 uuid varbit varchar varying xml
 """
-_TYPES = frozenset(_TYPES_TEXT.split())
+TYPES = frozenset(_TYPES_TEXT.split())
+# PostgreSQL reads `(value).name` as the call `name(value)`.
+_FIELD = (
+    "a name may follow only the name of a table, as in t.name: what stands behind another value may be a function; "
+    "call the function in FROM and give it an alias, as in `from json_each(x) e`, then e.key"
+)
 _TOKEN = re.compile(
     r"""
     (?P<space>\s+) | (?P<string>'(?:[^']|'')*') | (?P<name>"(?:[^"]|"")+")
@@ -149,6 +154,9 @@ def _check_tree(tree: Any, more: frozenset[str]) -> None:
             raise Unsafe("OPERATOR(…) is not allowed: write the operator itself")
         if isinstance(node, exp.Anonymous) and not isinstance(node.this, str):
             raise Unsafe("the name of a function may not be quoted")
+        named = isinstance(node, exp.Dot) and not isinstance(node.expression, exp.Func | exp.Star)
+        if named and not isinstance(node.parent, exp.DataType):  # that is a type of another schema
+            raise Unsafe(_FIELD)
         if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Func) and _called(node) not in more:
             raise Unsafe("a function of another schema is not allowed: only PostgreSQL's own, without pg_catalog")
 
@@ -168,17 +176,25 @@ def _check_words(text: str, more: frozenset[str]) -> None:
             raise Unsafe("this SQL has two signs in a row: put parentheses around the second")
         if kind == "name" and follows == "(" and not _names_columns(tokens, at):
             raise Unsafe("the name of a function may not be quoted")
+        if (kind, token) == ("sign", ".") and follows != "*" and not _follows_name(tokens, at):
+            raise Unsafe(_FIELD)
         if kind != "word":
             continue
         if follows != "(":
-            if word not in _FUNCTIONS | _KEYWORDS | _TYPES and before not in ("as", "."):  # these name a type
+            if word not in FUNCTIONS | _KEYWORDS | TYPES and before not in ("as", "."):  # these name a type
                 raise Unsafe(f"{word} is not allowed: only reading is, by one SELECT")
-        elif before == "." or word not in _FUNCTIONS | _BEFORE_PARENTHESIS | _TYPES:
+        elif before == "." or word not in FUNCTIONS | _BEFORE_PARENTHESIS | TYPES:
             schema = tokens[at - 2][1].strip('"') + "." if before == "." else ""
             if schema + word not in more:
                 raise Unsafe(
                     f"{word}() is not among the functions that may be called here: PostgreSQL's own that only compute"
                 )
+
+
+def _follows_name(tokens: list[tuple[str, str]], at: int) -> bool:
+    """Tell whether a dot stands behind the name of a table or a schema; that of a type has no quotes."""
+    kind, _ = tokens[at - 1]
+    return kind == "name" or (kind == "word" and tokens[at - 2][1].lower() == "as")
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:

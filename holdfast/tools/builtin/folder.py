@@ -177,7 +177,7 @@ class Folder:
 
         """
         inner = path.relative_to(self.root)
-        if may_run(self.root, inner.parts) or is_loaded(path):
+        if may_run(self.root, inner.parts) or is_loaded(path, self.root):
             raise ToolError(
                 f"{inner.as_posix()!r} may not be written: it is, or would be, run as code by the workers, by git or "
                 "by an editor. Write elsewhere; changing it is for a person."

@@ -145,7 +145,13 @@ def _writer(
 
     effect: EffectClass = "keyed" if keyed else "once"
     return Tool(
-        http_send, effect=effect, approval=approval, name=f"{prefix}http_send", timeout=timeout + 5.0, local=locals()
+        http_send,
+        effect=effect,
+        approval=approval,
+        name=f"{prefix}http_send",
+        timeout=timeout + 5.0,
+        single_request=True,  # see Fetcher.send: no redirect is followed, no request repeated
+        local=locals(),
     )
 
 

@@ -97,7 +97,7 @@ def sql_query(
         from holdfast.tools.builtin.sql_postgres import select
 
         anew = await confined("postgres", sql=plain, functions=more, timeout=timeout + 5.0)
-        return await select(address, plain, str(anew), limits)
+        return await select(address, plain, anew["sql"], limits, fields=anew["fields"], functions=more)
 
     async def schema(pattern: Like = "%") -> list[dict[str, Any]]:
         """List the tables and views that can be read, with their columns and types."""

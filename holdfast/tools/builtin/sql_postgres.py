@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ToolError
+from holdfast.secrets import is_plain
+from holdfast.tools.builtin.sql_fields import Field, check_fields
 from holdfast.tools.builtin.sql_roles import Limits, check_role
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["list_tables", "select"]
 
 _CONNECT = 10.0  # seconds
+_UNREAD = "its address may be wrong; whoever set it must percent-encode special characters of user and password"
 _FETCHED = 10  # rows at a time: each may be as long as a whole answer
 
 _TABLES = """
@@ -89,7 +92,15 @@ async def _session(dsn: str, limits: Limits) -> AsyncIterator[Session]:
 
 
 def _said(exc: BaseException, dsn: str) -> str:
-    """Return an error's words without the address, which holds the password."""
+    """Return an error's words without the address, which holds the password.
+
+    The driver quotes a part of an address that it cannot read, and takes a part of a password with a sign in it for
+    port or database: of those, nothing is said.
+    """
+    import asyncpg
+
+    if isinstance(exc, (ValueError, asyncpg.ClientConfigurationError)) or not is_plain(dsn):
+        return _UNREAD
     text = str(exc) or type(exc).__name__
     for secret in (dsn, dsn.partition("://")[2].rpartition("@")[0]):
         if secret:
@@ -107,12 +118,21 @@ def _explained(exc: Any) -> str:
     return "; ".join(parts)
 
 
-async def select(dsn: str, sql: str, anew: str, limits: Limits) -> dict[str, Any]:
+async def select(
+    dsn: str,
+    sql: str,
+    anew: str,
+    limits: Limits,
+    *,
+    fields: Sequence[Field] = (),
+    functions: Sequence[str] = (),
+) -> dict[str, Any]:
     """Run one query and return columns and rows.
 
     The model's own text, *sql*, is only prepared, which parses and runs nothing: so errors point into it, and columns
     have its names. What runs is *anew*, written from its tree, as a subquery of ours: there only what reads can stand,
-    PostgreSQL cuts rows and lengths, and writes each row as JSON.
+    PostgreSQL cuts rows and lengths, and writes each row as JSON. None of *fields* may call a function, but for those
+    of *functions* and PostgreSQL's own that compute.
 
     Raises:
         ToolError: it is refused, wrong, or took too long.
@@ -120,6 +140,7 @@ async def select(dsn: str, sql: str, anew: str, limits: Limits) -> dict[str, Any
     """
     rows, size = limits.rows, limits.size
     async with _session(dsn, limits) as conn:
+        await check_fields(conn, fields, functions)
         columns = [each.name for each in (await conn.prepare(sql)).get_attributes()]
         if not columns:
             raise ToolError("only a query that returns rows is allowed here: one SELECT")

@@ -98,6 +98,15 @@ async def fails_late(scene: Scene) -> None:
     await scene.finish()
 
 
+async def declines_late(scene: Scene) -> None:
+    """A zombie is declined when another has taken over."""
+    first = scene.begin(0)
+    await _to(scene, first, "send")
+    await scene.act(scene.begin(1))
+    await _to(scene, first, "over", Fate(answer="declined"))
+    await scene.finish()
+
+
 async def doubts_late(scene: Scene) -> None:
     """A zombie at its last try has no answer when another has taken over, and sent."""
     first = scene.begin(0)
@@ -238,6 +247,35 @@ async def sends_after_it_was_given_up(scene: Scene) -> None:
     await scene.finish()
 
 
+async def sends_after_its_deadline(scene: Scene) -> None:
+    """A tool overruns its time before its first byte; nobody may say `not done`, or take over, until it has ended."""
+    first = scene.begin(0)
+    await _to(scene, first, "send")
+    await scene.pass_time(LONG)
+    await _to(scene, first, "over")
+    thread = scene.live[0]
+    await scene.pass_time(LONG)
+    if await scene.person("not_done") or scene.remote.kind == "verifiable":
+        second = scene.begin(1)
+        await scene.act(second)
+        if second.live and second.phase != "claim":
+            await _to(scene, second, "answer")
+    await _to(scene, thread, "over")
+    await scene.finish()
+
+
+async def declined_after_its_deadline(scene: Scene) -> None:
+    """A tool that has overrun its time ends at last, and says that nothing took effect: proof for a doubt."""
+    first = scene.begin(0)
+    await _to(scene, first, "send")
+    await scene.pass_time(LONG)
+    await _to(scene, first, "over")
+    await _to(scene, scene.live[0], "over", Fate(answer="declined"))
+    assert scene.row is not None
+    assert (scene.row.state, scene.row.final) == ("failed", True)
+    await scene.finish()
+
+
 async def swept_while_it_woke(scene: Scene) -> None:
     """The sweeper saw a call that was never sent; its owner wakes, renews its lease and sends; then it is settled."""
     first = await _zombie(scene, "guard")
@@ -311,6 +349,21 @@ CONTROLS = [
     Control("fence in doubt", "keyed", doubts_late, "doubt", *_FENCE),
     Control("fence in release", "keyed", releases_late, "release", *_FENCE),
     Control("fence in renew", "once", renews_late, "renew", "e.fence = mine.fence and", ""),
+    Control(
+        "doubt in renew",
+        "once",
+        sends_after_its_deadline,
+        "renew",
+        "e.state in ('in_flight', 'in_doubt')",
+        "e.state = 'in_flight'",
+    ),
+    Control(
+        "fence in fail_for_good",
+        "keyed",
+        declines_late,
+        "fail_for_good",
+        *_FENCE,
+    ),
     Control("new fence in take_over", "once", two_senders, "take_over", "fence = fence + 1", "fence = fence"),
     Control("args_hash in claim", "once", asked_with_other_arguments),
     Control(
@@ -352,6 +405,11 @@ FOUND: list[tuple[EffectClass, Schedule]] = [
     ("keyed", refused_after_an_unknown_send),
     ("keyed", declined_after_an_unknown_send),
     ("verifiable", sends_after_it_was_given_up),
+    ("once", sends_after_its_deadline),
+    ("verifiable", sends_after_its_deadline),
+    ("keyed", sends_after_its_deadline),
+    ("once", declined_after_its_deadline),
+    ("verifiable", declined_after_its_deadline),
     ("once", swept_while_it_woke),
     ("verifiable", swept_while_it_woke),
     ("keyed", swept_while_it_woke),

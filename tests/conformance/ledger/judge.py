@@ -17,7 +17,7 @@ __all__ = ["Row", "demand", "standing", "transition"]
 LAWFUL = {
     None: {"in_flight", "done"},  # at once done: `pure`
     "in_flight": {"in_flight", "done", "failed", "in_doubt"},
-    "in_doubt": {"in_doubt", "done", "retry_ok", "abandoned"},
+    "in_doubt": {"in_doubt", "done", "failed", "retry_ok", "abandoned"},  # failed: late proof by its owner
     "failed": {"failed", "in_flight"},
     "retry_ok": {"retry_ok", "in_flight"},
     "done": {"done", "in_doubt"},
@@ -82,6 +82,8 @@ def transition(before: Row | None, after: Row | None, *, fence: int | None, clai
         demand(after == before, f"an owner with fence {fence} changed a row at fence {before.fence}", before, after)
     if after.state == "in_flight" and before.state in ("failed", "retry_ok"):
         demand(after.fence > before.fence, "tried again under the old fence", before, after)
+    if (old, after.state) == ("in_doubt", "failed"):
+        demand(after.final and after.fence == before.fence, "a doubt became a try that may be repeated", before, after)
     if (old, after.state) in BY_A_PERSON:
         demand(person, f"{old} became {after.state} without a person", before, after)
 

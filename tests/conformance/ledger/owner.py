@@ -108,8 +108,8 @@ class Owner:
 
     @property
     def beats(self) -> bool:
-        """Whether its lease is renewed in the background."""
-        return self.fence > 0 and self.live and not self.detached and not self.frozen
+        """Whether its lease is renewed in the background: also for a thread that was given up, until it has ended."""
+        return self.fence > 0 and self.live and not self.frozen
 
     async def step(self, fate: Fate) -> None:
         """Go one step further."""
@@ -133,7 +133,7 @@ class Owner:
 
     async def renew(self, conn: Connection) -> None:
         """Beat once, on a connection that no tool uses."""
-        await ledger.renew(conn, {self.step_.key: self.fence}, LEASE)
+        await ledger.renew(conn, [(self.step_.key, self.fence)], LEASE)
 
     def give_up(self) -> None:
         """Be cancelled while the tool runs: say so in the ledger; its thread runs on, for nobody can stop it."""
@@ -143,7 +143,7 @@ class Owner:
         if self.step_.effect == "once":
             self._insist("doubt", lambda conn: ledger.doubt(conn, self.step_.key, self.fence, "cut off"))
         else:
-            self._release(running=True)
+            self._overran()
 
     # ---------------------------------------------------------------------------------------- the database
 
@@ -241,8 +241,9 @@ class Owner:
 
     async def _send(self, fate: Fate) -> None:
         remote = self.place.remote
-        if remote.now > self.deadline and not self.slept_after_check:
-            self._unknown()  # a tool sends nothing after its deadline, unless it was frozen since it looked
+        if remote.now > self.deadline and not self.slept_after_check and not self.detached:
+            self._leave_thread()  # given up; a thread does not hear of it, and may send at any time after
+            self._unknown(runs=True)
             return
         if fate.answer == "no_connection":
             self._not_sent("no connection")
@@ -263,19 +264,25 @@ class Owner:
             else:
                 self._refused("declined")
         elif fate.cut or self.place.remote.now > self.deadline:
-            if not fate.cut and not self.detached:
+            runs = not fate.cut and not self.detached
+            if runs:
                 self._leave_thread()
-            self._unknown()
+            self._unknown(runs=runs)
 
-    def _release(self, *, running: bool = False) -> None:
-        key, fence = self.step_.key, self.fence
-        self._insist("release", lambda conn: ledger.release(conn, key, fence, running=running), insist=False)
+    def _release(self) -> None:
+        self._insist("release", lambda conn: ledger.release(conn, self.step_.key, self.fence), insist=False)
 
-    def _unknown(self) -> None:
+    def _overran(self) -> None:
+        self._insist("overrun", lambda conn: ledger.overrun(conn, self.step_.key, self.fence, "it runs on"))
+
+    def _unknown(self, *, runs: bool = False) -> None:
+        """End without proof; with *runs* its thread goes on, and keeps the lease."""
         if self.detached:
-            self.phase = "over"
+            self._release()
         elif self.step_.effect == "once" or (self.step_.effect == "keyed" and self.sends >= ATTEMPTS):
             self._insist("doubt", lambda conn: ledger.doubt(conn, self.step_.key, self.fence, "no telling"))
+        elif runs:
+            self._overran()
         else:
             self._release()
 
@@ -300,7 +307,8 @@ class Owner:
 
     def _fail_for_good(self, why: str) -> None:
         result = {"status": "error", "why": why, "owner": self.name}
-        self._insist("fail", lambda conn: ledger.fail(conn, self.step_.key, self.fence, why, result))
+        step, args = self.step_, self.args
+        self._insist("fail", lambda conn: ledger.fail_for_good(conn, step.key, self.fence, args, why, result))
 
     def _complete(self, receipt: int) -> None:
         result = {"status": "done", "receipt": receipt, "owner": self.name}

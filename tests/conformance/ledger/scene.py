@@ -125,6 +125,8 @@ class Scene:
         """Return which documented exception covers a request sent by *owner* now."""
         if self.remote.now > owner.deadline and owner.slept_after_check:
             return "frozen in front of its first byte until its deadline had passed"
+        if self.remote.now > owner.deadline and owner.stalled is not None:
+            return f"{owner.stalled}, and its body overran"
         late = lands is not None and lands > self.lease_ends[owner.fence] + SETTLE
         if self.remote.kind == "verifiable" and owner.stalled is not None and late:
             return owner.stalled
@@ -207,7 +209,7 @@ class Scene:
         for owner in self.live:
             if owner.beats and not deaf:
                 await self._beat(owner)
-            elif owner.guarded and not owner.stalled and (owner.frozen or (deaf and not owner.detached)):
+            elif owner.guarded and not owner.stalled and (owner.frozen or deaf):
                 owner.stalled = "frozen after its guard" if owner.frozen else "cut off after its guard"
             if owner.frozen:
                 owner.slept_after_check = True
