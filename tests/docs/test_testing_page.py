@@ -44,6 +44,11 @@ def run_pytest(user: User, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def skipped_tests(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Return the skipped tests of a run with -v, as tests/allowed_skips.txt names them."""
+    return {f"{PAGE}::{name}" for name in re.findall(r"::(\w+) SKIPPED", done.stdout)}
+
+
 @pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory) -> User:
     """Give a user in a new project with a run recorded as the page says, whose settings name servers not there."""
@@ -76,14 +81,20 @@ def test_the_tests_of_the_page_pass(user: User) -> None:
     """All of them, as they stand on the page, with those of `holdfast init`; time is skipped, or it says why."""
     done = run_pytest(user, "-v")
     assert done.returncode == 0, done.stdout + done.stderr
-    names = {f"{PAGE}::{name}" for name in re.findall(r"::(\w+) SKIPPED", done.stdout)}
-    assert names <= allowed(), "skipped, and tests/allowed_skips.txt does not say why"
+    assert skipped_tests(done) <= allowed(), "skipped, and tests/allowed_skips.txt does not say why"
     tests = sum(text.count("\ndef test_") for text in ["\n" + "\n".join(page_blocks())])
     passed = int(re.search(r"(\d+) passed", done.stdout)[1])  # type: ignore[index]
     skipped = re.findall(r"SKIPPED.*: (.*)", done.stdout)
     assert passed + len(skipped) == tests + 6
     assert all(reason.startswith("time cannot be skipped here: ") for reason in skipped)
     assert not (user.folder / ".holdfast/stack.json").exists(), "the user's own stack was not started"
+
+
+def test_a_skipped_test_of_the_page_is_known_by_name(user: User) -> None:
+    """So that one that no list allows is found; without a test server there is one, and it is listed."""
+    done = run_pytest(user, "-v", "-k", "half_an_hour or lowers_the_amount", "-o", "holdfast_test_server=/not/there")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert skipped_tests(done) == {f"{PAGE}::test_a_model_that_is_busy_for_half_an_hour"}
 
 
 def test_a_failure_reads_as_on_the_page(user: User) -> None:
