@@ -231,8 +231,8 @@ def render_detail(detail: Detail, console: Console, *, lines: bool = False) -> N
             line += f": {approval.reason}" if approval.reason else ""
             console.print(Text(f"\n{clean(line)}", style="dim"))
             if approval.edited:
-                for head, args in (("asked for", approval.asked_args), ("allowed  ", approval.args)):
-                    text = Text(f"  {head}  {call_text(approval.tool, args, WHOLE)}", style="dim")
+                for label, args in (("asked for", approval.asked_args), ("allowed  ", approval.args)):
+                    text = Text(f"  {label}  {call_text(approval.tool, args, WHOLE)}", style="dim")
                     console.print(text, soft_wrap=True)
     for event in detail.events:
         if event.kind == "resolved":
