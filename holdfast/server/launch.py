@@ -28,6 +28,7 @@ from holdfast.settings import Settings
 __all__ = ["start_detached", "stop_stack"]
 
 _POLL: Final = 0.05
+_DYING: Final = 2.0  # seconds in which a killed supervisor's lock is released
 _MARGIN: Final = 5.0  # seconds beyond `stop_grace` before a supervisor that does not end is killed
 _BUILDING: Final = 1500.0  # seconds: the first start may download or build the Temporal server
 
@@ -137,6 +138,21 @@ def _failure(report: Path, log: Path) -> HoldfastError:
         return StackError(f"The stack ended while it was starting. The end of {log}:\n{log_tail(log)}")
 
 
+def _supervisor(pid: int, home: Path) -> psutil.Process:
+    """Return the process that holds the lock of *home*; one that was killed may take a moment to let go of it."""
+    process, until = psutil.Process(pid), time.monotonic() + _DYING
+    while not _holds_lock(process, home):
+        if lock_holder(home) != pid:
+            raise psutil.NoSuchProcess(pid)
+        if time.monotonic() > until:
+            raise StackError(
+                f"{home / 'lock'} is held, and names the pid {pid}, which is not what holds it: no signal was "
+                "sent. Try again; if it stays so, find the holder with `fuser` and end it."
+            )
+        time.sleep(_POLL)
+    return process
+
+
 def stop_stack(home: Path, *, grace: float = 10.0) -> bool:
     """Stop the stack of this folder and whatever a killed supervisor left; say whether anything ran. Blocks.
 
@@ -157,12 +173,7 @@ def stop_stack(home: Path, *, grace: float = 10.0) -> bool:
     if pid is not None:
         ran = True
         with contextlib.suppress(psutil.NoSuchProcess):
-            supervisor = psutil.Process(pid)
-            if not _holds_lock(supervisor, home):
-                raise StackError(
-                    f"{home / 'lock'} is held, and names the pid {pid}, which is not what holds it: no signal was "
-                    "sent. Try again; if it stays so, find the holder with `fuser` and end it."
-                )
+            supervisor = _supervisor(pid, home)
             supervisor.terminate()
             deadline = time.monotonic() + grace + _MARGIN
             while _runs(supervisor) and time.monotonic() < deadline:

@@ -111,7 +111,7 @@ def is_loaded(path: Path, root: Path | None = None) -> bool:
     if any(_takes_a_place(wanted, folder) for folder in above):
         return True
     own = _key(root) if root is not None else ""
-    return not path.exists() and any(
+    return not os.path.exists(path) and any(  # noqa: PTH110  # no error for a name that is too long
         _could_be_imported(wanted, folder) for folder in above if not own.startswith(folder + os.sep)
     )
 

@@ -93,6 +93,10 @@ SANCTIONED: dict[tuple[str, str], str] = {  # (file, library): the reason for an
         "holdfast/tools/builtin/sql_roles.py",
         "asyncpg",
     ): "looks at the role that reads a user's own database",
+    (
+        "holdfast/tools/builtin/sql_fields.py",
+        "asyncpg",
+    ): "names its type: asks a user's own database which columns it has",
 }
 
 
