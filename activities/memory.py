@@ -55,10 +55,15 @@ class MemoryActivities:
         """Find what this thread left about the run's message; the hits are stored, the workflow gets their number."""
         at = here()
         async with self._deps.pool.acquire() as conn:
+            if (found := await outbox.recalled(conn, inp.run_id, inp.step_no)) is not None:  # as after a Reset
+                return Recalled(count=found)
+            if await runs.has_ended(conn, inp.run_id):
+                return Recalled()
             text = await runs.message_text(conn, inp.run_id)
         hits = await self._memory.search(at.tenant, (text or "")[:_QUERY], inp.limit, thread=at.thread)
         async with self._deps.pool.acquire() as conn, conn.transaction():
-            await outbox.put_recall(conn, inp.run_id, inp.step_no, hits)
+            if not await outbox.put_recall(conn, inp.run_id, inp.step_no, hits):
+                return Recalled(count=await outbox.recalled(conn, inp.run_id, inp.step_no) or 0)
             seq = await events.emit(conn, inp.run_id, "recalled", count=len(hits))
         self._deps.notifier.poke(inp.run_id, seq)
         return Recalled(count=len(hits))
