@@ -64,6 +64,8 @@ _TABLES = {
     "asked": "select * from evidence.asked",
     "model_calls": "select at, split_part(run, ' ', 1) as run, round, fault, agent from evidence.model_calls "
     "order by at",
+    "recorded": "select at, key, owner from evidence.recorded order by at",
+    "given": "select at, key, owner from evidence.given order by id",
     "watched": "select run_id::text as run, watcher, position, seq from evidence.watched order by watcher, position",
     "memories": "select * from evidence.memories",
     "replays": "select * from evidence.replays",
@@ -110,6 +112,9 @@ class Books:
         self.named = {name: self.runs[run] for run, name in self.names.items()}
         self.threads = {row["run"]: row["thread"] for row in self["runs"]}
         self.guarded = [row for row in self["effects"] if row["class"] != "pure"]
+        self.model_keys = {
+            (row["run"], row["step_no"]): row["key"] for row in self["effects"] if row["tool"] == "model"
+        }
         self.spoken: dict[tuple[str, int], Row] = {}  # by message and round: what the model replied
         self.asked: Counter[Call] = Counter()
         self.slots: list[Slot] = []
