@@ -65,7 +65,7 @@ def test_a_call_bought_while_its_record_was_held_up_is_no_wrong(good: Books) -> 
 
 
 def test_a_reply_is_recorded_when_its_transaction_commits(good: Books) -> None:
-    """Rows of a worker frozen in its commit have earlier times: what is bought before the commit is not bought again."""
+    """Rows of a worker frozen in its commit are older than it: what is bought before the commit is not bought again."""
     books = Books(copy.deepcopy(good.tables), copy.deepcopy(good.arrivals), copy.deepcopy(good.histories))
     record, _, _ = wrongs_spending.late(books, given=-SECOND / 1000)
     record["at"] += 3 * SECOND
