@@ -17,7 +17,7 @@ _HARMLESS = ("SIGTERM", "memory process")
 # another has been given the same call.
 _AFTER = timedelta(seconds=2)
 NO_TIME = "the machine had no time"
-_DATABASE = ("PostgreSQL", "pg_ctl")  # words of faults that take it away: no lease is renewed meanwhile
+_DATABASE = ("PostgreSQL", "pg_ctl", "supervisor")  # words of faults that take it away: no lease is renewed
 
 
 def repeats(books: Books) -> tuple[int, int]:
