@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from tests.conformance.books import Books, Row
+from tests.conformance.books import LEASE, Books, Row
 
 __all__ = ["NO_TIME", "bought_again", "budgets_hold", "recorded_calls_are_not_bought_again", "repeats"]
 
@@ -15,7 +15,7 @@ __all__ = ["NO_TIME", "bought_again", "budgets_hold", "recorded_calls_are_not_bo
 _HARMLESS = ("SIGTERM", "memory process")
 # Seconds after a fault in which its harm may show: a frozen worker wakes, and sends what it was about to send, though
 # another has been given the same call.
-_AFTER = timedelta(seconds=2)
+_AFTER = timedelta(seconds=LEASE)
 NO_TIME = "the machine had no time"
 _DATABASE = ("PostgreSQL", "pg_ctl", "supervisor")  # words of faults that take it away: no lease is renewed
 

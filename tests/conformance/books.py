@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ from typing import Any, Self
 
 import asyncpg
 
-__all__ = ["GUARDED", "Books", "Call", "Row", "Slot", "class_of", "payload", "read"]
+__all__ = ["GUARDED", "LEASE", "SCALE", "Books", "Call", "Row", "Slot", "class_of", "payload", "read"]
 
 GUARDED = ("once", "keyed", "verifiable", "local_tx")
+
+SCALE = float(os.environ.get("HOLDFAST_TIME_SCALE", "1"))  # by which the product's times were multiplied
+LEASE = 2.0 * SCALE  # seconds, of the ledger and of Temporal's heartbeats alike
 
 Row = dict[str, Any]
 Call = tuple[str, str, str]  # run, tool, n: each is asked for once
