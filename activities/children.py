@@ -113,7 +113,7 @@ class ChildActivities:
         step = step_of(at, inp)
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
-            found = await runs.agent(conn, inp.agent)
+            found = await runs.agent(conn, inp.agent, self._deps.settings.task_queue)
         if done is not None:
             await recorded_outcome(self._deps, at, inp, step.key, done[0])
             return HandedOff.model_validate(done[0])

@@ -11,6 +11,7 @@ import structlog
 from temporalio import activity
 
 from holdfast.activities.deps import Deps, here
+from holdfast.advice import GO_ON
 from holdfast.contracts import (
     Activity,
     MemoryAnswer,
@@ -95,10 +96,15 @@ class MemoryActivities:
 
 
 class MemoryToolRunner(ToolRunner):
-    """Carries out the tools `remember` and `recall`, which have no function of their own to run."""
+    """Carries out the tools `remember` and `recall`, which have no function of their own to run.
 
-    def __init__(self, memory: LongTermMemory, settings: Settings, pool: Pool) -> None:
+    Without a memory, where no worker of the memory queue took the call: what is to be kept is kept in the outbox, which
+    that worker empties when it is back.
+    """
+
+    def __init__(self, memory: LongTermMemory | None, settings: Settings, pool: Pool) -> None:
         super().__init__(settings)
+        self._queue = settings.memory_queue
         self._memory = memory
         self._database = pool
 
@@ -127,6 +133,11 @@ class MemoryToolRunner(ToolRunner):
         del deadline, begun, seat  # the engine answers in milliseconds, and both operations may be repeated
         if tool.name == "remember":
             return await self._remember(args["text"], ctx)
+        if self._memory is None:
+            raise ToolError(
+                "the memory worker does not answer: no worker took this from the task queue "
+                f"{self._queue} in time. {GO_ON}"
+            )
         try:
             hits = await self._memory.search(ctx.tenant, args["query"], args["limit"], thread=ctx.thread)
         except StorageError as exc:
@@ -140,6 +151,8 @@ class MemoryToolRunner(ToolRunner):
             tenant=ctx.tenant, text=text, thread=ctx.thread, run_id=ctx.run_id, at=at, source_key=source
         )
         try:
+            if self._memory is None:
+                raise StorageError(f"no worker of the task queue {self._queue} took it in time")
             await self._memory.remember([record])
         except StorageError as exc:
             log.warning("a memory waits for its store", error=str(exc))

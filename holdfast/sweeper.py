@@ -108,7 +108,7 @@ class Sweeper:
                 AGENT_WORKFLOW,
                 ThreadStart(),
                 id=workflow_id,
-                task_queue=self._settings.task_queue,
+                task_queue=row.task_queue or self._settings.task_queue,  # another fleet's code is not here
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 task_timeout=timedelta(seconds=self._settings.scaled(self._settings.task_timeout)),
             )
