@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections import Counter
-from datetime import timedelta
 
 import structlog
 from temporalio import activity
@@ -22,6 +21,7 @@ from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.hooks import Seen, Sent, placed, see_reply, see_request
 from holdfast.activities.outcome import emit_notes
+from holdfast.activities.patience import ask_again
 from holdfast.activities.requests import build_request, digest_of, model_of, revealed, tokens_besides, window_limit
 from holdfast.advice import CALL_AGAIN, OTHERS_NEXT, for_person
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
@@ -165,16 +165,7 @@ class ModelActivities:
             self._unknown.pop(step.key, None)
             return reply
         except ModelUnavailable as exc:
-            patience = timedelta(seconds=self._deps.settings.scaled(self._deps.settings.model_patience))
-            info = activity.info()  # both times are Temporal's: the clock of this machine may be wrong by days
-            tried = info.started_time - info.scheduled_time + timedelta(seconds=time.monotonic() - began)
-            if tried > patience:
-                raise ApplicationError(
-                    f"the model did not answer for {patience.total_seconds():.0f} s: {exc}",
-                    type="ModelUnavailable",
-                    non_retryable=True,
-                ) from exc
-            raise
+            raise await ask_again(self._deps, step.key, exc, time.monotonic() - began) from exc
         except HoldfastError:
             raise
         except Exception as exc:  # ours or the library's own fault: each try may cost money, so they are few

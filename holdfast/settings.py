@@ -208,7 +208,11 @@ class Settings(BaseSettings):
     hook_timeout: float = Field(default=10.0, gt=0, description="Longest that one try of a plugin's hook may take.")
     model_timeout: float = Field(default=600.0, gt=0, description="Longest model call.")
     model_patience: float = Field(
-        default=1800.0, gt=0, description="A run fails when its model has not answered for so long."
+        default=1800.0,
+        gt=0,
+        description="A run fails when its model has refused, or not answered, for so long, counted from its first "
+        "refusal. Time in which nobody asked it does not count: no worker, no free slot or no database. A longer "
+        "`Retry-After` is cut to what is left; then the model is asked once more.",
     )
 
     # Sizes

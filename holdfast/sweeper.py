@@ -17,7 +17,7 @@ from temporalio.service import RPCError
 from holdfast.activities.endings import ended_by_a_person, status_of, stop_begun, stop_orphans, tell_parents
 from holdfast.contracts import AGENT_WORKFLOW, ThreadStart
 from holdfast.ids import workflow_id_for
-from holdfast.memory import chores, events, ledger, model_leases, runs
+from holdfast.memory import chores, events, ledger, model_leases, model_refusals, runs
 from holdfast.memory.database import UNAVAILABLE, Connection, Pool
 from holdfast.memory.runs import OpenThread
 from holdfast.settings import Settings
@@ -60,6 +60,7 @@ class Sweeper:
                 return
             await self._calls(conn)
             await model_leases.sweep(conn)
+            await model_refusals.sweep(conn)
             limit = self._settings.sweep_threads
             rows = await runs.open_threads(conn, int(cursor or 0), limit)
             if len(rows) < limit and cursor:  # the rest from the beginning: few threads are all looked at each time
