@@ -67,7 +67,7 @@ class Teller:
                         news.update(await listeners.behind(conn, plugin.name, self._deps.settings.event_look))
                     look = time.monotonic() + every
                 for run_id in sorted(news):
-                    await self._tell(plugin, run_id)
+                    await self._try(plugin, run_id)
             except (*UNAVAILABLE, NeverBegan) as exc:  # the database is away, or the plugin blocks its own loop
                 log.info("a plugin is not told just now", plugin=plugin.name, error=str(exc))
             except Exception:
@@ -76,6 +76,19 @@ class Teller:
                 async with asyncio.timeout(every):
                     await wake.wait()
             await asyncio.sleep(_SOON)
+
+    async def _try(self, plugin: Plugin, run_id: str) -> None:
+        """Tell of a run. One that cannot be told keeps no other waiting: it is looked at again after a pause."""
+        try:
+            await self._tell(plugin, run_id)
+        except (*UNAVAILABLE, NeverBegan):
+            raise
+        except Exception:
+            log.exception("a run cannot be told", plugin=plugin.name, run_id=run_id)
+            settings = self._deps.settings
+            pause = settings.scaled(settings.sweep_every)
+            async with self._deps.pool.acquire() as conn:
+                await listeners.refused(conn, plugin.name, run_id, pause, settings.event_pause_max)
 
     async def _tell(self, plugin: Plugin, run_id: str) -> None:
         """Tell what a plugin has not heard of a run, unless another worker does."""
