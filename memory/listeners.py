@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast.ids import storable
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
@@ -47,4 +48,4 @@ async def refused(conn: Connection, plugin: str, run_id: str, pause: float, long
 
 async def set_aside(conn: Connection, plugin: str, run_id: str, seq: int, error: str) -> None:
     """Keep in `unheard` that a plugin never took an event, and count it as heard."""
-    await conn.execute(_Q["set_aside"], plugin, run_id, seq, error)
+    await conn.execute(_Q["set_aside"], plugin, run_id, seq, storable(error))
