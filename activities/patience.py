@@ -27,11 +27,11 @@ async def ask_again(deps: Deps, key: str, exc: ModelUnavailable, spent: float) -
     try:
         async with deps.pool.acquire() as conn, conn.transaction():
             waited = await model_refusals.count(conn, key, spent)
-            if waited >= patience:
-                await model_refusals.drop(conn, key)
-            else:
-                again = _pause(exc, patience - waited)
+            again = _pause(exc, patience - waited)
+            if waited < patience:
                 await model_refusals.pause(conn, key, again.retry_after or _backoff())
+            else:
+                await model_refusals.drop(conn, key)
     except UNAVAILABLE as away:  # time without a database does not count
         log.info("a refusal of the model is not counted: the database is away", error=repr(away))
         return _pause(exc, patience)

@@ -6,6 +6,7 @@ import asyncio
 
 from holdfast.activities.deps import Deps
 from holdfast.contracts import AgentDefinition
+from holdfast.errors import ConfigurationError
 from holdfast.llm import unpriced_model, would_never_bind
 from holdfast.memory import family
 
@@ -14,7 +15,10 @@ __all__ = ["unbound"]
 
 async def unbound(deps: Deps, run_id: str, reached: AgentDefinition, *, how: str = "asks") -> str | None:
     """Return why *reached* may not be called in this run: a budget pays for it, and its price is not known."""
-    model = await asyncio.to_thread(unpriced_model, reached, deps.settings)
+    try:
+        model = await asyncio.to_thread(unpriced_model, reached, deps.settings)
+    except ConfigurationError:  # this worker has no key for its model: another one calls it, or its own run says so
+        return None
     if model is None:
         return None
     async with deps.pool.acquire() as conn:
