@@ -27,7 +27,6 @@ from holdfast.errors import StaleWriter, StorageError, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.memory import decisions, events, ledger, runs, threads
 from holdfast.memory.database import Connection
-from holdfast.memory.decisions import Audited
 from holdfast.memory.resolve import resolve_step
 from holdfast.visible import fitted, visible
 
@@ -122,10 +121,6 @@ class DecisionActivities:
         """Write the audit row; edited arguments that do not fit the tool's schema are refused there.
 
         A decision that stands is returned as it is, also when a Reset comes after the end of its run.
-
-        Raises:
-            StaleWriter: the run has ended, or is another workflow's now, and no decision on the call is on record.
-
         """
         decision = inp.decision
         decision_id = decision.decision_id or ""
@@ -146,10 +141,11 @@ class DecisionActivities:
             over = run is None or run["state"] not in OPEN_STATES
             before = await decisions.audited(conn, decision_id)
             if before is not None and before.about(inp.run_id, inp.step_no, inp.seq):  # this very word, again
-                recorded = await self._again(conn, inp, before)
-                if over and not recorded.accepted and recorded.said is None:
-                    raise StaleWriter(f"run {inp.run_id} has ended: {recorded.why}")
-                return recorded
+                said = await self._said(conn, inp, inp)
+                over = over and not before.accepted
+                digest = before.detail.get("args_hash") or inp.args_hash
+                why = before.detail.get("why")
+                return Recorded(accepted=before.accepted, said=said, args_hash=digest, why=why, over=over)
             if before is not None:
                 out = Recorded(accepted=False, why=f"decision id {decision_id} is another call's: give each its own")
                 decision_id = f"{activity.info().workflow_run_id}:{activity.info().activity_id}"  # of all its attempts
@@ -158,27 +154,17 @@ class DecisionActivities:
                 word = "approved" if said.approve else "rejected"
                 out = Recorded(accepted=False, said=said, why=f"the call was {word} before: one decision stands")
             elif over:
-                out = Recorded(accepted=False, why="the run has ended: nothing of it waits for a decision")
+                out = Recorded(accepted=False, why="the run has ended: nothing of it waits for a decision", over=True)
             elif out.accepted and not await self._mirror(conn, inp, text, decision_id):
-                out = Recorded(accepted=False, why=_VOID)
-                over = True
+                out = Recorded(accepted=False, why=_VOID, over=True)
             fresh = await self._audit(conn, inp, out, decision_id)
             if not fresh and before is None:
                 raise StorageError(f"another decision has just taken the id {decision_id}")  # the next try sees it
             # The record of an ended run has its last event.
-            seq = await self._tell(conn, inp, out) if fresh and not over else None
+            seq = await self._tell(conn, inp, out) if fresh and not (over or out.over) else None
         if seq is not None:
             self._deps.notifier.poke(inp.run_id, seq)
-        if over and out.said is None:
-            raise StaleWriter(f"run {inp.run_id}: {out.why}")
         return out
-
-    async def _again(self, conn: Connection, inp: RecordDecision, before: Audited) -> Recorded:
-        """Return what became of a decision that has its audit row: another attempt wrote it, or a Reset came after."""
-        if before.accepted:
-            return Recorded(accepted=True, args_hash=before.detail.get("args_hash") or inp.args_hash)
-        said = await self._said(conn, inp, inp)
-        return Recorded(accepted=False, said=said, why=before.detail.get("why"))
 
     async def _mirror(self, conn: Connection, inp: RecordDecision, text: str | None, decision_id: str) -> bool:
         """Decide the approval; False: it is not pending any more."""

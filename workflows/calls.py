@@ -53,6 +53,7 @@ class Round:
         self._heard: set[str | None] = set()  # ids of the words that are being carried out
         self._looks = 0
         self._looked = 0  # at the approvals
+        self._over = False  # a decision came to nothing, because the run has ended
         self._behind = False  # it was looked at them because a message waits behind this run
 
     async def finish(self) -> bool:
@@ -115,12 +116,13 @@ class Round:
         return any(call.state == "approval" for call in self._run.calls)
 
     def _blocks(self) -> bool:
-        """Whether a message waits behind a run that waits for an approval, and it was not looked at for that yet."""
-        return bool(self._carry.queue) and not self._behind and _LOOK not in self._tasks and self._asks()
+        """Whether the run may have ended, or a message waits behind it that it was not looked at for yet."""
+        behind = bool(self._carry.queue) and not self._behind
+        return (self._over or behind) and _LOOK not in self._tasks and self._asks()
 
     def _look(self) -> None:
         """See in the background whether this run still waits: a Reset may have come after a decision, or its end."""
-        self._behind = self._behind or bool(self._carry.queue)
+        self._over, self._behind = False, self._behind or bool(self._carry.queue)
         self._tasks[_LOOK] = asyncio.create_task(self._ask())
 
     def _step_of(self, call: Call) -> _Step | None:
@@ -294,6 +296,7 @@ class Round:
             self._decided(call, recorded.said)
         elif not recorded.accepted:
             call.state, call.pending = "approval", None
+            self._over = recorded.over
         elif not decision.approve:
             call.state = "rejected"
         else:

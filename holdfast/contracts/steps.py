@@ -216,6 +216,7 @@ class Recorded(Contract):
     args_hash: str = ""
     why: str | None = None
     said: Said | None = Field(default=None, description="the decision that stands instead")
+    over: bool = Field(default=False, description="the run has ended, or is another workflow's now")
 
 
 class RefusedWord(Contract):
