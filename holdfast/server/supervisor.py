@@ -335,8 +335,9 @@ async def _roll_when_asked(supervisor: Supervisor, rolling: asyncio.Event, reloa
         if reloader is None:
             await supervisor.roll()
         else:
-            version = reloader.rolling()
-            rolled = await supervisor.roll(reloader.unchanged, first=lambda: supervisor.write(agents_version=version))
+            changed, version = reloader.changed, reloader.rolling()
+            loads = (lambda: supervisor.write(agents_version=version)) if changed else None
+            rolled = await supervisor.roll(reloader.unchanged, first=loads)
             if rolled == "done":
                 reloader.loaded()
             else:
