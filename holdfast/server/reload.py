@@ -75,6 +75,11 @@ class Reloader:
         """Say whether a worker that starts now would load what was tried, and found good."""
         return self._good and self._hashes() == self.tried
 
+    @property
+    def changed(self) -> bool:
+        """Whether new workers would load other files than the present ones have, or some of those."""
+        return self._in_use is None or self._in_use != self.tried
+
     def rolling(self) -> str | None:
         """Hear that workers are being replaced; return the hash of the agents file that they will load."""
         self._rolled, self._in_use = self.tried, None

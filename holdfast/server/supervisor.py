@@ -347,11 +347,12 @@ async def _roll_when_asked(supervisor: Supervisor, rolling: asyncio.Event, reloa
         if reloader is None:
             await supervisor.roll()
         else:
-            version = reloader.rolling()
+            changed, version = reloader.changed, reloader.rolling()
             if reloader.memory_is_old:
                 reloader.memory_is_old = False
                 await supervisor.renew_memory()
-            rolled = await supervisor.roll(reloader.unchanged, first=lambda: supervisor.write(agents_version=version))
+            loads = (lambda: supervisor.write(agents_version=version)) if changed else None
+            rolled = await supervisor.roll(reloader.unchanged, first=loads)
             if rolled == "done":
                 reloader.loaded()
             else:
