@@ -334,6 +334,11 @@ class Settings(BaseSettings):
             ConfigurationError: a file is another user's, or sets what only the environment may.
 
         """
+        for path in (Path(_ENV_FILE), Path("holdfast.toml")):
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise ConfigurationError(
+                    f"{path} is no regular file, but a pipe or a device: it is not read. Remove it."
+                )
         env_file, toml_settings = _EnvFile(settings_cls), TomlConfigSettingsSource(settings_cls)
         for name, source in ((_ENV_FILE, env_file), ("holdfast.toml", toml_settings)):
             _check_file(name, source)
@@ -357,12 +362,9 @@ def _has_password(value: str | None) -> bool:
 
 def _check_file(name: str, source: PydanticBaseSettingsSource) -> None:
     """Refuse a file of the current folder that is not the user's, or that says which program to run."""
-    path = Path(name)
-    why = doubt(path)
+    why = doubt(Path(name))
     if why is not None:
         raise ConfigurationError(why)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ConfigurationError(f"{name} is no regular file, but a pipe or a device: it is not read. Remove it.")
     for setting in sorted(_ENVIRONMENT_ONLY & set(source())):
         raise ConfigurationError(
             f"{name} sets {setting}, which only the environment may: a folder that was copied or unpacked would run a "
