@@ -13,6 +13,7 @@ from temporalio.client import ScheduleActionStartWorkflow
 
 from holdfast import Client
 from holdfast.errors import UnknownAgent
+from holdfast.ids import schedule_id_for
 from holdfast.testing import ModelServer
 from tests import histories
 from tests.conftest import MakeWorld
@@ -126,9 +127,9 @@ async def test_a_client_hears_which_queue_has_the_agent(fleets: Fleets) -> None:
 
 async def test_an_edit_from_elsewhere_leaves_a_schedule_with_its_fleet(fleets: Fleets) -> None:
     """A client of queue A that changes the text of a schedule of fleet B does not take it over."""
-    await fleets.b.schedules.create("daily", "own-B", "where?", every="1d")
+    await fleets.b.schedules.create("daily", "own-B", "where?", every="1h")
     await fleets.a.schedules.update("daily", text="where now?")
-    run = await fleets.temporal.get_schedule_handle(f"{fleets.world.settings.tenant}:daily").describe()
-    action = run.schedule.action
+    found = await fleets.temporal.get_schedule_handle(schedule_id_for(fleets.world.settings.tenant, "daily")).describe()
+    action = found.schedule.action
     assert isinstance(action, ScheduleActionStartWorkflow)
     assert action.task_queue == fleets.b.settings.task_queue
