@@ -138,7 +138,7 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
             stack.push_async_callback(runner.call, deps.tool_pool.close)
             deps.stored_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-stored")
             stack.push_async_callback(runner.call, deps.stored_pool.close)
-        deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins, deps.runner))
+        deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins))
         deps.secrets = deps.hooks.secrets
         if role == "memory" or settings.qdrant_url:
             deps.memory = open_memory(settings)
