@@ -166,9 +166,12 @@ async def found(info: StackInfo) -> bool:
 
 async def test_ctrl_c_leaves_no_process_and_a_second_start_finds_all_data(home: Path, dev: Callable[..., Dev]) -> None:
     """Ctrl-C ends all within 10 s; the second start has the same ports, rows, workflows and search attributes."""
-    first = dev()
+    first = dev(HOLDFAST_DATABASE_POOL="100")
     info = first.ready()
     await put(info)
+    conn = await asyncpg.connect(info.database_url)
+    assert await conn.fetchval("show max_connections") == "553", "2 workers while one is replaced, memory, 50 more"
+    await conn.close()
     assert await asyncio.to_thread(status_of, f"{info.temporal_ui}/") == 200
     assert {each.pid for each in info.children} <= {each.pid for each in marked(home)}, "they are found while they run"
     assert len(info.children) == 4
