@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 import psutil
 
 from holdfast.errors import HoldfastError
+from holdfast.memory.connections import held_at_most
 from holdfast.search_attributes import ensure_search_attributes
 from holdfast.server.binary import ensure_binary
 from holdfast.server.idle import is_in_use
@@ -149,7 +150,9 @@ class Supervisor:
         if database_url is None:
             postgres = EmbeddedPostgres(self.home, ports["postgres_port"])
             database_url = postgres.url
-            specs.append(postgres.spec(environment))
+            # A rolling restart has twice the workers for a while; 50 are for clients and their runs.
+            wanted = 2 * settings.workers * held_at_most(settings, "agents") + held_at_most(settings, "memory") + 50
+            specs.append(postgres.spec(environment, connections=max(200, wanted)))
         if address is None:
             temporal = EmbeddedTemporal(
                 self.home,
