@@ -242,7 +242,8 @@ async def test_a_reset_of_a_stopped_run_buys_no_reply(make_world: MakeWorld, mod
     assert len(models.journal) == asked
     (last, *_) = await world.rows("select kind from events where run_id = $1 order by seq desc", run.run_id)
     assert last == {"kind": "ended"}
-    assert (await handle.result())["state"] == "stopped"
+    result = await handle.result()
+    assert result is None if task == 0 else result["state"] == "stopped"  # admitted anew, the message has had its run
 
 
 async def _counted(world: World, run: RunHandle, tokens: int) -> None:
@@ -338,7 +339,6 @@ async def test_a_thread_is_taken_over_in_the_order_in_which_decisions_lock(
             taking = asyncio.create_task(environment.run(AdmitActivities(deps).admit, admit))
             waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
             await until(lambda: world.rows(waiting), "the next workflow waits for the run")
-            await conn.execute("set local deadlock_timeout = '100ms'")
             await conn.execute("update approvals set decided_at = now() where run_id = $1", run.run_id)
         await taking
     assert (await run.status()).state == "stopped"
