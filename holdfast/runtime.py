@@ -41,7 +41,7 @@ from holdfast.log import configure_logging
 from holdfast.long_term import drain_outbox, keep_opening, open_memory
 from holdfast.mcp.serve import Equipment, open_servers
 from holdfast.memory import runs
-from holdfast.memory.database import UNAVAILABLE, open_pool
+from holdfast.memory.database import UNAVAILABLE, Pool, open_pool
 from holdfast.plugins.equip import check_secrets, equip
 from holdfast.plugins.opened import open_plugins
 from holdfast.process import stay_ready, stop_on_signals
@@ -51,7 +51,7 @@ from holdfast.settings import Settings, load_settings
 from holdfast.sweeper import Sweeper
 from holdfast.teller import Teller
 from holdfast.tools.registry import load_agents
-from holdfast.tools.runner import ToolRunner
+from holdfast.tools.runner import CLOSING, ToolRunner
 from holdfast.workflows.agent import AgentWorkflow
 from holdfast.workflows.ask import AskWorkflow
 from holdfast.workflows.memory import MemoryWorkflow, OutboxWorkflow
@@ -69,6 +69,7 @@ __all__ = [
     "run_worker",
     "serve",
     "serve_agents",
+    "settle",
     "workflow_runner",
     "workflow_slots",
 ]
@@ -122,7 +123,7 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
         raise ConfigurationError("HOLDFAST_DATABASE_URL is not set: a worker needs PostgreSQL; `holdfast dev` has one.")
     async with contextlib.AsyncExitStack() as stack:
         pool = await open_pool(settings.database_url, size=settings.database_pool, name=f"holdfast-{name}")
-        stack.push_async_callback(pool.close)
+        stack.push_async_callback(_close_pool, pool)
         notifier = Notifier(pool)
         notifier.start()
         stack.push_async_callback(notifier.close)
@@ -135,9 +136,9 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
             # Connections belong to the loop they were made on: those of `local_tx` tools to the tool loop.
             url, size = settings.database_url, max(2, settings.database_pool // 2)
             deps.tool_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-tools", idle=None)
-            stack.push_async_callback(runner.call, deps.tool_pool.close)
+            stack.push_async_callback(runner.let_go, deps.tool_pool.close)
             deps.stored_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-stored")
-            stack.push_async_callback(runner.call, deps.stored_pool.close)
+            stack.push_async_callback(runner.let_go, deps.stored_pool.close)
         deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins, deps.runner))
         deps.secrets = deps.hooks.secrets
         if role == "memory" or settings.qdrant_url:
@@ -149,6 +150,13 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
             else:
                 await deps.memory.open()
         yield deps
+
+
+async def _close_pool(pool: Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), CLOSING)
+    except TimeoutError:  # cancelled, it has cut its connections
+        log.warning("connections to PostgreSQL were cut: something still used them")
 
 
 def agent_activities(deps: Deps) -> list[Any]:
@@ -341,17 +349,32 @@ async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None
     stopping = asyncio.create_task(stop.wait())
     ready = asyncio.create_task(stay_ready(deps.settings))
     log.info("worker is ready", agents=sorted(deps.agents), queues=[worker.task_queue for worker in workers])
-    done, _ = await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
     deps.draining.set()
     ready.cancel()
-    end = time.monotonic() + deps.settings.shutdown_grace
-    log.info("worker takes no more work, and ends when its calls have ended", at_most=deps.settings.shutdown_grace)
-    await asyncio.gather(*(worker.shutdown() for worker in workers))
+    grace = deps.settings.shutdown_grace
+    end = time.monotonic() + grace
+    log.info("worker takes no more work, and ends when its calls have ended", at_most=grace)
+    ending = asyncio.gather(*(worker.shutdown() for worker in workers), *running)
+    await asyncio.wait({ending}, timeout=grace + CLOSING)
     stopping.cancel()
-    await asyncio.gather(*running)
-    if deps.background:  # also calls and replies that go on although Temporal gave their attempts up
-        await asyncio.wait(deps.background, timeout=max(1.0, end - time.monotonic()))
-    del done
+    if ending.done():
+        ending.result()
+    else:
+        log.warning("steps do not end; the ledger says how their calls stand")
+    await settle(deps, end)
+
+
+async def settle(deps: Deps, end: float) -> None:
+    """Wait for what goes on beside steps until *end*, on the monotonic clock; then close soon, whatever a tool does.
+
+    Those are calls and replies that Temporal gave up, bodies that overran their time, and outcomes being recorded.
+    """
+    if deps.background:
+        lease = deps.settings.scaled(deps.settings.lease)  # recording takes a moment also where no time is left
+        await asyncio.wait(deps.background, timeout=max(lease, end - time.monotonic()))
+    if deps.runner is not None:
+        deps.runner.end_by(max(end, time.monotonic() + CLOSING))
 
 
 def main(argv: list[str] | None = None) -> int:
