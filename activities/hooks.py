@@ -153,7 +153,7 @@ async def see_request(deps: Deps, at: Here, inp: ModelStep, agent: str, request:
         await _tell(deps, inp, sent.notes)
         raise
     if made is not call:
-        messages = json.loads(storable(json.dumps(made.messages, ensure_ascii=False)))
+        messages = await asyncio.to_thread(_as_stored, made.messages)
         tools = [tool for tool in request.tools if tool["function"]["name"] in made.tools]
         change, sent.parts = await asyncio.to_thread(_difference, request.messages, messages)
         if len(tools) < len(request.tools):
@@ -161,6 +161,11 @@ async def see_request(deps: Deps, at: Here, inp: ModelStep, agent: str, request:
         sent.change = change
         sent.request = replace(request, messages=messages, tools=tools)
     return sent
+
+
+def _as_stored(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(storable(json.dumps(messages, ensure_ascii=False)))
+    return found
 
 
 def _difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> tuple[Change, dict[str, str]]:

@@ -29,10 +29,10 @@ from holdfast.runtime import (
     WORKFLOWS,
     agent_activities,
     control_worker,
+    finish_background,
     memory_worker,
     open_deps,
     serve_agents,
-    settle,
     workflow_runner,
     workflow_slots,
 )
@@ -139,7 +139,7 @@ class HoldfastPlugin(SimplePlugin):
                 yield
             finally:
                 deps.draining.set()
-                await settle(deps, time.monotonic() + settings.shutdown_grace)
+                await finish_background(deps, time.monotonic() + settings.shutdown_grace)
                 late.deps = None
 
 

@@ -63,13 +63,13 @@ __all__ = [
     "connect_temporal",
     "control_activities",
     "control_worker",
+    "finish_background",
     "main",
     "memory_worker",
     "open_deps",
     "run_worker",
     "serve",
     "serve_agents",
-    "settle",
     "workflow_runner",
     "workflow_slots",
 ]
@@ -355,17 +355,17 @@ async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None
     grace = deps.settings.shutdown_grace
     end = time.monotonic() + grace
     log.info("worker takes no more work, and ends when its calls have ended", at_most=grace)
-    ending = asyncio.gather(*(worker.shutdown() for worker in workers), *running)
-    await asyncio.wait({ending}, timeout=grace + CLOSING)
+    shutdown = asyncio.gather(*(worker.shutdown() for worker in workers))
+    await asyncio.wait({shutdown}, timeout=grace + CLOSING)
     stopping.cancel()
-    if ending.done():
-        ending.result()
+    if shutdown.done():
+        await asyncio.gather(*running)
     else:
         log.warning("steps do not end; the ledger says how their calls stand")
-    await settle(deps, end)
+    await finish_background(deps, end)
 
 
-async def settle(deps: Deps, end: float) -> None:
+async def finish_background(deps: Deps, end: float) -> None:
     """Wait for what goes on beside steps until *end*, on the monotonic clock; then close soon, whatever a tool does.
 
     Those are calls and replies that Temporal gave up, bodies that overran their time, and outcomes being recorded.

@@ -27,7 +27,7 @@ from holdfast.tools.watchdog import Watchdog
 
 __all__ = ["CLOSING", "Begun", "NotBegun", "ToolRunner", "invoke"]
 
-CLOSING = 3.0  # seconds to close what is open, in all; a supervisor allows five beyond `shutdown_grace`
+CLOSING = 2.0  # seconds to close what is open, in all; a supervisor allows five beyond `shutdown_grace`
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""A worker with older code hands a call back to those with newer code, as often as it says, whatever else went wrong."""
+"""A worker with older code hands a call back to those with newer code, a fixed number of times, also after outages."""
 
 from __future__ import annotations
 
