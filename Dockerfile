@@ -1,14 +1,16 @@
 # One image for agent workers, the API and the CLI. The servers come from docker-compose.yml or from you.
 FROM python:3.12.12-slim-bookworm AS build
-RUN pip install --no-cache-dir uv==0.9.7
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md ./
-# The lock has the tools of development too: take its versions and hashes for what the package itself needs.
-RUN uv pip compile --quiet --no-header --generate-hashes --constraint requirements.lock pyproject.toml -o runtime.lock \
+COPY pyproject.toml requirements.lock requirements-uv.lock README.md ./
+RUN pip install --no-cache-dir --require-hashes -r requirements-uv.lock
+# The lock has the tools of development too. `compile` picks the package's own versions from it; `install` compares each
+# file with the lock's checksums. (`compile --generate-hashes` would take the checksums from the index itself.)
+RUN uv pip compile --quiet --no-header --constraint requirements.lock pyproject.toml -o runtime.txt \
     && uv venv /venv \
-    && VIRTUAL_ENV=/venv uv pip install --no-cache --compile-bytecode --require-hashes -r runtime.lock
+    && VIRTUAL_ENV=/venv uv pip install --no-cache --compile-bytecode --require-hashes --constraint requirements.lock \
+        -r runtime.txt
 COPY . .
-RUN VIRTUAL_ENV=/venv uv pip install --no-cache --no-deps .
+RUN VIRTUAL_ENV=/venv uv pip install --no-cache --no-deps --build-constraints requirements.lock .
 
 FROM python:3.12.12-slim-bookworm
 RUN useradd --create-home --uid 10001 holdfast

@@ -41,16 +41,6 @@ class Body:
         return self._future is not None and not self._future.done()
 
     @property
-    def handed_over(self) -> bool:
-        """Whether the runner has taken it: it runs, has ended, or was given up before its first line."""
-        return self._future is not None
-
-    @property
-    def never_began(self) -> bool:
-        """Whether it was given up before its first line."""
-        return self._future is not None and self._future.cancelled()
-
-    @property
     def words(self) -> str:
         """What a person is told of a body that runs on."""
         where = f"worker process {os.getpid()} on {socket.gethostname()}"

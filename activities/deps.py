@@ -7,7 +7,7 @@ import gc
 import os
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -62,6 +62,7 @@ class Deps:
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     definitions: dict[str, AgentDefinition] = field(default_factory=dict)
     warmed: set[str] = field(default_factory=set)
+    handed_back: dict[str, int] = field(default_factory=dict)  # calls of newer code: how often, by key, oldest first
     background: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def definition(self, digest: str) -> AgentDefinition:
@@ -89,6 +90,10 @@ class Deps:
             # thread runs: on a starved machine longer than a lease, and every call in hand was taken for lost.
             gc.freeze()
             self.warmed.add(family)
+
+    def with_runner(self, runner: ToolRunner) -> Deps:
+        """Return the same with another runner of tools."""
+        return replace(self, runner=runner)
 
     def tool(self, agent: str, name: str) -> AnyTool | None:
         """Return the code of an agent's tool, if this worker has it."""

@@ -22,11 +22,11 @@ from holdfast.activities.hooks import see_call
 from holdfast.activities.outcome import Outcome, shown
 from holdfast.activities.settling import Settling
 from holdfast.contracts import ToolOutcome
-from holdfast.errors import FencedOut, ToolError, ToolNotStarted, ToolResultInvalid
+from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
 from holdfast.memory import ledger
 from holdfast.memory.database import STRUCK, UNAVAILABLE, Connection
 from holdfast.memory.ledger import Claim
-from holdfast.tools.runner import NotBegun, invoke
+from holdfast.tools.runner import NeverBegan, NotBegun, invoke
 from holdfast.tools.threads import Ended, Seat
 
 __all__ = ["EffectCall"]
@@ -98,7 +98,7 @@ class EffectCall(Settling):
             waiting = attempt.runner.seat(self._tool, within=attempt.seat_within, look_up=True)
             try:
                 seat = await stack.enter_async_context(waiting)
-            except ToolNotStarted as exc:  # overload costs time: nobody was asked
+            except NeverBegan as exc:  # overload costs time: nobody was asked
                 await self._release()
                 raise TryAgain(str(exc)) from exc
             self._start_clock()
@@ -136,7 +136,7 @@ class EffectCall(Settling):
             except asyncio.CancelledError:
                 self._deps.spawn(self._not_sent("it was cut off before anything was sent"))
                 raise
-            except ToolNotStarted as exc:  # overload costs time: it is no try of the tool's
+            except NeverBegan as exc:  # overload costs time: it is no try of the tool's
                 await self._not_sent(str(exc))
                 raise TryAgain(str(exc)) from exc
             return await self._run_tool(seat)
@@ -198,9 +198,9 @@ class EffectCall(Settling):
     async def _raised(self, exc: Exception) -> ToolOutcome:
         """Settle a call whose tool raised, or whose time is over while its body may still run."""
         try:
-            ended = await self._body.ended(self._patience)
-            if self._body.never_began or (isinstance(exc, ToolNotStarted) and not self._body.handed_over):
+            if isinstance(exc, NeverBegan):
                 return await self._never_begun(_said(exc))
+            ended = await self._body.ended(self._patience)
             if self._body.runs:
                 return await self._overran(_said(exc), doubtful=self._last_try)
             if ended is not None and not inspect.isawaitable(ended.value):  # as it ended, maybe just after its time

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +13,9 @@ from holdfast.activities.claims import TryAgain
 from holdfast.activities.hooks import see_call, see_result
 from holdfast.activities.outcome import Outcome, commit_pure, recorded_outcome, shown
 from holdfast.contracts import ToolOutcome
-from holdfast.errors import ToolError, ToolNotStarted, ToolResultInvalid
+from holdfast.errors import ToolError, ToolResultInvalid
 from holdfast.memory import ledger
+from holdfast.tools.runner import NeverBegan
 
 __all__ = ["run_pure"]
 
@@ -64,13 +64,10 @@ async def _outcome(attempt: ToolAttempt) -> Outcome:
 
 
 async def _value(attempt: ToolAttempt) -> Any:
-    bodies: list[Future[Any]] = []
     runner, tool = attempt.runner, attempt.tool
     try:
         async with runner.seat(tool, within=attempt.seat_within) as seat:
             ctx = replace(attempt.ctx, deadline=time.monotonic() + attempt.declared.timeout)
-            return await runner.run(tool, attempt.args, ctx, deadline=ctx.deadline, begun=bodies.append, seat=seat)
-    except ToolNotStarted as exc:
-        if bodies and not bodies[-1].cancelled():  # the tool's own word, of its own try
-            raise
+            return await runner.run(tool, attempt.args, ctx, deadline=ctx.deadline, seat=seat)
+    except NeverBegan as exc:
         raise TryAgain(str(exc)) from exc

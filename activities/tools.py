@@ -13,16 +13,18 @@ from holdfast.activities.claims import TryAgain, settled_by, take
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
 from holdfast.activities.hooks import placed
+from holdfast.activities.memory import MemoryToolRunner
 from holdfast.activities.outcome import Outcome, commit_outcome, fill, recorded_outcome
 from holdfast.activities.pure import run_pure
 from holdfast.activities.stored import Stored
 from holdfast.advice import GO_ON
 from holdfast.agent import definition_hash
-from holdfast.contracts import Activity, ToolOutcome, ToolStep
+from holdfast.contracts import Activity, ToolDefinition, ToolOutcome, ToolStep
 from holdfast.errors import ToolArgumentsInvalid
 from holdfast.memory import ledger, runs
 from holdfast.memory.ledger import Step
 from holdfast.secrets import use
+from holdfast.tools.builtin.longterm import LONG_TERM
 from holdfast.tools.context import ToolContext
 
 __all__ = ["ToolActivities"]
@@ -36,20 +38,23 @@ class ToolActivities:
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
-        self._handed_back: dict[str, int] = {}  # how often, by key of the call; the oldest first
 
     @activity.defn(name=Activity.TOOL_STEP)
     async def tool_step(self, inp: ToolStep) -> ToolOutcome:
         """Return what became of the call."""
         at = await placed(self._deps, here(), inp)
         use(self._deps.secrets)
+        if inp.unserved and not isinstance(self._deps.runner, MemoryToolRunner):
+            runner = MemoryToolRunner(None, self._deps.settings, self._deps.pool)
+            return await ToolActivities(self._deps.with_runner(runner)).tool_step(inp)
         step = step_of(at, inp)
         if inp.rejected is not None:
             text = f"rejected: a person did not allow this call. Reason: {inp.rejected}"
             return await commit_outcome(self._deps, at, inp, Outcome(text, status="error"))
         definition = await self._deps.definition(inp.definition)
         declared = next((tool for tool in definition.tools if tool.name == inp.tool), None)
-        tool = self._deps.tool(definition.name, inp.tool)
+        # Those two are no agent's own code: the memory process may have loaded an older agents file, or none.
+        tool = LONG_TERM.get(inp.tool) if _routed(declared) else self._deps.tool(definition.name, inp.tool)
         if declared is None or tool is None:
             await self._leave_to_newer_code(step.key, definition.name, inp)
             return await self._gone(at, inp, step, f"error: the tool {inp.tool} is no longer there. {GO_ON}")
@@ -84,16 +89,17 @@ class ToolActivities:
         """
         own = self._deps.agents.get(agent)
         async with self._deps.pool.acquire() as conn:
-            known = await runs.agent(conn, agent)
+            known = await runs.agent(conn, agent, self._deps.settings.task_queue)
         if known is None or all(tool.name != inp.tool for tool in known[1].tools):
             return
         if own is None or known[0] != definition_hash(own.definition):
-            tries = self._handed_back.setdefault(key, 0) + 1
+            handed_back = self._deps.handed_back
+            tries = handed_back.get(key, 0) + 1
             if tries > _HANDED_BACK:
                 return
-            self._handed_back[key] = tries
-            if len(self._handed_back) > _REMEMBERED:
-                del self._handed_back[next(iter(self._handed_back))]
+            handed_back[key] = tries
+            if len(handed_back) > _REMEMBERED:
+                del handed_back[next(iter(handed_back))]
             raise TryAgain(f"this worker's code of {agent} is older than the call: another one has {inp.tool}")
 
     async def _gone(self, at: Here, inp: ToolStep, step: Step, text: str) -> ToolOutcome:
@@ -121,3 +127,7 @@ class ToolActivities:
         if seq is not None:
             self._deps.notifier.poke(inp.run_id, seq)
         return outcome.contract()
+
+
+def _routed(declared: ToolDefinition | None) -> bool:
+    return declared is not None and declared.queue == "memory"

@@ -139,7 +139,7 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
             stack.push_async_callback(runner.let_go, deps.tool_pool.close)
             deps.stored_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-stored")
             stack.push_async_callback(runner.let_go, deps.stored_pool.close)
-        deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins, deps.runner))
+        deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins))
         deps.secrets = deps.hooks.secrets
         if role == "memory" or settings.qdrant_url:
             deps.memory = open_memory(settings)
@@ -242,8 +242,9 @@ async def _publish(deps: Deps) -> None:
             log.warning("an agent cannot answer", agent=agent.name, why=str(exc))
     try:
         async with deps.pool.acquire() as conn, conn.transaction():
+            queue = deps.settings.task_queue
             for agent in deps.agents.values():
-                await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition))
+                await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition), queue)
     except UNAVAILABLE as exc:
         raise StorageError(
             f"PostgreSQL went away while this worker was starting ({exc}). It can be started again."
@@ -260,9 +261,11 @@ async def _equip_again(deps: Deps, equipment: Equipment) -> None:
             now = {agent.name: definition_hash(agent.definition) for agent in deps.agents.values()}
             for name in [name for name in now if now[name] != published[name]]:
                 async with deps.pool.acquire() as conn, conn.transaction():
-                    known = await runs.agent(conn, name)
+                    known = await runs.agent(conn, name, deps.settings.task_queue)
                     if known is not None and known[0] == published[name]:  # else a worker with newer code speaks for it
-                        await runs.publish_agent(conn, deps.agents[name].definition, now[name])
+                        await runs.publish_agent(
+                            conn, deps.agents[name].definition, now[name], deps.settings.task_queue
+                        )
                 published[name] = now[name]
                 log.info("an agent has other tools of its servers", agent=name)
         except ConfigurationError as exc:

@@ -206,9 +206,26 @@ class Settings(BaseSettings):
         default=1.0, ge=0, description="`Client.get` waits so long for a run that was accepted a moment ago."
     )
     hook_timeout: float = Field(default=10.0, gt=0, description="Longest that one try of a plugin's hook may take.")
+    event_tries: int = Field(
+        default=10,
+        ge=1,
+        description="An event that a required plugin refuses so often, and takes others meanwhile, is set aside.",
+    )
+    event_pause_max: float = Field(
+        default=300.0,
+        gt=0,
+        description="Longest pause before it is told again. The first is `sweep_every`, each next one twice as long.",
+    )
+    event_look: int = Field(
+        default=20_000, ge=100, description="Events that one look for what a plugin has not heard reads at most."
+    )
     model_timeout: float = Field(default=600.0, gt=0, description="Longest model call.")
     model_patience: float = Field(
-        default=1800.0, gt=0, description="A run fails when its model has not answered for so long."
+        default=1800.0,
+        gt=0,
+        description="A run fails when its model has refused, or not answered, for so long, counted from its first "
+        "refusal. Time in which nobody asked it does not count: no worker, no free slot or no database. A longer "
+        "`Retry-After` is cut to what is left; then the model is asked once more.",
     )
 
     # Sizes

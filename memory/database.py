@@ -7,6 +7,7 @@ import hashlib
 import logging
 from importlib import resources
 from typing import TypeAlias, cast
+from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -68,6 +69,9 @@ STRUCK = (
 
 _WRITES = SessionAttribute.read_write  # of several hosts, or behind a name that moves: never a standby
 
+# Without it PostgreSQL sees that a client is gone only when it answers: the session of a killed worker that waits for a
+# lock keeps its connection, and may still commit once it has the lock. Half a lease: it ends before others take over.
+_CLIENT_CHECK = ("client_connection_check_interval", "1000")  # milliseconds
 
 _REFUSED = (
     *(OSError, TimeoutError, ValueError),
@@ -106,6 +110,14 @@ def _advice(url: str, exc: BaseException) -> StorageError:
     )
 
 
+def _session(url: str, name: str, **more: str) -> dict[str, str]:
+    """Return the settings of a session; the URL may have another interval, or 0 for a server that knows none."""
+    check, interval = _CLIENT_CHECK
+    given = {key for key, _ in parse_qsl(urlsplit(url).query)}
+    checked = {} if check in given else {check: interval}
+    return {"search_path": "holdfast", "application_name": name, **checked, **more}
+
+
 async def connect(url: str, *, name: str = "holdfast", timeout: float = 10.0) -> OwnConnection:
     """Open one connection with our search path.
 
@@ -118,7 +130,7 @@ async def connect(url: str, *, name: str = "holdfast", timeout: float = 10.0) ->
             url,
             timeout=timeout,
             target_session_attrs=_WRITES,
-            server_settings={"search_path": "holdfast", "application_name": name},
+            server_settings=_session(url, name),
         )
     except _REFUSED as exc:
         raise _advice(url, exc) from (None if isinstance(exc, _UNREAD) else exc)
@@ -145,11 +157,7 @@ async def open_pool(url: str, *, size: int, name: str, timeout: float = 10.0, id
             target_session_attrs=_WRITES,
             init=lambda conn: _heed(pool, conn),
             setup=lambda conn: _leave(pool, conn),
-            server_settings={
-                "search_path": "holdfast",
-                "application_name": name,
-                "idle_in_transaction_session_timeout": str(int((idle or 0) * 1000)),
-            },
+            server_settings=_session(url, name, idle_in_transaction_session_timeout=str(int((idle or 0) * 1000))),
         )
         await pool
     except _REFUSED as exc:

@@ -25,6 +25,7 @@ from scripts.reference.kinds import check
 
 __all__ = ["PATIENCE", "Process", "World", "kept", "serving", "until"]
 
+_CLIENTS_MOST = 32  # of one world: each keeps connections, of which the session's PostgreSQL has 200
 PATIENCE = 60.0 * float(os.environ.get("HOLDFAST_TIME_SCALE", "1"))  # seconds a test waits for what should be soon
 
 
@@ -116,6 +117,7 @@ class World:
         self.processes: list[Process] = []
         self.models: Any = None  # the model server, where a test reads its journal
         self._stack = AsyncExitStack()
+        self._clients = 0
 
     @classmethod
     async def create(cls, servers: dict[str, str], folder: Path, source: str, **overrides: Any) -> World:
@@ -167,7 +169,9 @@ class World:
         return process
 
     async def client(self) -> Client:
-        """Return a client that lives as long as the world."""
+        """Return a client that lives as long as the world; whoever polls with one opens it before the loop."""
+        self._clients += 1
+        assert self._clients <= _CLIENTS_MOST, f"{self._clients} clients of one world: is one opened at each poll?"
         return await self._stack.enter_async_context(await Client.connect(self.settings))
 
     async def rows(self, query: str, *args: Any) -> list[dict[str, Any]]:

@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import IO, Final
 
 from holdfast.errors import TemporalBinaryNotFound
+from holdfast.server import release
 from holdfast.settings import Settings
 
 __all__ = ["CLI_VERSION", "cache_folder", "ensure_binary", "find_binary", "way_to_get"]
 
-CLI_VERSION: Final = "v1.5.1"  # server 1.29; later versions cannot be had by `go install` (a replace in their go.mod)
-_PACKAGE: Final = f"github.com/temporalio/cli/cmd/temporal@{CLI_VERSION}"
-_DOWNLOAD_HOST: Final = "temporal.download"  # where the SDK gets it
-_DOWNLOAD_TIMEOUT: Final = 120.0
+CLI_VERSION: Final = (
+    f"v{release.VERSION}"  # server 1.29; later versions have a replace in their go.mod, which Go ignores here
+)
+_PACKAGE: Final = "github.com/temporalio/cli/cmd/temporal"
+_MODULE: Final = Path(__file__).with_name(
+    "temporal_cli"
+)  # go.mod and go.sum: the checksum of every module of the build
 _BUILD_TIMEOUT: Final = 1200.0
 _VERSION_TIMEOUT: Final = 20.0
 
@@ -89,7 +93,7 @@ async def ensure_binary(settings: Settings, notify: Callable[[str], None]) -> Pa
         f"{cache}.\n" + "\n".join(f"  - {line}" for line in tried) + "\nDo one of these, then try again:\n"
         "  - install the Temporal CLI (https://docs.temporal.io/cli) so that `temporal` is on PATH;\n"
         "  - set HOLDFAST_TEMPORAL_BINARY to a `temporal` binary;\n"
-        f"  - install Go, which builds it once in about 2 minutes (go install {_PACKAGE});\n"
+        f"  - install Go, which builds it once in about 2 minutes (go install {_PACKAGE}@{CLI_VERSION});\n"
         "  - set TEMPORAL_ADDRESS to a Temporal server that runs elsewhere."
     )
 
@@ -97,10 +101,6 @@ async def ensure_binary(settings: Settings, notify: Callable[[str], None]) -> Pa
 def _open_lock(cache: Path) -> IO[str]:
     cache.mkdir(parents=True, exist_ok=True)
     return (cache / "lock").open("w")
-
-
-def _program_in(folder: Path) -> Path | None:
-    return next((path for path in folder.iterdir() if _usable(path)), None)
 
 
 @contextlib.asynccontextmanager
@@ -142,7 +142,7 @@ def _reachable() -> bool:
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return True
     try:
-        socket.create_connection((_DOWNLOAD_HOST, 443), timeout=3.0).close()
+        socket.create_connection((release.HOST, 443), timeout=3.0).close()
     except OSError:
         return False
     return True
@@ -156,39 +156,34 @@ def way_to_get() -> str | None:
 
 
 async def _download(cache: Path, notify: Callable[[str], None]) -> str | None:
-    """Let the SDK download its server into the cache; return None, or why that failed."""
+    """Download the release whose checksum is pinned into the cache; return None, or why that failed."""
     if not await asyncio.to_thread(_reachable):
-        return f"download: {_DOWNLOAD_HOST} cannot be reached"
+        return f"download: {release.HOST} cannot be reached"
     notify(f"downloading the Temporal server {CLI_VERSION} (once)")
-    from temporalio.testing import WorkflowEnvironment
-
     with tempfile.TemporaryDirectory(dir=cache, prefix="download-") as folder:
-        try:
-            # The SDK has no call that only downloads: this starts the server it gets, which also proves that it works.
-            environment = await asyncio.wait_for(
-                WorkflowEnvironment.start_local(download_dest_dir=folder, dev_server_download_version=CLI_VERSION),
-                timeout=_DOWNLOAD_TIMEOUT,
-            )
-            await environment.shutdown()
-        except (RuntimeError, OSError, TimeoutError) as exc:
-            return f"download: {str(exc).splitlines()[0] if str(exc) else 'it took too long'}"
-        program = _program_in(Path(folder))
-        if program is None:
-            return "download: the SDK left no program behind"
+        problem = await asyncio.to_thread(release.fetch, Path(folder))
+        if problem is not None:
+            return f"download: {problem}"
+        program = Path(folder) / "temporal"
+        if not await _works(program):
+            return "download: the program does not run on this machine"
         program.replace(cache / "temporal")
     return None
 
 
 async def _build(cache: Path, notify: Callable[[str], None]) -> str | None:
-    """Build the CLI with Go into the cache; return None, or why that failed."""
+    """Build the CLI with Go into the cache, from modules with pinned checksums; return None, or why that failed."""
     go = _on_path("go")
     if go is None:
         return "build: Go is not installed"
     notify(f"building the Temporal server {CLI_VERSION} with Go (once; about 2 minutes)")
     with tempfile.TemporaryDirectory(dir=cache, prefix="build-") as folder:
+        for name in ("go.mod", "go.sum"):  # copied: Go wants to lock the folder it works in, and ours may be read-only
+            shutil.copy(_MODULE / name, folder)
+        program = Path(folder) / "temporal"
         process = await asyncio.create_subprocess_exec(
-            *(go, "install", _PACKAGE),
-            env={**os.environ, "GOBIN": folder, "GOWORK": "off"},
+            *(go, "build", "-mod=readonly", "-trimpath", "-o", str(program), _PACKAGE),
+            env={**os.environ, "GOWORK": "off"},
             cwd=folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
@@ -198,17 +193,21 @@ async def _build(cache: Path, notify: Callable[[str], None]) -> str | None:
         try:
             _, err = await asyncio.wait_for(process.communicate(), timeout=_BUILD_TIMEOUT)
         except TimeoutError:
-            return f"build: `go install {_PACKAGE}` took longer than {_BUILD_TIMEOUT:.0f} s"
+            return f"build: `go build {_PACKAGE}` took longer than {_BUILD_TIMEOUT:.0f} s"
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         if process.returncode != 0:
-            lines = err.decode(errors="replace").strip().splitlines() or ["no message"]
-            return f"build: `go install {_PACKAGE}` failed: {lines[-1]}"
-        program = Path(folder) / "temporal"
+            return f"build: `go build {_PACKAGE}` failed: {_reason(err.decode(errors='replace'))}"
         if not await _works(program):
             return "build: the built binary does not run"
         program.replace(cache / "temporal")
     return None
+
+
+def _reason(said: str) -> str:
+    """Return the line of Go's message that names the cause: the first of a refused checksum, else the last."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["no message"]
+    return next((line for line in lines if "checksum mismatch" in line), lines[-1])

@@ -43,6 +43,8 @@ _log = logging.getLogger("holdfast.server")
 WorkerSpecs: TypeAlias = Callable[[StackInfo, Settings], Sequence[ProcessSpec]]
 Migrate: TypeAlias = Callable[[str], Awaitable[object]]
 
+_MEMORY_ENDS: Final = 10.0  # seconds; what it does may be done again
+
 # Shares of `stop_grace` by which each group must be gone. Temporal itself takes 1.3 s to end.
 _STOP_BY: Final = {"worker": 0.70, "memory": 0.78, "temporal": 0.93, "postgres": 0.98}
 
@@ -225,6 +227,16 @@ class Supervisor:
         name = next(name for number in count(1) if (name := f"agents-{number}") not in taken)
         return self._add(replace(old, name=name))
 
+    async def renew_memory(self) -> None:
+        """Replace the memory process, if there is one: only one at a time can have its folder open.
+
+        It carries out `remember` and `recall` for all agents, so it needs nothing of the agents file but its plugins.
+        """
+        for old in [child for child in self._children if child.spec.role == "memory"]:
+            self.notify("the memory process starts anew, to load the plugins of the agents file")
+            await self.drop(old, timeout=_MEMORY_ENDS)
+            await self._add(old.spec).wait_ready(timeout=self.settings.scaled(self.settings.start_timeout))
+
     async def drop(self, child: ChildProcess, *, timeout: float) -> None:
         """Stop a worker, kill it after *timeout* seconds, and forget it."""
         await child.stop(timeout=timeout)
@@ -335,8 +347,12 @@ async def _roll_when_asked(supervisor: Supervisor, rolling: asyncio.Event, reloa
         if reloader is None:
             await supervisor.roll()
         else:
-            version = reloader.rolling()
-            rolled = await supervisor.roll(reloader.unchanged, first=lambda: supervisor.write(agents_version=version))
+            changed, version = reloader.changed, reloader.rolling()
+            if reloader.memory_is_old:
+                reloader.memory_is_old = False
+                await supervisor.renew_memory()
+            loads = (lambda: supervisor.write(agents_version=version)) if changed else None
+            rolled = await supervisor.roll(reloader.unchanged, first=loads)
             if rolled == "done":
                 reloader.loaded()
             else:

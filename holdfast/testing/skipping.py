@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from holdfast.tools.builtin.processes import GUARD
 __all__ = ["MAVEN", "NoTestServer", "SkippingServer", "find_test_server"]
 
 MAVEN: Final = "io.temporal:temporal-test-server:1.32.0"
+_CHECKSUMS: Final = Path(__file__).with_name("test-server.sha256")  # of each jar that Maven has to get, and no other
 _MAIN: Final = "io.temporal.testserver.TestServer"
 _NAMES: Final = ("temporal-test-server",)  # as Temporal's releases name the program
 _GETTING: Final = 600.0  # seconds: Maven downloads about 40 files the first time
@@ -91,12 +93,24 @@ def _get(jars: Path, hear: Callable[[str], None]) -> None:
         if done.returncode != 0:
             raise NoTestServer(f"mvn could not get {MAVEN}: {(done.stdout + done.stderr).strip()[-500:]}")
         (fresh / "pom.xml").unlink()
+        _compare(fresh)
         with contextlib.suppress(OSError):  # another process had it first
             fresh.rename(jars)
     except subprocess.TimeoutExpired:
         raise NoTestServer(f"mvn did not get {MAVEN} within {_GETTING:.0f} s") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _compare(folder: Path) -> None:
+    """Refuse jars whose checksum is not the pinned one: Maven compares them only with what their own source says."""
+    pinned = {name: digest for digest, name in map(str.split, _CHECKSUMS.read_text(encoding="ascii").splitlines())}
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    if wrong := sorted(name for name in pinned | found if pinned.get(name) != found.get(name)):
+        raise NoTestServer(
+            f"mvn got other files for {MAVEN} than the checksums in {_CHECKSUMS} say: {', '.join(wrong[:5])}. "
+            "They were removed; something between you and Maven's repository may have replaced them"
+        )
 
 
 class SkippingServer:

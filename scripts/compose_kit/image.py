@@ -29,6 +29,7 @@ def run(*command: str, **options: object) -> str:
 
 def build_servers(services: Iterable[Service], bin_: Path) -> None:
     """Put the servers, in the versions the file pins, and the tools of their images into *bin_*. Minutes, once."""
+    tools = _tools()
     bin_.mkdir(parents=True, exist_ok=True)
     for service in services:
         image = service.image.partition(":")[0]
@@ -49,12 +50,20 @@ def build_servers(services: Iterable[Service], bin_: Path) -> None:
                 "go", "list", "-m", "-f", "{{.Dir}}", f"{package.removesuffix('/cmd/server')}@v{service.version}"
             )
             shutil.copy(Path(where.strip()) / "config" / "docker.yaml", bin_ / "ui-docker.yaml")
-    tools = {"temporal": find_binary(load_settings()), "nc": shutil.which("nc"), "wget": shutil.which("wget")}
     for tool, found in tools.items():
-        if found is None:
-            sys.exit(f"{tool} is not on PATH: the image of a service has it, and its health check needs it")
         (bin_ / tool).unlink(missing_ok=True)
         (bin_ / tool).symlink_to(found)
+
+
+def _tools() -> dict[str, Path]:
+    """Find what the images have and nobody builds here; asked before the minutes that the servers take."""
+    temporal = find_binary(load_settings())
+    found = {"temporal": None if temporal is None else str(temporal)}
+    found |= {name: shutil.which(name) for name in ("nc", "wget", "curl", "go")}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        sys.exit(f"not on PATH: {', '.join(missing)}. The servers and their health checks need them.")
+    return {name: Path(path) for name, path in found.items() if path is not None and name in ("temporal", "nc", "wget")}
 
 
 def build_ours(work: Path, layers: Path) -> Path:

@@ -42,10 +42,10 @@ async def check_controls() -> tuple[bool, parts.Result]:
             for guarded in (False, True):
                 found, right, word = await _play_control(given, control, guarded=guarded)
                 said = ", ".join(found) or "nothing"
-                _say(f"{control.guard:<14} {'on ' if guarded else 'off'}  auditor finds {said}: {word}")
+                _say(f"{control.name:<26} {'on ' if guarded else 'off'}  auditor finds {said}: {word}")
                 played.append(
                     {
-                        "guard": control.guard,
+                        "guard": control.name,
                         "off": "" if guarded else (SWITCHES[f"off:{control.guard}"].__doc__ or "").strip(),
                         "on": guarded,
                         "must_find": [] if guarded else sorted(control.caught_by),

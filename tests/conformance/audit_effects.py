@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.conformance.books import Books, Row, class_of
+from tests.conformance.books import LEASE, SCALE, Books, Row, class_of
 
 __all__ = [
     "at_most_one_effect",
@@ -18,8 +18,7 @@ __all__ = [
     "rows_change_lawfully",
 ]
 
-LEASE = 2.0  # seconds
-WAKES = 5.0  # seconds after a process woke in which it sends what it was about to send
+WAKES = 5.0 * SCALE  # seconds after a process woke in which it sends what it was about to send
 
 # The ledger's states, and what may follow each without and with a claim. None: the row is new.
 _LAWFUL = {

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from tests.conformance.audit_records import INTERRUPTED
 from tests.conformance.audit_runs import OPEN, answer, ended
-from tests.conformance.books import Books, Row, Slot
+from tests.conformance.books import SCALE, Books, Row, Slot
 
 __all__ = [
     "children_are_accounted_for",
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 # Seconds from the last look at whether a model may be called to the call: with nothing against it, milliseconds.
-_A_MOMENT = timedelta(seconds=2)
+_A_MOMENT = timedelta(seconds=2 * SCALE)
 _HELD_UP = timedelta(seconds=30)  # at most, between that look and the call
 _HANDED = "The conversation is handed over"
 

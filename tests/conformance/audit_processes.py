@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import timedelta
 
-from tests.conformance.books import Books, Row
+from tests.conformance.books import SCALE, Books, Row
 
 __all__ = ["exits_have_a_cause", "nothing_is_unfinished"]
 
 # Faults that take a server away, by words of their names: a process that starts meanwhile ends, and is started again.
 _SERVERS = ("PostgreSQL", "pg_ctl", "Temporal", "supervisor")
-_SCALE = float(os.environ.get("HOLDFAST_TIME_SCALE", "1"))
-_NOTICED = timedelta(seconds=20 * _SCALE)  # after a server came back: a start waits for each of two for up to 10 s
+_NOTICED = timedelta(seconds=20 * SCALE)  # after a server came back: a start waits for each of two for up to 10 s
 _GIVES_UP = 3  # the exit code by which a process says that its configuration is wrong: a supervisor starts no other
 
 

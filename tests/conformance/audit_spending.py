@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from tests.conformance.books import Books, Row
+from tests.conformance.books import LEASE, Books, Row
 
 __all__ = ["NO_TIME", "bought_again", "budgets_hold", "recorded_calls_are_not_bought_again", "repeats"]
 
@@ -15,9 +15,9 @@ __all__ = ["NO_TIME", "bought_again", "budgets_hold", "recorded_calls_are_not_bo
 _HARMLESS = ("SIGTERM", "memory process")
 # Seconds after a fault in which its harm may show: a frozen worker wakes, and sends what it was about to send, though
 # another has been given the same call.
-_AFTER = timedelta(seconds=2)
+_AFTER = timedelta(seconds=LEASE)
 NO_TIME = "the machine had no time"
-_COMMIT = timedelta(seconds=0.5)  # at most, from writing a row to its commit
+_DATABASE = ("PostgreSQL", "pg_ctl", "supervisor")  # words of faults that take it away: no lease is renewed
 
 
 def repeats(books: Books) -> tuple[int, int]:
@@ -40,10 +40,10 @@ def _bought(books: Books) -> dict[tuple[str, int], list[datetime]]:
 
 def _struck(books: Books, where: tuple[str, int], bought: list[datetime]) -> list[Row]:
     """Return the faults and stops that fell between the first request of a model call and its record."""
-    reply = books.spoken.get(where)
+    record = _record(books, where)
     run = books.named.get(where[0])
     run = None if run is None else books.runs.get(run["merged_into"] or "", run)
-    over = (run or {}).get("ended_at") if reply is None else reply["created_at"]
+    over = (run or {}).get("ended_at") if record is None else record["at"]
     until = max([*bought, *([] if over is None else [over])])
     found = [
         fault
@@ -56,7 +56,7 @@ def _struck(books: Books, where: tuple[str, int], bought: list[datetime]) -> lis
         and (fault["until"] >= bought[0] or not fault["threads"] or _left_open(books, run))
     ]
     stop = None if run is None else books.stopped(run["run"])
-    return found if stop is None or reply is not None else [*found, stop]
+    return found if stop is None or record is not None else [*found, stop]
 
 
 def _left_open(books: Books, run: Row | None) -> bool:
@@ -70,29 +70,49 @@ def recorded_calls_are_not_bought_again(books: Books) -> Iterator[str]:
     """No recorded model call is bought again; what was bought and not recorded is at most the faults that hit it."""
     for where, bought in _bought(books).items():
         about = f"round {where[1]} of {where[0]}"
-        reply = books.spoken.get(where)
-        lost, struck = len(bought) - (reply is not None), _struck(books, where, bought)
-        hit = [str(fault.get("kind", "a stop")) for fault in struck]
-        hit += [NO_TIME] * len(_starved(books, bought[0], bought[-1]))
-        if lost > len(hit):
-            faults = ", ".join(hit) or "none"
-            yield f"{about} was bought {lost} times for nothing, and the faults then were: {faults}"
-        elif lost:
-            books.excuse("model call bought and not recorded", f"{about}, {lost} times", _rarest(hit))
-        for at in _again(books, where, bought):
-            because = _bought_late(books, where, at)
-            if because is None:
-                yield f"{about} was bought again at {at} after it had been recorded: {reply and reply['created_at']}"
-            else:
-                books.excuse("model call bought although another had just recorded it", f"{about} {at}", because)
+        record = _record(books, where)
+        yield from _bought_for_nothing(books, where, bought, about)
+        if record is not None:
+            yield from _bought_too_late(books, record, _again(books, where, bought), about)
+        elif where in books.spoken:
+            yield f"{about} has a reply that the ledger did not record"
     for where in books.spoken.keys() - _bought(books).keys():
         yield f"round {where[1]} of {where[0]} has a reply that no model gave"
 
 
+def _bought_for_nothing(books: Books, where: tuple[str, int], bought: list[datetime], about: str) -> Iterator[str]:
+    lost, struck = len(bought) - (where in books.spoken), _struck(books, where, bought)
+    hit = [str(fault.get("kind", "a stop")) for fault in struck]
+    hit += [NO_TIME] * len(_starved(books, bought[0], bought[-1]))
+    if lost > len(hit):
+        yield f"{about} was bought {lost} times for nothing, and the faults then were: {', '.join(hit) or 'none'}"
+    elif lost:
+        books.excuse("model call bought and not recorded", f"{about}, {lost} times", _rarest(hit))
+
+
+def _bought_too_late(books: Books, record: Row, again: list[datetime], about: str) -> Iterator[str]:
+    buyers: set[str] = set()
+    for at in again:
+        because = _bought_late(books, record, at, buyers)
+        if because is None:
+            yield f"{about} was bought again at {at} after it had been recorded: {record['at']}"
+        else:
+            books.excuse("model call bought although another had just recorded it", f"{about} {at}", because)
+
+
 def _again(books: Books, where: tuple[str, int], bought: list[datetime]) -> list[datetime]:
     """Return when a model call was bought that had been recorded before."""
+    record = _record(books, where)
+    return [] if record is None else [at for at in bought if at > record["at"]]
+
+
+def _record(books: Books, where: tuple[str, int]) -> Row | None:
+    """Return when the reply was recorded, as its commit has it, and by whom; its rows may be older than the commit."""
     reply = books.spoken.get(where)
-    return [] if reply is None else [at for at in bought if at > reply["created_at"]]
+    if reply is None:
+        return None
+    key = books.model_keys.get((reply["run"], reply["step_no"]))
+    return next((record for record in books["recorded"] if record["key"] == key), None)
 
 
 def bought_again(books: Books) -> int:
@@ -100,15 +120,35 @@ def bought_again(books: Books) -> int:
     return sum(len(_again(books, where, bought)) for where, bought in _bought(books).items())
 
 
-def _bought_late(books: Books, where: tuple[str, int], at: datetime) -> str | None:
-    """Return why a call may have been bought that was recorded just before: its buyer had looked, and was held up."""
-    reply = books.spoken[where]
-    recorded = reply["created_at"]
-    if _frozen_committing(books, reply, at):
-        return "SIGSTOP of a worker in a commit"
-    if _frozen_before(books, recorded, at):
-        return "SIGSTOP of a worker beyond its lease"
-    return NO_TIME if at - recorded <= _AFTER and _starved(books, recorded, at) else None
+def _bought_late(books: Books, record: Row, at: datetime, buyers: set[str]) -> str | None:
+    """Return why a call was bought at this time, after its record; None if nothing accounts for it.
+
+    Its buyer was given the call before it was recorded, found no record, and was held up; or the one who recorded it
+    was held up beyond his lease. Each buyer buys once: he joins *buyers*.
+    """
+    given = [row for row in books["given"] if row["key"] == record["key"] and row["at"] <= record["at"]]
+    first = min((row["at"] for row in given if row["owner"] == record["owner"]), default=record["at"])
+    for row in given:
+        if row["owner"] == record["owner"] or row["owner"] in buyers:
+            continue
+        because = _held_up(books, row, row["at"], at) or _held_up(books, record, first, record["at"])
+        if because is None and at - record["at"] <= _AFTER and _starved(books, record["at"], at):
+            because = NO_TIME
+        if because is not None:
+            buyers.add(row["owner"])
+            return because
+    return None
+
+
+def _held_up(books: Books, row: Row, since: datetime, until: datetime) -> str | None:
+    """Return what kept the owner of a model call from going on then, or from renewing his lease."""
+    pid = int(row["owner"].partition(".")[0])
+    for fault in books["faults"]:
+        froze = "SIGSTOP" in fault["kind"] and pid in fault["pids"]
+        away = any(word in fault["kind"] for word in _DATABASE)
+        if (froze or away) and fault["at"] <= until and fault["until"] >= since:
+            return str(fault["kind"])
+    return None
 
 
 def _starved(books: Books, since: datetime, until: datetime) -> list[Row]:
@@ -123,29 +163,6 @@ def _starved(books: Books, since: datetime, until: datetime) -> list[Row]:
 def _rarest(hit: list[str]) -> str:
     """Return what to name as the cause: a fault rather than that the machine had no time."""
     return min(hit, key=lambda kind: kind == NO_TIME)
-
-
-def _frozen_before(books: Books, recorded: datetime, bought: datetime) -> bool:
-    """Whether a process was frozen when it was recorded and woke before it was bought: it had looked before."""
-    return any(
-        "SIGSTOP" in fault["kind"] and fault["at"] <= recorded <= fault["until"] <= bought for fault in books["faults"]
-    )
-
-
-def _frozen_committing(books: Books, reply: Row, bought: datetime) -> bool:
-    """Whether the worker that wrote the record was frozen before it could commit it, and it was bought meanwhile."""
-    pids = {
-        int(row["owner"].partition(".")[0])
-        for row in books["effects"]
-        if (row["run"], row["step_no"], row["tool"]) == (reply["run"], reply["step_no"], "model")
-    }
-    return any(
-        "SIGSTOP" in fault["kind"]
-        and pids & set(fault["pids"])
-        and reply["created_at"] <= fault["at"] <= reply["created_at"] + _COMMIT
-        and bought <= fault["until"]
-        for fault in books["faults"]
-    )
 
 
 def budgets_hold(books: Books) -> Iterator[str]:

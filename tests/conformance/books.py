@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ from typing import Any, Self
 
 import asyncpg
 
-__all__ = ["GUARDED", "Books", "Call", "Row", "Slot", "class_of", "payload", "read"]
+__all__ = ["GUARDED", "LEASE", "SCALE", "Books", "Call", "Row", "Slot", "class_of", "payload", "read"]
 
 GUARDED = ("once", "keyed", "verifiable", "local_tx")
+
+SCALE = float(os.environ.get("HOLDFAST_TIME_SCALE", "1"))  # by which the product's times were multiplied
+LEASE = 2.0 * SCALE  # seconds, of the ledger and of Temporal's heartbeats alike
 
 Row = dict[str, Any]
 Call = tuple[str, str, str]  # run, tool, n: each is asked for once
@@ -64,6 +68,8 @@ _TABLES = {
     "asked": "select * from evidence.asked",
     "model_calls": "select at, split_part(run, ' ', 1) as run, round, fault, agent from evidence.model_calls "
     "order by at",
+    "recorded": "select at, key, owner from evidence.recorded order by at",
+    "given": "select at, key, owner from evidence.given order by id",
     "watched": "select run_id::text as run, watcher, position, seq from evidence.watched order by watcher, position",
     "memories": "select * from evidence.memories",
     "replays": "select * from evidence.replays",
@@ -110,6 +116,9 @@ class Books:
         self.named = {name: self.runs[run] for run, name in self.names.items()}
         self.threads = {row["run"]: row["thread"] for row in self["runs"]}
         self.guarded = [row for row in self["effects"] if row["class"] != "pure"]
+        self.model_keys = {
+            (row["run"], row["step_no"]): row["key"] for row in self["effects"] if row["tool"] == "model"
+        }
         self.spoken: dict[tuple[str, int], Row] = {}  # by message and round: what the model replied
         self.asked: Counter[Call] = Counter()
         self.slots: list[Slot] = []

@@ -52,6 +52,12 @@ class Control:
     agent: str = "steady"
     ends: str = "done"
     prepare: str = ""  # SQL, with the guard off
+    moment: str = ""  # tells apart controls of one guard
+
+    @property
+    def name(self) -> str:
+        """What a person knows it by."""
+        return f"{self.guard}, {self.moment}" if self.moment else self.guard
 
 
 def _by(*assertions: str) -> frozenset[str]:
@@ -82,6 +88,14 @@ CONTROLS = (
     Control("writer", ("keyed_held",), schedules.changes_hands, _by("threads_are_whole"), first=("stop:reply", "deaf")),
     Control(
         "first_reply", ("keyed_held",), schedules.wakes_at_reply, _by("threads_are_whole"), first=("stop:reply", "deaf")
+    ),
+    Control(
+        "first_reply",
+        ("keyed_held",),
+        schedules.wakes_at_record,
+        _by("threads_are_whole"),
+        first=("stop:record", "deaf"),
+        moment="in its commit",
     ),
     Control("recorded_reply", ("keyed_held",), schedules.reset_after_reply, _by("recorded_calls_are_not_bought_again")),
     Control("approval", ("once_approved",), schedules.approved, _by("decisions_are_audited")),

@@ -73,3 +73,28 @@ create trigger log_insert after insert on holdfast.effects for each row execute 
 create trigger log_update after update on holdfast.effects for each row
 when ((old.state, old.fence, old.owner, old.sent_at) is distinct from (new.state, new.fence, new.owner, new.sent_at))
 execute function evidence.log_ledger();
+
+-- When a model's reply was recorded, as far as anybody else can know: this trigger is deferred to the commit. Rows of a
+-- transaction have earlier times than it, by minutes if its worker is frozen in it.
+create table evidence.recorded (at timestamptz not null default clock_timestamp(), key text not null, owner text);
+create function evidence.log_recorded() returns trigger language plpgsql as $$
+begin
+    insert into evidence.recorded (key, owner) values (new.key, new.owner);
+    return null;
+end $$;
+create constraint trigger log_recorded after insert or update on holdfast.effects deferrable initially deferred
+for each row when (new.tool = 'model' and new.state = 'done') execute function evidence.log_recorded();
+
+-- Each attempt that was given a model call: after this it looks for the record, and buys only if there is none.
+create table evidence.given (
+    id bigint generated always as identity primary key, at timestamptz not null default clock_timestamp(),
+    key text not null, owner text not null
+);
+create function evidence.log_given() returns trigger language plpgsql as $$
+begin
+    insert into evidence.given (key, owner) values (new.key, new.owner);
+    return null;
+end $$;
+create trigger log_given after insert on holdfast.model_leases for each row execute function evidence.log_given();
+create trigger log_given_again after update on holdfast.model_leases for each row
+when (old.owner is distinct from new.owner) execute function evidence.log_given();

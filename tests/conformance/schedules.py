@@ -26,6 +26,7 @@ __all__ = [
     "reset_after_reply",
     "sent_again_late",
     "wakes_at_guard",
+    "wakes_at_record",
     "wakes_at_reply",
 ]
 
@@ -140,6 +141,22 @@ async def wakes_at_reply(scene: Scene) -> None:
     await scene.frozen()
     await scene.second()
     await until(scene.replies, "the second has a reply")
+    scene.wake()
+
+    async def two() -> bool:
+        return await scene.replies() > 1 or bool(await scene.stage.rows("select 1 from holdfast.late_outcomes"))
+
+    await until(two, "a second reply, kept or set aside")
+    await scene.let("answer")
+    await scene.ended()
+
+
+async def wakes_at_record(scene: Scene) -> None:
+    """The first stops in the transaction that records its reply; the second has bought its own when the first wakes."""
+    await scene.send()
+    await scene.frozen()
+    await scene.second()
+    await until(lambda: len(scene.stage.models.journal) > 1, "the second asks the model")
     scene.wake()
 
     async def two() -> bool:

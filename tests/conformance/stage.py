@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -60,7 +60,6 @@ class Stage:
         self.temporal = FaultProxy(f"tcp://{self.world.settings.temporal_address}")
         self.offices = Offices(self.world.folder)
         self._born = 0
-        self._outages: list[tuple[datetime, datetime | None]] = []
         self._witness = Witness(self.world.settings.database_url or "")
 
     async def __aenter__(self) -> Self:
@@ -182,20 +181,6 @@ class Stage:
         """Return the ends of the latest logs."""
         files = sorted(self.world.folder.glob("*.log"), key=lambda file: file.stat().st_mtime)[-3:]
         return "\n".join(f"== {file.name}\n{file.read_text()[-2000:]}" for file in files)
-
-    @contextmanager
-    def outage(self) -> Iterator[None]:
-        """Note that PostgreSQL is away from the product meanwhile."""
-        self._outages.append((now(), None))
-        place = len(self._outages) - 1
-        try:
-            yield
-        finally:
-            self._outages[place] = (self._outages[place][0], now())
-
-    def was_away(self, since: datetime) -> bool:
-        """Whether PostgreSQL was away from the product at any time since then."""
-        return any(until is None or until >= since for _, until in self._outages)
 
     async def crash_postgres(self, away: float = 0.0) -> None:
         """Stop the PostgreSQL of this world as a crash does; it comes back after *away* seconds."""

@@ -18,10 +18,10 @@ from tests.conformance import (
     wrongs_spending,
 )
 from tests.conformance.assertions import ASSERTIONS
-from tests.conformance.audit import judge, verdict
+from tests.conformance.audit import excused, judge, verdict
 from tests.conformance.bookkeeping import BOOK
 from tests.conformance.books import Books
-from tests.conformance.doctor import CHANGES, Change
+from tests.conformance.doctor import CHANGES, SECOND, Change
 
 LOADED = (
     wrongs_effects,
@@ -54,6 +54,23 @@ def test_a_wrong_is_reported(good: Books, assertion: str, change: Change) -> Non
     change(books)
     findings = verdict(Books(books.tables, books.arrivals, books.histories))
     assert assertion in {finding.name for finding in findings if finding.wrong}
+
+
+def test_a_call_bought_while_its_record_was_held_up_is_no_wrong(good: Books) -> None:
+    """A frozen worker lost its lease, and another had looked before the record came: it is let pass, and counted."""
+    books = Books(copy.deepcopy(good.tables), copy.deepcopy(good.arrivals), copy.deepcopy(good.histories))
+    wrongs_spending.late(books, given=-SECOND / 1000)
+    assert [finding.wrong for finding in verdict(books) if finding.number == "11"] == [()]
+    assert excused(books)["model call bought although another had just recorded it"] == {"SIGSTOP of a worker": 1}
+
+
+def test_a_reply_is_recorded_when_its_transaction_commits(good: Books) -> None:
+    """Rows of a worker frozen in its commit are older than it: what is bought before the commit is not bought again."""
+    books = Books(copy.deepcopy(good.tables), copy.deepcopy(good.arrivals), copy.deepcopy(good.histories))
+    record, _, _ = wrongs_spending.late(books, given=-SECOND / 1000)
+    record["at"] += 3 * SECOND
+    assert [finding.wrong for finding in verdict(books) if finding.number == "11"] == [()]
+    assert "model call bought although another had just recorded it" not in excused(books)
 
 
 def test_every_assertion_has_been_seen_to_fail() -> None:

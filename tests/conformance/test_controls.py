@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 AT_ONCE = 4  # plays: they wait for leases and heartbeats most of their time
 
-Plays = dict[tuple[str, bool], asyncio.Task[Verdict]]
+Plays = dict[tuple[Control, bool], asyncio.Task[Verdict]]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -34,18 +34,18 @@ async def plays(ground: Ground, request: pytest.FixtureRequest) -> AsyncIterator
         asked: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
         if item.path == request.path and "guarded" in asked:
             control, guarded = cast("Control", asked["control"]), bool(asked["guarded"])
-            begun[control.guard, guarded] = asyncio.create_task(one(control, guarded))
+            begun[control, guarded] = asyncio.create_task(one(control, guarded))
     yield begun
     for task in begun.values():
         task.cancel()
     await asyncio.gather(*begun.values(), return_exceptions=True)
 
 
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.guard)
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
 @pytest.mark.parametrize("guarded", [False, True], ids=["off", "on"])
 async def test_a_guard_that_is_off_is_noticed(plays: Plays, control: Control, guarded: bool) -> None:
     """Off, the schedule breaks what the guard holds, and the auditor says so; on, the same schedule harms nothing."""
-    verdict = await plays[control.guard, guarded]
+    verdict = await plays[control, guarded]
     assert verdict.fits(control, guarded=guarded), verdict.table
 
 

@@ -11,6 +11,7 @@ from tests.conformance.audit import excused, verdict
 from tests.conformance.audit_spending import NO_TIME
 from tests.conformance.bookkeeping import BOOK
 from tests.conformance.books import GUARDED, Books, Row, class_of
+from tests.conformance.doctor import one
 from tests.conformance.figures import FROZEN, LOST, ONCE, TWICE, Figures, count, quantile
 from tests.conformance.wrongs_spending import bought
 
@@ -109,9 +110,13 @@ def test_what_was_bought_although_it_was_recorded_is_counted(books: Books) -> No
     """Excused or not: the figure is measured, and no assertion decides it."""
     call = bought(books)
     before = count(books).model_again
-    again = {**call, "at": books.spoken[call["run"], call["round"]]["created_at"] + SECOND}
+    reply = books.spoken[call["run"], call["round"]]
+    record = one(books["recorded"], key=books.model_keys[reply["run"], reply["step_no"]])
+    again = {**call, "at": record["at"] + SECOND}
     books["model_calls"].append(again)
+    books["given"].append({"at": record["at"] - SECOND, "key": record["key"], "owner": "1.1.1.other"})
     assert _again(books).model_again == before + 1
+    assert "model call bought although another had just recorded it" not in _excused(books)
     books["starved"].append({"at": again["at"] - SECOND, "until": again["at"]})
     assert _again(books).model_again == before + 1
     assert NO_TIME in _excused(books)["model call bought although another had just recorded it"]
@@ -120,6 +125,7 @@ def test_what_was_bought_although_it_was_recorded_is_counted(books: Books) -> No
 def test_a_call_that_a_fault_hit_is_exposed(books: Books) -> None:
     """In flight in a worker that is killed: without the kill it is no evidence."""
     before, after = _sent(books, "keyed")
+    books.tables["ledger"] = [row for row in books["ledger"] if row["key"] == before["key"]]
     books.tables["faults"] = []
     kill = {"kind": "kill -9 of a worker", "threads": [], "note": ""}
     pid = int(before["owner"].partition(".")[0])

@@ -75,6 +75,17 @@ def _stop_at_reply() -> None:
     replace(ModelActivities, "_commit", stopping)
 
 
+def _stop_at_record() -> None:
+    """Freeze in the transaction of a model's reply: it is in the thread, and in the ledger it is not."""
+    record_pure = ledger.record_pure
+
+    async def stopping(*args: Any, **more: Any) -> Any:
+        _strike(signal.SIGSTOP)
+        return await record_pure(*args, **more)
+
+    replace(ledger, "record_pure", stopping)
+
+
 def _die_at_complete() -> None:
     """Die between the completion of a ledger row and the commit of its transaction."""
     complete = ledger.complete
@@ -141,6 +152,7 @@ def _deaf() -> None:
 TRAPS: dict[str, Callable[[], None]] = {
     "stop:guard": _stop_at_guard,
     "stop:reply": _stop_at_reply,
+    "stop:record": _stop_at_record,
     "die:complete": _die_at_complete,
     "die:event": _die_at_event,
     "die:drop": _die_at_drop,

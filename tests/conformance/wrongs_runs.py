@@ -28,12 +28,12 @@ def a_failed_run(books: Books) -> None:
 
 @found_by("every_run_ends")
 def an_accepted_message_without_a_run(books: Books) -> None:
-    books["runs"].remove(one(books["runs"], state="refused"))
+    books["runs"].remove(one(books["runs"], state="refused", parent=None))
 
 
 @found_by("every_run_ends")
 def a_stored_message_lost_with_its_workflow(books: Books) -> None:
-    run = one(books["runs"], state="refused")
+    run = one(books["runs"], state="refused", parent=None)
     books["runs"].remove(run)
     at, thread = run["created_at"], run["thread"]
     books["faults"].append({"kind": "Terminate", "at": at, "until": at, "pids": [], "threads": [thread], "note": ""})

@@ -35,6 +35,47 @@ def a_recorded_model_call_bought_again(books: Books) -> None:
     )
 
 
+def late(books: Books, *, given: timedelta) -> tuple[Row, Row, Row]:
+    """Have a model call bought two seconds after its record by another, who was *given* it so long after the record.
+
+    Return who recorded it, the other, and a fault that froze the first of them from before the record until it.
+    """
+    call = bought(books)
+    reply = books.spoken[call["run"], call["round"]]
+    record = one(books["recorded"], key=books.model_keys[reply["run"], reply["step_no"]])
+    other = {"at": record["at"] + given, "key": record["key"], "owner": "1.1.1.other"}
+    books["given"].append(other)
+    books["model_calls"].append({**call, "at": record["at"] + 2 * SECOND})
+    fault = {"kind": "SIGSTOP of a worker", "at": call["at"], "until": record["at"], "threads": [], "note": ""}
+    fault["pids"] = [int(record["owner"].partition(".")[0])]
+    books["faults"].append(fault)
+    return record, other, fault
+
+
+@found_by("recorded_calls_are_not_bought_again")
+def bought_by_one_who_could_have_seen_the_record(books: Books) -> None:
+    late(books, given=SECOND / 1000)
+
+
+@found_by("recorded_calls_are_not_bought_again")
+def bought_after_the_record_and_nobody_was_held_up(books: Books) -> None:
+    _, _, fault = late(books, given=-SECOND / 1000)
+    fault["pids"] = [2]
+
+
+@found_by("recorded_calls_are_not_bought_again")
+def bought_twice_after_the_record_by_one_buyer(books: Books) -> None:
+    late(books, given=-SECOND / 1000)
+    again = books["model_calls"][-1]
+    books["model_calls"].append({**again, "at": again["at"] + SECOND})
+    books["faults"].append({**books["faults"][-1]})
+
+
+@found_by("recorded_calls_are_not_bought_again")
+def a_reply_that_the_ledger_did_not_record(books: Books) -> None:
+    books["recorded"].clear()
+
+
 @found_by("recorded_calls_are_not_bought_again")
 def more_repeats_than_kills(books: Books) -> None:
     call = bought(books)

@@ -47,7 +47,7 @@ async def test_an_outage_takes_no_turn_of_handing_a_call_back(make_world: MakeWo
     digest = definition_hash(definition)
     pool = await open_pool(settings.database_url or "", size=2, name="test-newer")
     async with pool.acquire() as conn, conn.transaction():
-        await runs.publish_agent(conn, definition, digest)
+        await runs.publish_agent(conn, definition, digest, settings.task_queue)
     temporal = await Client.connect(settings.temporal_address or "")
     deps = Deps(settings, pool, Notifier(pool), temporal, agents=dict(load_agents(world.agents)))
     tools = ToolActivities(deps)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from holdfast import Client
 from holdfast.errors import DecisionRefused, RunEnded, StackError
 from holdfast.handles import RunHandle
 from holdfast.testing import ModelServer
@@ -114,9 +115,8 @@ async def models() -> AsyncIterator[ModelServer]:
         yield server
 
 
-async def _person(world: World, recorder: Recorder) -> None:
+async def _person(client: Client, world: World, recorder: Recorder) -> None:
     """Settle calls in doubt as somebody would who can ask outside."""
-    client = await world.client()
     rows = await world.rows("select run_id::text, step_no, key from effects where state = 'in_doubt'")
     for row in rows:
         landed = [entry for entry in recorder.effects() if entry["key"] == row["key"]]
@@ -131,8 +131,10 @@ async def _person(world: World, recorder: Recorder) -> None:
 
 
 async def _all_ended(world: World, recorder: Recorder, run: RunHandle) -> None:
+    client = await world.client()
+
     async def look() -> bool:
-        await _person(world, recorder)
+        await _person(client, world, recorder)
         return not await world.rows("select 1 from runs where state in ('queued', 'running', 'waiting')")
 
     await until(look, f"all of {run.run_id} has ended", 4 * PATIENCE)

@@ -154,37 +154,31 @@ async def settled(place: Place, run: RunHandle) -> None:
     assert row["tokens"] == sum(step["tokens"] for step in steps) > 0, "what was bought is counted"
 
 
+MODEL_CALL, ONCE_CALL = "a model call", "a once call"
+
+
+def struck_amid(place: Place, moment: str) -> bool:
+    """Whether that is under way: the model is asked and has not answered, or the letter is posted and not stamped."""
+    return bool(place.models.journal) if moment == MODEL_CALL else (place.world.folder / "posted").exists()
+
+
+@pytest.mark.parametrize("moment", [MODEL_CALL, ONCE_CALL])
 @pytest.mark.parametrize("strike", [failover, read_only, rotation, locked], ids=lambda strike: strike.__name__)
 async def test_what_a_worker_alone_knows_outlives_a_switchover(
-    servers: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strike: Strike
+    servers: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strike: Strike, moment: str
 ) -> None:
     """Struck while the model speaks: no reply is bought twice. Struck amid a `once` call: nothing is in doubt."""
     async with place_on(servers, tmp_path, monkeypatch) as place:
+        stamp = place.world.folder / "stamped"
         await place.world.worker()
         client = await place.world.client()
         run = await client.start("one", "post it")
-        await until(lambda: place.models.journal, "the model is asked")
+        await until(lambda: struck_amid(place, moment), f"{moment} is under way")
         heal = await strike(place)
-        await until(lambda: place.known, "the worker keeps the reply")
+        if moment == ONCE_CALL:
+            stamp.touch()
+        await until(lambda: place.known, "the worker keeps what it alone knows")
         await heal()
-        (place.world.folder / "stamped").touch()
-        await settled(place, run)
-        await client.close()
-
-
-@pytest.mark.parametrize("strike", [failover, read_only, rotation, locked], ids=lambda strike: strike.__name__)
-async def test_a_once_call_under_way_in_a_switchover_is_not_in_doubt(
-    servers: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strike: Strike
-) -> None:
-    """Its outcome is written down as soon as somebody takes it, and the call is made once."""
-    async with place_on(servers, tmp_path, monkeypatch) as place:
-        await place.world.worker()
-        client = await place.world.client()
-        run = await client.start("one", "post it")
-        await until(lambda: (place.world.folder / "posted").exists(), "the letter is in the post")
-        heal = await strike(place)
-        (place.world.folder / "stamped").touch()
-        await until(lambda: place.known, "the worker keeps the outcome")
-        await heal()
+        stamp.touch()
         await settled(place, run)
         await client.close()

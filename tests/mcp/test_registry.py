@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from holdfast import MCPServer
 from holdfast.tools.results import ErrorResult
 from tests.mcp.kit import linked
 
-NPM = {"server-filesystem": "2026.8.31", "server-everything": "2026.8.31"}
+NPM = ("server-filesystem", "server-everything")
 
 
 def installed(name: str) -> str:
@@ -27,14 +28,18 @@ def npm() -> Path:
     """Return a folder with the npm packages, in a cache outside the checkout; skip where they cannot be had."""
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("npm is not there")
-    versions = "-".join(sorted(NPM.values()))
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "holdfast" / f"npm-{versions}"
+    lock = (
+        Path(__file__).with_name("npm") / "package-lock.json"
+    )  # the checksum of each package; `npm ci` refuses others
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "holdfast"
+    cache /= f"npm-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
     programs = cache / "node_modules" / ".bin"
     if not all((programs / f"mcp-{name}").exists() for name in NPM):
-        packages = [f"@modelcontextprotocol/{name}@{version}" for name, version in NPM.items()]
         cache.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(lock.with_name(name), cache)
         done = subprocess.run(
-            ["npm", "install", "--ignore-scripts", "--prefix", str(cache), *packages],
+            ["npm", "ci", "--ignore-scripts", "--prefix", str(cache)],
             capture_output=True,
             text=True,
             timeout=240,

@@ -22,7 +22,7 @@ import yaml
 from holdfast.process import stay_ready
 from holdfast.server.temporal import CLOSED, TUNING
 from holdfast.settings import Settings, defaults
-from scripts.compose_kit.file import seconds
+from scripts.compose_kit.file import dockerfile, seconds
 from tests.kit import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,6 +133,33 @@ def test_names_in_the_file_hang_together(compose: Any) -> None:
                 assert (ROOT / source).exists()
             elif not source.startswith("."):
                 assert source in compose["volumes"]
+
+
+def test_no_container_fills_the_disk_or_the_memory(compose: Any) -> None:
+    """Logs are bounded everywhere; what runs for long has a limit of memory; ours have no privileges."""
+    for name, service in compose["services"].items():
+        assert service["logging"]["options"]["max-size"], name
+        if service["restart"] == "unless-stopped":
+            assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        if "build" in service:
+            assert service["cap_drop"] == ["ALL"]
+            assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_image_is_built_from_what_the_locks_pin() -> None:
+    """Each file that pip or uv installs is compared with a checksum of a lock, never with one that the index gives."""
+    installs = [rest for word, rest in dockerfile() if word == "RUN" and "install" in rest]
+    assert installs
+    for line in installs:
+        for part in line.split("&&"):
+            if "install" in part:
+                assert re.search(
+                    r"--require-hashes (--constraint requirements\.lock|-r requirements-uv\.lock)", part
+                ) or ("--no-deps --build-constraints requirements.lock" in part), part
+        assert "--generate-hashes" not in line
+    for lock in ("requirements.lock", "requirements-uv.lock"):
+        pinned = re.split(r"\n(?=[a-z0-9])", (ROOT / lock).read_text(encoding="utf-8").replace("\\\n", " "))
+        assert all("--hash=sha256:" in each for each in pinned if re.match(r"[a-z0-9]", each))
 
 
 def test_every_image_tag_is_pinned(compose: Any) -> None:

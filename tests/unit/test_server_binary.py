@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import http.server
+import io
 import os
+import shutil
+import subprocess
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from holdfast.errors import TemporalBinaryNotFound
-from holdfast.server import doctor
+from holdfast.server import doctor, release
 from holdfast.server.binary import cache_folder, ensure_binary, find_binary
 from holdfast.server.temporal import main
 from holdfast.settings import load_settings
+
+USUAL_PATH = os.environ.get("PATH")
 
 
 def program(path: Path, text: str = "echo temporal version 1.5.1") -> Path:
@@ -54,15 +66,134 @@ async def test_go_builds_it_into_the_cache(tmp_path: Path) -> None:
     """Where Go is installed the pinned version is built once; the second call finds it."""
     program(
         tmp_path / "bin" / "go",
-        f'echo "$@" >> {tmp_path}/calls\necho "#!/bin/sh" > $GOBIN/temporal\n'
-        'echo "echo temporal version 1.5.1" >> $GOBIN/temporal\n/bin/chmod 755 $GOBIN/temporal',
+        f'echo "$@" >> {tmp_path}/calls\nhere=$PWD/temporal\necho "#!/bin/sh" > $here\n'
+        'echo "echo temporal version 1.5.1" >> $here\n/bin/chmod 755 $here',
     )
     said: list[str] = []
     assert await ensure_binary(load_settings(), said.append) == cache_folder() / "temporal"
     assert await ensure_binary(load_settings(), said.append) == cache_folder() / "temporal"
-    assert (tmp_path / "calls").read_text() == "install github.com/temporalio/cli/cmd/temporal@v1.5.1\n"
+    (call,) = (tmp_path / "calls").read_text().splitlines()
+    assert call.startswith("build -mod=readonly ")
+    assert call.endswith("/temporal github.com/temporalio/cli/cmd/temporal")
     assert any("Go" in line for line in said)
     assert sorted(os.listdir(cache_folder())) == ["lock", "temporal"]  # noqa: PTH208  # no half builds left behind
+
+
+def tampered(proxy: Path) -> None:
+    """Write a Go module proxy whose Temporal CLI is somebody else's program."""
+    folder = proxy / "github.com/temporalio/cli/@v"
+    folder.mkdir(parents=True)
+    (folder / "v1.5.1.info").write_text('{"Version": "v1.5.1", "Time": "2025-11-04T00:00:00Z"}')
+    (folder / "list").write_text("v1.5.1\n")
+    (folder / "v1.5.1.mod").write_text("module github.com/temporalio/cli\n")
+    with zipfile.ZipFile(folder / "v1.5.1.zip", "w") as archive:
+        root = "github.com/temporalio/cli@v1.5.1"
+        archive.writestr(f"{root}/go.mod", "module github.com/temporalio/cli\n")
+        archive.writestr(
+            f"{root}/cmd/temporal/main.go", 'package main\nfunc main() { println("temporal version 1.5.1") }'
+        )
+
+
+def test_a_tampered_module_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our go.sum refuses it, even where the environment turns Go's own checksum database off."""
+    where_go_is = shutil.which("go", path=USUAL_PATH)
+    if where_go_is is None:  # then nothing is built at all
+        with pytest.raises(TemporalBinaryNotFound, match="Go is not installed"):
+            asyncio.run(ensure_binary(load_settings(), lambda _: None))
+        return
+    monkeypatch.setenv("GOCACHE", subprocess.check_output([where_go_is, "env", "GOCACHE"], text=True).strip())
+    (tmp_path / "bin" / "go").symlink_to(where_go_is)
+    tampered(tmp_path / "proxy")
+    for name, value in {
+        "GOPROXY": f"file://{tmp_path}/proxy",
+        "GOSUMDB": "off",
+        "GONOSUMDB": "*",
+        "GOFLAGS": "-mod=mod -modcacherw",
+        "GOMODCACHE": str(tmp_path / "modules"),
+        "GOTOOLCHAIN": "local",
+    }.items():
+        monkeypatch.setenv(name, value)
+    package = "github.com/temporalio/cli/cmd/temporal@v1.5.1"
+    subprocess.run([where_go_is, "install", package], check=True, env={**os.environ, "GOBIN": str(tmp_path)})
+    assert subprocess.run([tmp_path / "temporal"], check=True).returncode == 0, "the control: without it, it is built"
+    with pytest.raises(TemporalBinaryNotFound, match="checksum mismatch"):
+        asyncio.run(ensure_binary(load_settings(), lambda _: None))
+    assert not (cache_folder() / "temporal").exists()
+
+
+def test_the_checksums_are_of_the_version_that_is_downloaded() -> None:
+    """One version, whichever way it comes."""
+    folder = Path(release.__file__).with_name("temporal_cli")
+    assert f"github.com/temporalio/cli v{release.VERSION}" in (folder / "go.mod").read_text()
+    assert f"github.com/temporalio/cli v{release.VERSION} h1:" in (folder / "go.sum").read_text()
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    """Serve files over HTTP in place of the place where Temporal publishes its releases."""
+    files: dict[str, bytes] = {}
+
+    class Files(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = files.get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            """Stay quiet."""
+
+        def log_error(self, format: str, *args: object) -> None:  # noqa: A002  # the name it has there
+            """Stay quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(release, "_URL", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(release, "_machine", lambda: "linux_amd64")
+        yield files
+        server.shutdown()
+
+
+def archived(text: str) -> bytes:
+    """Return a release archive whose program is a shell script."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        for name, content in (("LICENSE", b"MIT"), ("temporal", f"#!/bin/sh\n{text}\n".encode())):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return data.getvalue()
+
+
+async def test_a_release_with_the_pinned_checksum_is_used(
+    site: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is downloaded, compared, unpacked and tried; nothing else is left in the cache."""
+    body = archived("echo temporal version 1.5.1")
+    site["/temporal_cli_1.5.1_linux_amd64.tar.gz"] = body
+    monkeypatch.setitem(release.DIGESTS, "linux_amd64", hashlib.sha256(body).hexdigest())
+    found = await ensure_binary(load_settings(), lambda _: None)
+    assert found == cache_folder() / "temporal"
+    assert sorted(os.listdir(cache_folder())) == ["lock", "temporal"]  # noqa: PTH208
+
+
+async def test_a_release_with_another_checksum_is_refused(site: dict[str, bytes], tmp_path: Path) -> None:
+    """It is neither unpacked nor run, and the message has both checksums."""
+    body = archived(f"echo ran > {tmp_path}/ran; echo temporal version 1.5.1")
+    site["/temporal_cli_1.5.1_linux_amd64.tar.gz"] = body
+    with pytest.raises(TemporalBinaryNotFound) as caught:
+        await ensure_binary(load_settings(), lambda _: None)
+    for part in ("was refused", hashlib.sha256(body).hexdigest(), release.DIGESTS["linux_amd64"]):
+        assert part in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+    assert os.listdir(cache_folder()) == ["lock"]  # noqa: PTH208
+
+
+async def test_a_release_that_is_not_there_says_so(site: dict[str, bytes]) -> None:
+    """The address and the answer are in the message, and Go is tried next."""
+    with pytest.raises(TemporalBinaryNotFound, match=r"linux_amd64.tar.gz: HTTP Error 404.*\n.*Go is not installed"):
+        await ensure_binary(load_settings(), lambda _: None)
 
 
 async def test_a_failed_build_says_why(tmp_path: Path) -> None:

@@ -117,6 +117,12 @@ def test_how_a_test_server_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(NoTestServer, match="mvn could not get"):
         find_test_server()
     jars = tmp_path / "holdfast" / "test-server" / "1.32.0"
+    mvn = tmp_path / "mvn"  # one that gets something else
+    mvn.write_text('#!/bin/sh\necho evil > "${6#-DoutputDirectory=}/guava-32.0.1-jre.jar"\n')
+    mvn.chmod(0o755)
+    here["mvn"] = str(mvn)
+    with pytest.raises(NoTestServer, match=r"other files .* HdrHistogram.*removed"):
+        find_test_server()
     assert not list(jars.parent.iterdir()), "a failed try leaves nothing"
     jars.mkdir(parents=True)
     assert find_test_server() == ["/bin/java", "-cp", f"{jars}/*", "io.temporal.testserver.TestServer"]

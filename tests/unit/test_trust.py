@@ -231,10 +231,15 @@ def test_no_file_of_a_folder_names_a_program(empty_folder: Path, name: str) -> N
 def test_down_leaves_processes_alone_that_are_not_its_own(empty_folder: Path) -> None:
     """What `stack.json` and a stale lock name may be any process; only what carries the folder's mark is ended."""
     home = empty_folder / ".holdfast"
-    waits = [sys.executable, "-c", "import time; time.sleep(600)"]
+    waits = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
     marked = {**os.environ, "HOLDFAST_READY_FILE": str(home / "run" / "agents-1.ready")}
-    with subprocess.Popen(waits) as innocent, subprocess.Popen(waits, env=marked) as ours:
+    with (
+        subprocess.Popen(waits) as innocent,
+        subprocess.Popen(waits, env=marked, stdout=subprocess.PIPE, text=True) as ours,
+    ):
         try:
+            assert ours.stdout is not None
+            assert ours.stdout.readline() == "up\n"  # amid its exec, the kernel shows an empty environment
             named = [
                 ProcessInfo(name=name, pid=pid, create_time=psutil.Process(pid).create_time())
                 for name, pid in (("postgres", innocent.pid), ("agents-1", ours.pid))

@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import ClassVar, Literal
 
+from tests.conformance.faults.processes import beyond_lease
 from tests.conformance.faults.struck import Struck
 from tests.conformance.processes import Born
 from tests.conformance.stage import Stage, now
@@ -123,6 +124,6 @@ class FreezeInCommit:
         born = await _catch(stage, freeze)
         if born is None:
             return None
-        await asyncio.sleep(chance.uniform(2.5, 4.2))
+        await asyncio.sleep(beyond_lease(stage.world.settings, chance, 4.2))
         born.wake()
         return Struck(at, now(), [born.pid])

@@ -6,16 +6,26 @@ import asyncio
 import random
 import signal
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import ClassVar
 
+from holdfast.settings import Settings
 from tests.conformance import clock
 from tests.conformance.faults.struck import Struck, victim
 from tests.conformance.processes import Born
 from tests.conformance.stage import Stage, now
 from tests.kit import until
 
-__all__ = ["ClockJump", "Freeze", "FreezeMemory", "Kill", "KillMemory", "Leave", "MemoryClockJump", "Roll"]
+__all__ = [
+    "ClockJump",
+    "Freeze",
+    "FreezeMemory",
+    "Kill",
+    "KillMemory",
+    "Leave",
+    "MemoryClockJump",
+    "Roll",
+    "beyond_lease",
+]
 
 
 class Kill:
@@ -31,6 +41,11 @@ class Kill:
         return Struck(at, at, [struck.pid])
 
 
+def beyond_lease(settings: Settings, chance: random.Random, longest: float) -> float:
+    """Return seconds beyond the lease; *longest* is as `time_scale` 1 has it."""
+    return settings.scaled(chance.uniform(settings.lease + 0.5, longest))
+
+
 async def _freeze(born: Born, seconds: float) -> None:
     born.freeze()
     await asyncio.sleep(seconds)
@@ -41,7 +56,8 @@ async def _freeze(born: Born, seconds: float) -> None:
 class Freeze:
     """SIGSTOP of a worker for longer than its lease, then SIGCONT: a zombie that believes it still owns its calls."""
 
-    # Seconds. Above lease + settle, 5 s here, it may double a `verifiable` call, as docs/howto/effects.md says.
+    # Seconds, which `time_scale` multiplies. Above lease + settle, 5 s here, it may double a `verifiable` call, as
+    # docs/howto/effects.md says.
     longest: float = 4.2
     name: ClassVar[str] = "SIGSTOP of a worker beyond its lease"
 
@@ -49,7 +65,7 @@ class Freeze:
         """Freeze one and wake it."""
         struck = await victim(stage, chance)
         at = now()
-        await _freeze(struck, chance.uniform(2.5, self.longest))
+        await _freeze(struck, beyond_lease(stage.world.settings, chance, self.longest))
         return Struck(at, now(), [struck.pid])
 
 
@@ -83,24 +99,20 @@ class Leave:
 
 
 async def _drain(stage: Stage, leaving: list[Born]) -> Struck:
-    """Tell them to stop and wait until they have.
+    """Tell them to stop and wait until they have, within a patience far below `shutdown_grace`: nothing is cut off.
 
-    They leave nothing in doubt, except where PostgreSQL was away and the time they have for what is in flight ran out.
+    So it accounts for no doubt, whatever else is away meanwhile.
     """
     at = now()
     for born in leaving:
         born.leaving = True
         born.signal(signal.SIGTERM)
-    cut_off: list[int] = []
-    settings = stage.world.settings
     for born in leaving:
         await until(lambda born=born: born.ended, f"worker {born.pid} drains")
-        if now() - at > timedelta(seconds=settings.scaled(settings.shutdown_grace)) and stage.was_away(at):
-            cut_off.append(born.pid)
         over = await stage.reap(born)
         if born.code:  # told to stop it ends with 0
             await stage.exited(born, over)
-    return Struck(at, now(), cut_off, note=f"workers {', '.join(str(born.pid) for born in leaving)}")
+    return Struck(at, now(), note=f"workers {', '.join(str(born.pid) for born in leaving)}")
 
 
 class KillMemory:

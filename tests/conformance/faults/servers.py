@@ -43,8 +43,7 @@ class DatabaseCrash:
     async def strike(self, stage: Stage, chance: random.Random) -> Struck | None:
         """Crash it."""
         at = now()
-        with stage.outage():
-            await stage.crash_postgres(max(0.0, chance.uniform(-1.0, self.longest)))
+        await stage.crash_postgres(max(0.0, chance.uniform(-1.0, self.longest)))
         return Struck(at, now())
 
 
@@ -70,8 +69,7 @@ class SupervisorKill:
     async def strike(self, stage: Stage, chance: random.Random) -> Struck | None:
         """Kill it, and start another."""
         at, pids = now(), _everybody(stage)
-        with stage.outage():
-            await _with_postgres(stage, stage.ground.servers.kill_supervisor())
+        await _with_postgres(stage, stage.ground.servers.kill_supervisor())
         return Struck(at, now(), pids)
 
 
@@ -83,8 +81,7 @@ class ServersRestart:
     async def strike(self, stage: Stage, chance: random.Random) -> Struck | None:
         """Stop and start them."""
         at, pids = now(), _everybody(stage)
-        with stage.outage():
-            await _with_postgres(stage, stage.ground.servers.restart())
+        await _with_postgres(stage, stage.ground.servers.restart())
         return Struck(at, now(), pids)
 
 
@@ -104,8 +101,7 @@ class DatabaseGone:
     async def strike(self, stage: Stage, chance: random.Random) -> Struck | None:
         """Shut the gate for a while."""
         at = now()
-        with stage.outage():
-            await _away(stage.database, chance.uniform(self.shortest, self.longest))
+        await _away(stage.database, chance.uniform(self.shortest, self.longest))
         return Struck(at, now())
 
 
