@@ -18,7 +18,7 @@ from holdfast.plugin import HoldfastPlugin
 from holdfast.secrets import know, mask
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
-from tests.kit import PATIENCE
+from tests.kit import PATIENCE, until
 
 AGENTS = '''
 import asyncio, contextvars, time
@@ -113,6 +113,7 @@ async def test_a_result_of_ten_megabytes_holds_no_loop(
         plugin = HoldfastPlugin(world.settings)
         temporal = await Client.connect(world.settings.temporal_address or "", plugins=[plugin])
         async with Worker(temporal, task_queue=world.settings.task_queue), _watched() as gaps:
+            await until(lambda: world.rows("select 1 from agents"), "the worker has said which agents there are")
             client = await world.client()
             run = await client.start("one", name)
             await run.result(timeout=PATIENCE)

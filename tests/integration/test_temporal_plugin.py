@@ -169,6 +169,7 @@ async def test_a_body_that_outlives_the_worker_keeps_its_call(make_world: MakeWo
         temporal = await connect(world, plugins=[HoldfastPlugin(world.settings)])
         ours = await world.client()
         async with Worker(temporal, task_queue=world.settings.task_queue):
+            await until(lambda: world.rows("select 1 from agents"), "the worker has said which agents there are")
             ships, posts = await ours.start("one", "ships"), await ours.start("one", "posts")
             for name in ("ships", "posts"):
                 await until((world.folder / f"{name}.begun").exists, "the body has begun")
