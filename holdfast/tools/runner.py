@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError as FutureCancelled
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -32,6 +32,7 @@ CLOSING = 2.0  # seconds to close what is open, in all; a supervisor allows five
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 Begun = Callable[[Future[Ended[Any]]], None]
 
@@ -136,9 +137,9 @@ class _Loop(asyncio.SelectorEventLoop):
         self.set_default_executor(self._threads)  # shut down with the loop
         self.set_task_factory(_task_of_call)
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # Any: as the base class has it
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Submit to *executor*, and keep what the awaiting task cannot see: whether the work still runs."""
-        future: Future[Any] = (executor or self._threads).submit(func, *args)
+        future = (executor or self._threads).submit(func, *args)
         call = _CALL.get()
         if call is not None:
             call.add(future)
@@ -373,8 +374,9 @@ class ToolRunner:
         waiter = asyncio.wrap_future(call.future)
         try:
             if start is not None:
+                either: set[asyncio.Future[Any]] = {waiter, asyncio.wrap_future(start.begun)}
                 await asyncio.wait(
-                    {waiter, asyncio.wrap_future(start.begun)},
+                    either,
                     timeout=start.patience,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
