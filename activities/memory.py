@@ -152,9 +152,9 @@ class MemoryToolRunner(ToolRunner):
         self._database = pool
 
     @asynccontextmanager
-    async def seat(self, tool: AnyTool, *, within: float) -> AsyncIterator[Seat | None]:
+    async def seat(self, tool: AnyTool, *, within: float, look_up: bool = False) -> AsyncIterator[Seat | None]:
         """Hold nothing: no thread is needed."""
-        del tool, within
+        del tool, within, look_up
         yield None
 
     async def run(
