@@ -373,11 +373,8 @@ class ToolRunner:
         waiter = asyncio.wrap_future(call.future)
         try:
             if start is not None:
-                await asyncio.wait(
-                    {waiter, asyncio.wrap_future(start.begun)},
-                    timeout=start.patience,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+                either: set[asyncio.Future[Any]] = {waiter, asyncio.wrap_future(start.begun)}
+                await asyncio.wait(either, timeout=start.patience, return_when=asyncio.FIRST_COMPLETED)
                 if not (waiter.done() or start.begun.done()) and self._withdraw(call):
                     raise _never_began(name, time.monotonic() - started)
                 started = time.monotonic()
