@@ -41,6 +41,7 @@ from holdfast.log import configure_logging
 from holdfast.long_term import drain_outbox, keep_opening, open_memory
 from holdfast.mcp.serve import Equipment, open_servers
 from holdfast.memory import runs
+from holdfast.memory.connections import shortage, tool_pool
 from holdfast.memory.database import UNAVAILABLE, open_pool
 from holdfast.plugins.equip import check_secrets, equip
 from holdfast.plugins.opened import open_plugins
@@ -133,11 +134,12 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
             runner = await stack.enter_async_context(ToolRunner(settings))
             deps.runner = runner
             # Connections belong to the loop they were made on: those of `local_tx` tools to the tool loop.
-            url, size = settings.database_url, max(2, settings.database_pool // 2)
+            url, size = settings.database_url, tool_pool(settings)
             deps.tool_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-tools", idle=None)
             stack.push_async_callback(runner.call, deps.tool_pool.close)
             deps.stored_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-stored")
             stack.push_async_callback(runner.call, deps.stored_pool.close)
+        await _warn_of_few_connections(deps, role, name)
         deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins))
         deps.secrets = deps.hooks.secrets
         if role == "memory" or settings.qdrant_url:
@@ -149,6 +151,15 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
             else:
                 await deps.memory.open()
         yield deps
+
+
+async def _warn_of_few_connections(deps: Deps, role: Role, name: str) -> None:
+    """Say it now, not when PostgreSQL refuses connections under load."""
+    with contextlib.suppress(*UNAVAILABLE):
+        async with deps.pool.acquire() as conn:
+            short = await shortage(conn, deps.settings, role, name)
+        if short is not None:
+            log.warning("PostgreSQL may run out of connections", why=short.why, do=short.advice)
 
 
 def agent_activities(deps: Deps) -> list[Any]:
