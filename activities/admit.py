@@ -53,6 +53,7 @@ class AdmitActivities:
                 conn,
                 *(at.tenant, at.thread, inp.writer, inp.started),
                 execution=at.execution,
+                queue=self._deps.settings.task_queue,
                 create=bool(inp.messages),
             )
             if thread is None:
@@ -187,10 +188,11 @@ class AdmitActivities:
         if thread.agent not in (None, message.agent) and await family.handed_over(conn, thread.id, message.agent):
             # Sent before the conversation moved, or by a Schedule that cannot know: it goes to whose it is now.
             message = message.model_copy(update={"agent": thread.agent})
-        found = await runs.agent(conn, message.agent)
+        queue = self._deps.settings.task_queue
+        found = await runs.agent(conn, message.agent, queue)
         if found is None:
-            names = ", ".join(await runs.agent_names(conn)) or "none; is a worker up?"
-            why = why or f"there is no agent {message.agent!r}. The workers know: {names}"
+            names = ", ".join(await runs.agent_names(conn, queue)) or "none; is a worker up?"
+            why = why or f"there is no agent {message.agent!r}. The workers of the task queue {queue} know: {names}"
         elif thread.agent is not None and thread.agent != message.agent:
             why = why or (
                 f"thread {at.thread} belongs to agent {thread.agent!r}: ask that one, or choose another thread"

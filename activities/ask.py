@@ -61,9 +61,10 @@ class AskActivities:
             mode=inp.ask.mode,
             notify=info.workflow_id if inp.ask.wait else None,
         )
-        if message.text_ref is not None:
-            async with self._deps.pool.acquire() as conn:
+        async with self._deps.pool.acquire() as conn:
+            if message.text_ref is not None:
                 await threads.put_blob(conn, tenant, text.encode(), blob_id=message.text_ref)
+            queue = await threads.queue_with_work(conn, tenant, thread)
         try:
             accepted = await update_with_start(
                 self._deps.client,
@@ -73,6 +74,7 @@ class AskActivities:
                 message,
                 update_id=f"message-{uuid.uuid4().hex}",
                 result_type=Accepted,
+                queue=queue,
             )
         except WorkflowUpdateFailedError as exc:
             kind = refused_as(exc)

@@ -11,6 +11,7 @@ from holdfast.activities.calls import arguments_of, step_of
 from holdfast.activities.deps import Deps, here
 from holdfast.activities.endings import status_of
 from holdfast.activities.outcome import Outcome, commit_outcome, fill, recorded_outcome
+from holdfast.activities.prices import unbound
 from holdfast.advice import DO_WITHOUT, GO_ON
 from holdfast.contracts import (
     OPEN_STATES,
@@ -48,6 +49,7 @@ class ChildActivities:
         definition = await self._deps.definition(inp.definition)
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
+            asked = await runs.agent(conn, inp.agent)
         if done is not None:
             return ChildReady(outcome=await recorded_outcome(self._deps, at, inp, step.key, done[0]))
         if inp.depth > settings.agent_depth:
@@ -55,6 +57,10 @@ class ChildActivities:
                 f"error: {inp.agent} was not asked: agents may ask one another {settings.agent_depth} deep, and this "
                 f"conversation is at that depth already. {DO_WITHOUT}"
             )
+            return ChildReady(outcome=await commit_outcome(self._deps, at, inp, Outcome(text, status="error")))
+        unpriced = None if asked is None else await unbound(self._deps, inp.run_id, asked[1])
+        if unpriced is not None:
+            text = f"error: {inp.agent} was not asked: {unpriced}"
             return ChildReady(outcome=await commit_outcome(self._deps, at, inp, Outcome(text, status="error")))
         try:
             text = _message(definition, inp.tool, await arguments_of(self._deps, at, inp))
@@ -113,15 +119,18 @@ class ChildActivities:
         step = step_of(at, inp)
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
-            found = await runs.agent(conn, inp.agent)
+            found = await runs.agent(conn, inp.agent, self._deps.settings.task_queue)
         if done is not None:
             await recorded_outcome(self._deps, at, inp, step.key, done[0])
             return HandedOff.model_validate(done[0])
         owner: Owner | None = None
+        unpriced = None if found is None else await unbound(self._deps, inp.run_id, found[1], how="hands over to")
         if inp.late:
             outcome = Outcome("error: this conversation was handed over by another call of the same reply", "error")
         elif found is None:
             outcome = Outcome(f"error: no worker knows the agent {inp.agent}. {GO_ON}", "error")
+        elif unpriced is not None:
+            outcome = Outcome(f"error: the conversation was not handed over: {unpriced}", "error")
         else:
             digest, body = found
             owner = Owner(agent=body.name, definition=digest, budget=body.budget, memory=body.memory)

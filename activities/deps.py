@@ -7,7 +7,7 @@ import gc
 import os
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -89,6 +89,10 @@ class Deps:
             # thread runs: on a starved machine longer than a lease, and every call in hand was taken for lost.
             gc.freeze()
             self.warmed.add(family)
+
+    def with_runner(self, runner: ToolRunner) -> Deps:
+        """Return the same with another runner of tools."""
+        return replace(self, runner=runner)
 
     def tool(self, agent: str, name: str) -> AnyTool | None:
         """Return the code of an agent's tool, if this worker has it."""

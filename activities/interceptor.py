@@ -17,6 +17,7 @@ from holdfast.errors import (
     ConfigurationError,
     HoldfastError,
     InvalidInput,
+    MemoryRefused,
     ModelRefused,
     ModelUnavailable,
     Refused,
@@ -28,7 +29,8 @@ from holdfast.settings import Settings
 
 __all__ = ["FINAL", "BeatInterceptor"]
 
-FINAL = (ConfigurationError, InvalidInput, ModelRefused, Refused, StaleWriter)  # what no other try can mend
+# What no other try can mend.
+FINAL = (ConfigurationError, InvalidInput, MemoryRefused, ModelRefused, Refused, StaleWriter)
 # Found in an input only by a mistake of ours, as each is checked before; but then each try would end so, for ever.
 HOPELESS = (ValidationError, UnicodeError, *UNSTORABLE)
 _FOREIGN = frozenset({Activity.TOOL_STEP, Activity.MODEL_STEP})  # run code of users, and count what it fails with
@@ -92,7 +94,7 @@ def _as_temporal(exc: Exception) -> ApplicationError:
         str(exc),
         type=type(exc).__name__,
         non_retryable=isinstance(exc, (*FINAL, *HOPELESS)),
-        next_retry_delay=timedelta(seconds=min(after, 3600)) if after is not None else None,
+        next_retry_delay=timedelta(seconds=after) if after is not None else None,
     )
 
 

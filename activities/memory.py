@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 from temporalio import activity
 
 from holdfast.activities.deps import Deps, here
+from holdfast.advice import GO_ON
 from holdfast.contracts import (
     Activity,
     MemoryAnswer,
@@ -21,10 +23,11 @@ from holdfast.contracts import (
     Remember,
     Remembered,
 )
-from holdfast.errors import ConfigurationError, StorageError, ToolError
+from holdfast.errors import ConfigurationError, MemoryRefused, StorageError, ToolError
 from holdfast.memory import events, outbox, runs
 from holdfast.memory.database import Pool
 from holdfast.memory.longterm import LongTermMemory, MemoryRecord
+from holdfast.secrets import mask
 from holdfast.settings import Settings
 from holdfast.tools.context import ToolContext
 from holdfast.tools.runner import Begun, ToolRunner
@@ -36,6 +39,8 @@ __all__ = ["MemoryActivities", "MemoryToolRunner"]
 log = structlog.get_logger(__name__)
 
 _QUERY = 4000  # characters of a message that are searched for
+_Row = Mapping[str, Any]  # of the outbox
+_HOPELESS = (ValidationError, UnicodeError)  # what no other try with the same row can mend
 
 
 class MemoryActivities:
@@ -56,10 +61,18 @@ class MemoryActivities:
         at = here()
         async with self._deps.pool.acquire() as conn:
             text = await runs.message_text(conn, inp.run_id)
-        hits = await self._memory.search(at.tenant, (text or "")[:_QUERY], inp.limit, thread=at.thread)
+        hits, refusal = [], None
+        try:
+            hits = await self._memory.search(at.tenant, (text or "")[:_QUERY], inp.limit, thread=at.thread)
+        except MemoryRefused as exc:
+            log.warning("a message cannot be searched for in long-term memory", error=str(exc))
+            refusal = mask(str(exc))
         async with self._deps.pool.acquire() as conn, conn.transaction():
             await outbox.put_recall(conn, inp.run_id, inp.step_no, hits)
-            seq = await events.emit(conn, inp.run_id, "recalled", count=len(hits))
+            if refusal is None:
+                seq = await events.emit(conn, inp.run_id, "recalled", count=len(hits))
+            else:
+                seq = await events.emit(conn, inp.run_id, "memory_unavailable", why=refusal)
         self._deps.notifier.poke(inp.run_id, seq)
         return Recalled(count=len(hits))
 
@@ -68,37 +81,73 @@ class MemoryActivities:
         """Carry outbox rows over. A crash between the two stores repeats an upsert, which leaves one point."""
         async with self._deps.pool.acquire() as conn:
             rows = await outbox.take(conn, inp.run_id, inp.limit)
-        if rows:
-            await self._memory.remember(
-                [
-                    MemoryRecord(
-                        tenant=row["tenant"],
-                        text=row["text"],
-                        thread=row["thread"],
-                        run_id=str(row["run_id"]),
-                        at=row["created_at"],
-                        kind=row["kind"],
-                        source_key=row["source_key"],
-                    )
-                    for row in rows
-                ]
-            )
+        taken, set_aside = await self._carry(rows)
         async with self._deps.pool.acquire() as conn:
-            await outbox.drop(conn, [row["id"] for row in rows])
+            await outbox.drop(conn, taken)
             left = await outbox.count(conn)
-        return Remembered(count=len(rows), left=left)
+        return Remembered(count=len(taken) + set_aside, left=left)
+
+    async def _carry(self, rows: Sequence[_Row]) -> tuple[list[int], int]:
+        """Return the ids of the rows that memory has taken, and how many it will never take and were set aside.
+
+        Raises:
+            StorageError: memory took none.
+
+        """
+        if not rows:
+            return [], 0
+        try:
+            await self._memory.remember([_record(row) for row in rows])
+        except (StorageError, *_HOPELESS) as exc:
+            log.info("memory did not take rows together: each is tried alone", rows=len(rows), error=str(exc))
+        else:
+            return [row["id"] for row in rows], 0
+        taken: list[int] = []
+        set_aside = 0
+        for row in rows:
+            try:
+                await self._memory.remember([_record(row)])
+                taken.append(row["id"])
+            except (MemoryRefused, *_HOPELESS) as exc:
+                await self._set_aside(row, exc)
+                set_aside += 1
+            except StorageError:  # an outage, or this row alone: the next attempt begins with another one
+                async with self._deps.pool.acquire() as conn:
+                    await outbox.failed(conn, row["id"])
+                if taken or set_aside:
+                    break
+                raise
+        return taken, set_aside
+
+    async def _set_aside(self, row: _Row, exc: Exception) -> None:
+        why = mask(f"{type(exc).__name__}: {exc}")
+        async with self._deps.pool.acquire() as conn:
+            await outbox.set_aside(conn, row["id"], why)
+        log.error(
+            "long-term memory will never take this text: it is set aside in the table outbox",
+            outbox_id=row["id"],
+            run_id=str(row["run_id"]),
+            thread=row["thread"],
+            kind=row["kind"],
+            error=why,
+        )
 
     @activity.defn(name=Activity.SEARCH_MEMORY)
     async def search_memory(self, inp: MemoryQuestion) -> MemoryAnswer:
-        """Answer a question to memory."""
+        """Answer a question to memory. One that the embedding model refuses ends with that error."""
         return MemoryAnswer(hits=await self._memory.search(inp.tenant, inp.text, inp.limit, thread=inp.thread))
 
 
 class MemoryToolRunner(ToolRunner):
-    """Carries out the tools `remember` and `recall`, which have no function of their own to run."""
+    """Carries out the tools `remember` and `recall`, which have no function of their own to run.
 
-    def __init__(self, memory: LongTermMemory, settings: Settings, pool: Pool) -> None:
+    Without a memory, where no worker of the memory queue took the call: what is to be kept is kept in the outbox, which
+    that worker empties when it is back.
+    """
+
+    def __init__(self, memory: LongTermMemory | None, settings: Settings, pool: Pool) -> None:
         super().__init__(settings)
+        self._queue = settings.memory_queue
         self._memory = memory
         self._database = pool
 
@@ -121,14 +170,21 @@ class MemoryToolRunner(ToolRunner):
         """Return the tool's result as text. With the store away the run goes on: what is to be kept is kept later.
 
         Raises:
-            ToolError: nothing can be looked up just now.
+            ToolError: nothing can be looked up just now, or the text is one that memory will never take.
 
         """
         del deadline, begun, seat  # the engine answers in milliseconds, and both operations may be repeated
         if tool.name == "remember":
             return await self._remember(args["text"], ctx)
+        if self._memory is None:
+            raise ToolError(
+                "the memory worker does not answer: no worker took this from the task queue "
+                f"{self._queue} in time. {GO_ON}"
+            )
         try:
             hits = await self._memory.search(ctx.tenant, args["query"], args["limit"], thread=ctx.thread)
+        except MemoryRefused as exc:
+            raise ToolError(f"the long-term memory cannot search for this text: {mask(str(exc))}") from exc
         except StorageError as exc:
             log.warning("a recall was not answered", error=str(exc))
             raise ToolError("the long-term memory does not answer just now; go on without it") from exc
@@ -140,7 +196,11 @@ class MemoryToolRunner(ToolRunner):
             tenant=ctx.tenant, text=text, thread=ctx.thread, run_id=ctx.run_id, at=at, source_key=source
         )
         try:
+            if self._memory is None:
+                raise StorageError(f"no worker of the task queue {self._queue} took it in time")
             await self._memory.remember([record])
+        except MemoryRefused as exc:
+            raise ToolError(f"this text cannot be remembered: {mask(str(exc))}") from exc
         except StorageError as exc:
             log.warning("a memory waits for its store", error=str(exc))
             about = {"tenant": ctx.tenant, "run_id": ctx.run_id, "thread": ctx.thread, "kind": record.kind}
@@ -149,6 +209,18 @@ class MemoryToolRunner(ToolRunner):
                 await outbox.put(conn, source_key=source, text=text, **about)
             return "noted; it will be remembered as soon as the long-term memory answers again"
         return "remembered"
+
+
+def _record(row: _Row) -> MemoryRecord:
+    return MemoryRecord(
+        tenant=row["tenant"],
+        text=row["text"],
+        thread=row["thread"],
+        run_id=str(row["run_id"]),
+        at=row["created_at"],
+        kind=row["kind"],
+        source_key=row["source_key"],
+    )
 
 
 def _line(hit: MemoryHit) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections import Counter
-from datetime import timedelta
 
 import structlog
 from temporalio import activity
@@ -22,10 +21,19 @@ from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.hooks import Seen, Sent, placed, see_reply, see_request
 from holdfast.activities.outcome import emit_notes
+from holdfast.activities.patience import ask_again
+from holdfast.activities.prices import unbound
 from holdfast.activities.requests import build_request, digest_of, model_of, revealed, tokens_besides, window_limit
 from holdfast.advice import CALL_AGAIN, OTHERS_NEXT, for_person
 from holdfast.contracts import OPEN_STATES, PREVIEW, Activity, AgentDefinition, Call, ModelReply, ModelStep
-from holdfast.errors import ContextTooLong, HoldfastError, ModelUnavailable, StaleWriter, ToolArgumentsInvalid
+from holdfast.errors import (
+    ConfigurationError,
+    ContextTooLong,
+    HoldfastError,
+    ModelUnavailable,
+    StaleWriter,
+    ToolArgumentsInvalid,
+)
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.llm import ModelRequest, ToolCallRequest, require_prices
 from holdfast.memory import events, family, ledger, outbox, requests, runs, threads
@@ -136,6 +144,9 @@ class ModelActivities:
             return ModelReply(status="invalid", seq=last.seq, error=gave_up(definition.output, wrong, said))
         if objection is not None:  # not recorded: what is spent stays spent, and who has ended stays ended
             return ModelReply(status="over_budget" if objection[0] else "stopped", error=objection[1])
+        unpriced = await unbound(self._deps, inp.run_id, definition)
+        if unpriced is not None:
+            raise ConfigurationError(unpriced)
         limit = window_limit(definition, settings)
         size = sum(entry.tokens for entry in entries) + tokens_besides(definition, hits)
         if size > limit:
@@ -165,16 +176,7 @@ class ModelActivities:
             self._unknown.pop(step.key, None)
             return reply
         except ModelUnavailable as exc:
-            patience = timedelta(seconds=self._deps.settings.scaled(self._deps.settings.model_patience))
-            info = activity.info()  # both times are Temporal's: the clock of this machine may be wrong by days
-            tried = info.started_time - info.scheduled_time + timedelta(seconds=time.monotonic() - began)
-            if tried > patience:
-                raise ApplicationError(
-                    f"the model did not answer for {patience.total_seconds():.0f} s: {exc}",
-                    type="ModelUnavailable",
-                    non_retryable=True,
-                ) from exc
-            raise
+            raise await ask_again(self._deps, step.key, exc, time.monotonic() - began) from exc
         except HoldfastError:
             raise
         except Exception as exc:  # ours or the library's own fault: each try may cost money, so they are few

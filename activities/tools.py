@@ -15,6 +15,7 @@ from holdfast.activities.claims import TryAgain, settled_by, take
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
 from holdfast.activities.hooks import placed, see_call, see_result
+from holdfast.activities.memory import MemoryToolRunner
 from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure, fill, recorded_outcome
 from holdfast.activities.stored import Stored
 from holdfast.advice import GO_ON
@@ -24,6 +25,7 @@ from holdfast.errors import ToolArgumentsInvalid, ToolError, ToolResultInvalid
 from holdfast.memory import ledger, runs
 from holdfast.memory.ledger import Step
 from holdfast.secrets import mask, use
+from holdfast.tools.builtin.longterm import LONG_TERM
 from holdfast.tools.context import ToolContext
 from holdfast.tools.tool import AnyTool
 
@@ -45,13 +47,17 @@ class ToolActivities:
         """Return what became of the call."""
         at = await placed(self._deps, here(), inp)
         use(self._deps.secrets)
+        if inp.unserved and not isinstance(self._deps.runner, MemoryToolRunner):
+            runner = MemoryToolRunner(None, self._deps.settings, self._deps.pool)
+            return await ToolActivities(self._deps.with_runner(runner)).tool_step(inp)
         step = step_of(at, inp)
         if inp.rejected is not None:
             text = f"rejected: a person did not allow this call. Reason: {inp.rejected}"
             return await commit_outcome(self._deps, at, inp, Outcome(text, status="error"))
         definition = await self._deps.definition(inp.definition)
         declared = next((tool for tool in definition.tools if tool.name == inp.tool), None)
-        tool = self._deps.tool(definition.name, inp.tool)
+        # Those two are no agent's own code: the memory process may have loaded an older agents file, or none.
+        tool = LONG_TERM.get(inp.tool) if _routed(declared) else self._deps.tool(definition.name, inp.tool)
         if declared is None or tool is None:
             await self._leave_to_newer_code(at, definition.name, inp)
             return await self._gone(at, inp, step, f"error: the tool {inp.tool} is no longer there. {GO_ON}")
@@ -88,7 +94,7 @@ class ToolActivities:
             return
         own = self._deps.agents.get(agent)
         async with self._deps.pool.acquire() as conn:
-            known = await runs.agent(conn, agent)
+            known = await runs.agent(conn, agent, self._deps.settings.task_queue)
         if known is None or all(tool.name != inp.tool for tool in known[1].tools):
             return
         if own is None or known[0] != definition_hash(own.definition):
@@ -161,3 +167,7 @@ class ToolActivities:
 
     def _agent(self, inp: ToolStep) -> str:
         return self._deps.definitions[inp.definition].name  # read before the call
+
+
+def _routed(declared: ToolDefinition | None) -> bool:
+    return declared is not None and declared.queue == "memory"

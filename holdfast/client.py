@@ -80,7 +80,7 @@ class Client:
         """The MCP servers that workers have met: `servers()`, `tools(server)`, `accept(tools)`."""
         from holdfast.mcp.desk import ServerDesk
 
-        return ServerDesk(self._link.read, self.settings.home)
+        return ServerDesk(self._link.read, self.settings.home, self.settings.task_queue)
 
     @property
     def schedules(self) -> ScheduleDesk:
@@ -130,7 +130,8 @@ class Client:
             raise InvalidInput("a message id has 1 to 256 printable characters")
         if mode not in ("next", "steer"):
             raise InvalidInput(f"mode {mode!r} is not known: use next or steer")
-        await self.check_agent(agent, thread)
+        check_part("thread", thread)
+        _, queue = await self._link.read(lambda conn: self._place(conn, agent, thread))
         inline = len(data) <= self.settings.text_inline
         ref = None
         if not inline:
@@ -145,6 +146,7 @@ class Client:
                 message,
                 update_id=f"message-{uuid.uuid4().hex}",
                 result_type=Accepted,
+                queue=queue,
             )
 
         run_id = (await send()).run_id
@@ -242,18 +244,30 @@ class Client:
         return await self._link.read(look)
 
     async def _check_agent(self, conn: Connection, agent: str, thread: str) -> str:
-        known = await runs.agent_names(conn)
+        return (await self._place(conn, agent, thread))[0]
+
+    async def _place(self, conn: Connection, agent: str, thread: str) -> tuple[str, str]:
+        """Return who answers a message, and on which task queue: ours, unless workers of another have to end its runs.
+
+        Raises:
+            UnknownAgent, ThreadOwned: as `check_agent`.
+
+        """
+        tenant, queue = self._link.tenant, self.settings.task_queue
+        row = await threads.find(conn, tenant, thread)
+        if row is not None and row.queue not in (None, queue):
+            queue = await threads.queue_with_work(conn, tenant, thread) or queue
+        known = await runs.agent_names(conn, queue)
         if agent not in known:
-            raise UnknownAgent(_no_such_agent(agent, known))
-        row = await threads.find(conn, self._link.tenant, thread)
+            raise UnknownAgent(_no_such_agent(agent, known, queue, await runs.queues_of_agent(conn, agent)))
         if row is None or row.agent is None or row.agent == agent:
-            return agent
+            return agent, queue
         if not await family.handed_over(conn, row.id, agent):
             raise ThreadOwned(
                 f"thread {thread!r} belongs to agent {row.agent!r}, so {agent!r} cannot answer there. "
                 f"Send it to {row.agent!r}, or start another thread."
             )
-        return row.agent
+        return row.agent, queue
 
     async def get(self, run: str) -> RunHandle:
         """Return the run with this id, or whose id begins so.
@@ -308,8 +322,8 @@ class Client:
         return [RunSummary.of(dict(row)) for row in rows]
 
     async def agents(self) -> dict[str, AgentDefinition]:
-        """Return the agents that the workers have loaded, by name."""
-        return await self._link.read(runs.known_agents)
+        """Return the agents that the workers of `HOLDFAST_TASK_QUEUE` have loaded, by name."""
+        return await self._link.read(lambda conn: runs.known_agents(conn, self.settings.task_queue))
 
 
 def _addressed(settings: Settings) -> tuple[Settings, bool]:
@@ -353,7 +367,12 @@ def _check_text(text: Any, longest: int) -> bytes:
     return data
 
 
-def _no_such_agent(agent: str, known: list[str]) -> str:
+def _no_such_agent(agent: str, known: list[str], queue: str = "", others: list[str] | None = None) -> str:
+    if others:
+        return (
+            f"The workers of the task queue {queue!r} have no agent {agent[:140]!r}; those of {others[0]!r} have: "
+            f"set HOLDFAST_TASK_QUEUE={others[0]} to ask it."
+        )
     if not known:
         return f"There is no agent {agent[:140]!r}: no worker has loaded any agent yet. See `holdfast doctor`."
     close = difflib.get_close_matches(agent, known, n=1, cutoff=0.5)

@@ -14,6 +14,7 @@ __all__ = [
     "FencedOut",
     "HoldfastError",
     "InvalidInput",
+    "MemoryRefused",
     "MissingModelKey",
     "MissingSecret",
     "ModelError",
@@ -224,6 +225,15 @@ class StorageError(HoldfastError):
 
     When: PostgreSQL or long-term memory does not answer, refuses, or has tables of a newer version.
     Do: run `holdfast doctor`. Runs wait until it is back.
+    """
+
+
+class MemoryRefused(StorageError):
+    """Long-term memory will never take this text: the embedding model or the store refused it.
+
+    When: the embedding provider or Qdrant answers 400, 413 or 422, or the text's key belongs to another tenant.
+    Do: shorten or change the text. What waited to be remembered is set aside: `outbox.refusal` says why, and the
+    text stays there.
     """
 
 

@@ -41,6 +41,7 @@ from holdfast.log import configure_logging
 from holdfast.long_term import drain_outbox, keep_opening, open_memory
 from holdfast.mcp.serve import Equipment, open_servers
 from holdfast.memory import runs
+from holdfast.memory.connections import shortage, tool_pool
 from holdfast.memory.database import UNAVAILABLE, open_pool
 from holdfast.plugins.equip import check_secrets, equip
 from holdfast.plugins.opened import open_plugins
@@ -133,12 +134,13 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
             runner = await stack.enter_async_context(ToolRunner(settings))
             deps.runner = runner
             # Connections belong to the loop they were made on: those of `local_tx` tools to the tool loop.
-            url, size = settings.database_url, max(2, settings.database_pool // 2)
+            url, size = settings.database_url, tool_pool(settings)
             deps.tool_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-tools", idle=None)
             stack.push_async_callback(runner.call, deps.tool_pool.close)
             deps.stored_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-stored")
             stack.push_async_callback(runner.call, deps.stored_pool.close)
-        deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins, deps.runner))
+        await _warn_of_few_connections(deps, role, name)
+        deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins))
         deps.secrets = deps.hooks.secrets
         if role == "memory" or settings.qdrant_url:
             deps.memory = open_memory(settings)
@@ -149,6 +151,15 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
             else:
                 await deps.memory.open()
         yield deps
+
+
+async def _warn_of_few_connections(deps: Deps, role: Role, name: str) -> None:
+    """Say it now, not when PostgreSQL refuses connections under load."""
+    with contextlib.suppress(*UNAVAILABLE):
+        async with deps.pool.acquire() as conn:
+            short = await shortage(conn, deps.settings, role, name)
+        if short is not None:
+            log.warning("PostgreSQL may run out of connections", why=short.why, do=short.advice)
 
 
 def agent_activities(deps: Deps) -> list[Any]:
@@ -234,8 +245,9 @@ async def _publish(deps: Deps) -> None:
             log.warning("an agent cannot answer", agent=agent.name, why=str(exc))
     try:
         async with deps.pool.acquire() as conn, conn.transaction():
+            queue = deps.settings.task_queue
             for agent in deps.agents.values():
-                await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition))
+                await runs.publish_agent(conn, agent.definition, definition_hash(agent.definition), queue)
     except UNAVAILABLE as exc:
         raise StorageError(
             f"PostgreSQL went away while this worker was starting ({exc}). It can be started again."
@@ -252,9 +264,11 @@ async def _equip_again(deps: Deps, equipment: Equipment) -> None:
             now = {agent.name: definition_hash(agent.definition) for agent in deps.agents.values()}
             for name in [name for name in now if now[name] != published[name]]:
                 async with deps.pool.acquire() as conn, conn.transaction():
-                    known = await runs.agent(conn, name)
+                    known = await runs.agent(conn, name, deps.settings.task_queue)
                     if known is not None and known[0] == published[name]:  # else a worker with newer code speaks for it
-                        await runs.publish_agent(conn, deps.agents[name].definition, now[name])
+                        await runs.publish_agent(
+                            conn, deps.agents[name].definition, now[name], deps.settings.task_queue
+                        )
                 published[name] = now[name]
                 log.info("an agent has other tools of its servers", agent=name)
         except ConfigurationError as exc:

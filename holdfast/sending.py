@@ -33,13 +33,17 @@ async def update_with_start(
     *,
     update_id: str,
     result_type: type[Out],
+    queue: str | None = None,
 ) -> Out:
-    """Send an update to the thread's workflow, starting it if it does not run; errors are Temporal's own."""
+    """Send an update to the thread's workflow, starting it if it does not run; errors are Temporal's own.
+
+    *queue* is where it is started; unset, on the task queue of the settings.
+    """
     start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(  # an operation serves one try
         AGENT_WORKFLOW,
         ThreadStart(),
         id=workflow_id,
-        task_queue=settings.task_queue,
+        task_queue=queue or settings.task_queue,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
         task_timeout=timedelta(seconds=settings.scaled(settings.task_timeout)),

@@ -6,8 +6,10 @@ All durations are in seconds. A slow machine sets one number, `time_scale`, whic
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +25,7 @@ from pydantic_settings import (
 
 from holdfast.errors import ConfigurationError
 from holdfast.secrets import address, know
-from holdfast.trust import doubt
+from holdfast.trust import borrowed_password, doubt, read_source
 
 __all__ = ["Settings", "load_settings"]
 
@@ -206,9 +208,26 @@ class Settings(BaseSettings):
         default=1.0, ge=0, description="`Client.get` waits so long for a run that was accepted a moment ago."
     )
     hook_timeout: float = Field(default=10.0, gt=0, description="Longest that one try of a plugin's hook may take.")
+    event_tries: int = Field(
+        default=10,
+        ge=1,
+        description="An event that a required plugin refuses so often, and takes others meanwhile, is set aside.",
+    )
+    event_pause_max: float = Field(
+        default=300.0,
+        gt=0,
+        description="Longest pause before it is told again. The first is `sweep_every`, each next one twice as long.",
+    )
+    event_look: int = Field(
+        default=20_000, ge=100, description="Events that one look for what a plugin has not heard reads at most."
+    )
     model_timeout: float = Field(default=600.0, gt=0, description="Longest model call.")
     model_patience: float = Field(
-        default=1800.0, gt=0, description="A run fails when its model has not answered for so long."
+        default=1800.0,
+        gt=0,
+        description="A run fails when its model has refused, or not answered, for so long, counted from its first "
+        "refusal. Time in which nobody asked it does not count: no worker, no free slot or no database. A longer "
+        "`Retry-After` is cut to what is left; then the model is asked once more.",
     )
 
     # Sizes
@@ -332,6 +351,11 @@ class Settings(BaseSettings):
             ConfigurationError: a file is another user's, or sets what only the environment may.
 
         """
+        for path in (Path(_ENV_FILE), Path("holdfast.toml")):
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise ConfigurationError(
+                    f"{path} is no regular file, but a pipe or a device: it is not read. Remove it."
+                )
         env_file, toml_settings = _EnvFile(settings_cls), TomlConfigSettingsSource(settings_cls)
         for name, source in ((_ENV_FILE, env_file), ("holdfast.toml", toml_settings)):
             _check_file(name, source)
@@ -343,7 +367,9 @@ class _EnvFile(DotEnvSettingsSource):
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         path = Path(_ENV_FILE)
-        found = dotenv_values(path, interpolate=False) if path.is_file() or path.is_fifo() else {}
+        if not path.exists() or path.is_dir():  # some call their virtual environment so
+            return {}
+        found = dotenv_values(stream=StringIO(read_source(path).decode("utf-8")), interpolate=False)
         return {name.lower(): value for name, value in found.items()}
 
 
@@ -363,6 +389,20 @@ def _check_file(name: str, source: PydanticBaseSettingsSource) -> None:
         )
 
 
+def _check_password(settings: Settings, overrides: Mapping[str, object]) -> None:
+    """Refuse to send a password of the user's to a server that a file of the current folder names."""
+    ours = overrides.get("database_url") is not None or any(
+        name.upper() == "HOLDFAST_DATABASE_URL" for name in os.environ
+    )
+    found = None if ours or settings.database_url is None else borrowed_password(settings.database_url)
+    if found is not None:
+        raise ConfigurationError(
+            f"A file of this folder (.env or holdfast.toml) names the PostgreSQL server, without a password, and that "
+            f"of {found} would be sent there: a folder that was copied or unpacked may name any server. Set "
+            "HOLDFAST_DATABASE_URL in your environment instead, or write its own password into the URL."
+        )
+
+
 def load_settings(**overrides: object) -> Settings:
     """Load and validate the settings.
 
@@ -372,6 +412,7 @@ def load_settings(**overrides: object) -> Settings:
     """
     try:
         settings = Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+        _check_password(settings, overrides)
         for name in _PRIVATE:
             value = getattr(settings, name)
             if name == "qdrant_api_key" or _has_password(value):

@@ -12,12 +12,12 @@ from datetime import timedelta
 import structlog
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from holdfast.activities.endings import ended_by_a_person, status_of, stop_begun, stop_orphans, tell_parents
 from holdfast.contracts import AGENT_WORKFLOW, ThreadStart
 from holdfast.ids import workflow_id_for
-from holdfast.memory import chores, events, ledger, model_leases, runs
+from holdfast.memory import chores, events, ledger, model_leases, model_refusals, runs
 from holdfast.memory.database import UNAVAILABLE, Connection, Pool
 from holdfast.memory.runs import OpenThread
 from holdfast.settings import Settings
@@ -27,6 +27,13 @@ __all__ = ["Sweeper"]
 log = structlog.get_logger(__name__)
 
 _SWEEP, _COLLECT = "sweep", "collect"  # names of the chores
+_AWAY = (  # said by a Temporal that is away, restarting or overloaded; all else is about the one thread
+    RPCStatusCode.CANCELLED,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.UNKNOWN,
+)
 _AT_ONCE = 20  # questions to Temporal
 _DUE = 0.9  # of its interval, after which a chore may be taken again: the same worker's next look is never too early
 
@@ -60,6 +67,7 @@ class Sweeper:
                 return
             await self._calls(conn)
             await model_leases.sweep(conn)
+            await model_refusals.sweep(conn)
             limit = self._settings.sweep_threads
             rows = await runs.open_threads(conn, int(cursor or 0), limit)
             if len(rows) < limit and cursor:  # the rest from the beginning: few threads are all looked at each time
@@ -76,9 +84,14 @@ class Sweeper:
         """
         turn = asyncio.Semaphore(_AT_ONCE)
 
-        async def status(row: OpenThread) -> WorkflowExecutionStatus | None:
+        async def status(row: OpenThread) -> WorkflowExecutionStatus | RPCError | None:
             async with turn:
-                return await status_of(self._client, workflow_id_for(row.tenant, row.thread))
+                try:
+                    return await status_of(self._client, workflow_id_for(row.tenant, row.thread))
+                except RPCError as exc:
+                    if exc.status in _AWAY:
+                        raise
+                    return exc
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -89,11 +102,15 @@ class Sweeper:
             if state == WorkflowExecutionStatus.RUNNING:
                 continue
             try:
+                if isinstance(state, RPCError):
+                    raise state
                 async with self._pool.acquire() as conn:
                     await self._go_on(conn, row, ended_by_a_person(state))
-            except (*UNAVAILABLE, RPCError):
+            except UNAVAILABLE:
                 raise
-            except Exception:  # one thread that cannot be dealt with must not keep the others waiting
+            except Exception as exc:  # one thread that cannot be dealt with must not keep the others waiting
+                if isinstance(exc, RPCError) and exc.status in _AWAY:
+                    raise
                 log.exception("a thread cannot be swept", thread=workflow_id_for(row.tenant, row.thread))
 
     async def _go_on(self, conn: Connection, row: OpenThread, why: str | None) -> None:
@@ -108,7 +125,7 @@ class Sweeper:
                 AGENT_WORKFLOW,
                 ThreadStart(),
                 id=workflow_id,
-                task_queue=self._settings.task_queue,
+                task_queue=row.task_queue or self._settings.task_queue,  # another fleet's code is not here
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 task_timeout=timedelta(seconds=self._settings.scaled(self._settings.task_timeout)),
             )
@@ -116,18 +133,23 @@ class Sweeper:
     async def _calls(self, conn: Connection) -> None:
         """Settle calls in flight of runs that have ended: what was never sent failed, what was sent is in doubt."""
         for row in await ledger.left_behind(conn, self._settings.scaled(self._settings.lease)):
-            async with conn.transaction():
-                if not row["sent"]:
-                    await ledger.fail_unsent(conn, row["key"], row["fence"], "its run ended before it was sent")
-                elif await ledger.doubt(conn, row["key"], row["fence"], "its run ended while it was under way"):
-                    await events.emit(
-                        conn,
-                        str(row["run_id"]),
-                        "in_doubt",
-                        step=row["step_no"],
-                        tool=row["tool"],
-                        why="its run ended while it was under way",
-                    )
+            try:
+                async with conn.transaction():
+                    if not row["sent"]:
+                        await ledger.fail_unsent(conn, row["key"], row["fence"], "its run ended before it was sent")
+                    elif await ledger.doubt(conn, row["key"], row["fence"], "its run ended while it was under way"):
+                        await events.emit(
+                            conn,
+                            str(row["run_id"]),
+                            "in_doubt",
+                            step=row["step_no"],
+                            tool=row["tool"],
+                            why="its run ended while it was under way",
+                        )
+            except UNAVAILABLE:
+                raise
+            except Exception:  # one call that cannot be settled must not keep the others waiting, nor the threads
+                log.exception("a call cannot be settled", key=row["key"], run_id=str(row["run_id"]))
 
     async def collect(self) -> None:
         """Remove what nothing needs any more, unless a worker has done so within `collect_every`."""

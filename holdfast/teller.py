@@ -2,6 +2,10 @@
 
 News of this worker's own runs come at once; what a killed worker left untold, and what others wrote, is found in
 PostgreSQL. How far a plugin has heard a run is written down after it has, so a kill in between tells it again.
+
+An event that a required plugin refuses is told again after pauses. When it was refused `event_tries` times and the
+plugin takes others, it is set aside in the table `unheard`, and the run's next event is told. While the plugin takes
+none, as when its own server is away, nothing is set aside.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from holdfast.memory import events, listeners
 from holdfast.memory.database import UNAVAILABLE
 from holdfast.plugins.contract import Plugin
 from holdfast.secrets import mask
+from holdfast.tools.runner import NeverBegan
 
 __all__ = ["Teller"]
 
@@ -59,11 +64,11 @@ class Teller:
             try:
                 if time.monotonic() >= look:
                     async with self._deps.pool.acquire() as conn:
-                        news.update(await listeners.behind(conn, plugin.name))
+                        news.update(await listeners.behind(conn, plugin.name, self._deps.settings.event_look))
                     look = time.monotonic() + every
                 for run_id in sorted(news):
-                    await self._tell(plugin, run_id)
-            except UNAVAILABLE as exc:
+                    await self._try(plugin, run_id)
+            except (*UNAVAILABLE, NeverBegan) as exc:  # the database is away, or the plugin blocks its own loop
                 log.info("a plugin is not told just now", plugin=plugin.name, error=str(exc))
             except Exception:
                 log.exception("a plugin is not told just now", plugin=plugin.name)
@@ -72,6 +77,19 @@ class Teller:
                     await wake.wait()
             await asyncio.sleep(_SOON)
 
+    async def _try(self, plugin: Plugin, run_id: str) -> None:
+        """Tell of a run. One that cannot be told keeps no other waiting: it is looked at again after a pause."""
+        try:
+            await self._tell(plugin, run_id)
+        except (*UNAVAILABLE, NeverBegan):
+            raise
+        except Exception:
+            log.exception("a run cannot be told", plugin=plugin.name, run_id=run_id)
+            settings = self._deps.settings
+            pause = settings.scaled(settings.sweep_every)
+            async with self._deps.pool.acquire() as conn:
+                await listeners.refused(conn, plugin.name, run_id, pause, settings.event_pause_max)
+
     async def _tell(self, plugin: Plugin, run_id: str) -> None:
         """Tell what a plugin has not heard of a run, unless another worker does."""
         lease = self._deps.settings.scaled(_LEASES * self._deps.settings.lease)
@@ -79,25 +97,44 @@ class Teller:
             seq = await listeners.take(conn, plugin.name, run_id, lease)
         if seq is None:
             return
+        paused = whole = False
         try:
-            while True:
+            while not whole:
                 async with self._deps.pool.acquire() as conn:
                     found = await events.read(conn, run_id, after=seq, limit=_AT_ONCE)
                 for event in found:
-                    holding = asyncio.create_task(self._hold(plugin, run_id, seq, lease))
-                    try:
-                        if not await self._deliver(plugin, run_id, event):
-                            return
-                    finally:
-                        holding.cancel()
+                    error = await self._deliver(plugin, run_id, event, seq, lease)
+                    if error is not None and not await self._refused(plugin, run_id, event, error):
+                        paused = True
+                        return
                     seq = event.seq
                     async with self._deps.pool.acquire() as conn:
                         await listeners.told(conn, plugin.name, run_id, seq, lease)
-                if len(found) < _AT_ONCE:
-                    return
+                whole = len(found) < _AT_ONCE
         finally:
-            async with self._deps.pool.acquire() as conn:
-                await listeners.told(conn, plugin.name, run_id, seq, 0.0)
+            if not paused:
+                async with self._deps.pool.acquire() as conn:
+                    await listeners.told(conn, plugin.name, run_id, seq, 0.0, whole=whole)
+
+    async def _refused(self, plugin: Plugin, run_id: str, event: Event, error: str) -> bool:
+        """Have an event told again later. True: it was refused too often, and is set aside."""
+        settings = self._deps.settings
+        async with self._deps.pool.acquire() as conn, conn.transaction():
+            pause = settings.scaled(settings.sweep_every)
+            tries, others = await listeners.refused(conn, plugin.name, run_id, pause, settings.event_pause_max)
+            if tries < settings.event_tries or not others:
+                return False
+            await listeners.set_aside(conn, plugin.name, run_id, event.seq, error)
+        log.error(
+            "a plugin never took an event: it is set aside in the table unheard, and the next ones are told",
+            plugin=plugin.name,
+            run_id=run_id,
+            seq=event.seq,
+            kind=event.kind,
+            tries=tries,
+            error=error,
+        )
+        return True
 
     async def _hold(self, plugin: Plugin, run_id: str, seq: int, lease: float) -> None:
         """Stay the one that tells, for as long as a hook takes."""
@@ -107,12 +144,23 @@ class Teller:
                 async with self._deps.pool.acquire() as conn:
                     await listeners.told(conn, plugin.name, run_id, seq, lease)
 
-    async def _deliver(self, plugin: Plugin, run_id: str, event: Event) -> bool:
-        """Tell one event. False: a required listener did not take it, and is to hear it again."""
+    async def _deliver(self, plugin: Plugin, run_id: str, event: Event, seq: int, lease: float) -> str | None:
+        """Tell one event. Return why a required listener did not take it.
+
+        Raises:
+            NeverBegan: it was not asked.
+
+        """
+        holding = asyncio.create_task(self._hold(plugin, run_id, seq, lease))
         try:
             await self._deps.hooks.event(plugin, event)
+        except NeverBegan:
+            raise
         except Exception as exc:  # noqa: BLE001  # whatever a plugin raises is its own
             said = mask(f"{type(exc).__name__}: {exc}")
             log.warning("a plugin failed", plugin=plugin.name, hook="event", run_id=run_id, seq=event.seq, error=said)
-            return plugin.required is not True
-        return True
+            return said if plugin.required is True else None
+        finally:
+            holding.cancel()
+            await asyncio.wait([holding])  # it writes the same row
+        return None

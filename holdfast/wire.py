@@ -78,9 +78,16 @@ class Wire:
         return cls(temporal, settings)
 
     async def update_with_start(
-        self, workflow_id: str, name: str, arg: Contract, *, update_id: str, result_type: type[Out]
+        self,
+        workflow_id: str,
+        name: str,
+        arg: Contract,
+        *,
+        update_id: str,
+        result_type: type[Out],
+        queue: str | None = None,
     ) -> Out:
-        """Send an update to the thread's workflow, starting it if it does not run.
+        """Send an update to the thread's workflow, starting it on *queue*, or on that of the settings, if none runs.
 
         Raises:
             InvalidInput (or the subclass the workflow names): the update was refused.
@@ -90,7 +97,14 @@ class Wire:
 
         async def send() -> Out:
             return await update_with_start(
-                self.temporal, self._settings, workflow_id, name, arg, update_id=update_id, result_type=result_type
+                self.temporal,
+                self._settings,
+                workflow_id,
+                name,
+                arg,
+                update_id=update_id,
+                result_type=result_type,
+                queue=queue,
             )
 
         return await self._insist(send)

@@ -61,7 +61,11 @@ class Embedder(Protocol):
         ...
 
     def embed(self, texts: list[str]) -> Vectors:
-        """Return one row per text, shape (len(texts), dimensions): length 1, or all zero for a text without tokens."""
+        """Return one row per text, shape (len(texts), dimensions): length 1, or all zero for a text without tokens.
+
+        May raise `MemoryRefused` for texts that it will never take, or the error of an HTTP client that bears a status
+        of 400, 413 or 422. Whatever else it raises is taken for an outage.
+        """
         ...
 
 

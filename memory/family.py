@@ -14,6 +14,7 @@ from holdfast.memory.queries import queries
 __all__ = [
     "Orphan",
     "above",
+    "budget_in_usd",
     "children",
     "give_scope",
     "hand_over",
@@ -63,6 +64,15 @@ async def objection(conn: Connection, run_id: str) -> tuple[bool, str] | None:
         else:
             continue
         return True, f"over budget: {said} of {name} are used, sub-agents included"
+    return None
+
+
+async def budget_in_usd(conn: Connection, run_id: str) -> tuple[str, float] | None:
+    """Return whose budget in USD a run's calls are paid from, and how much it is: its own, or the nearest above."""
+    for row in await above(conn, run_id):
+        budget = Budget.model_validate_json(row["budget"]) if row["budget"] is not None else Budget()
+        if budget.usd is not None:
+            return row["agent"], budget.usd
     return None
 
 

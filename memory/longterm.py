@@ -13,11 +13,12 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from holdfast.contracts import MemoryHit
-from holdfast.errors import StorageError
-from holdfast.memory.embeddings import Embedder, Sparse, sparse_document, sparse_query, valid_unicode
+from holdfast.errors import HoldfastError, MemoryRefused, StorageError
+from holdfast.memory.embeddings import Embedder, Sparse, Vectors, sparse_document, sparse_query, valid_unicode
 
 __all__ = [
     "DENSE",
+    "REFUSALS",
     "RRF_K",
     "SPARSE",
     "EncodedQuery",
@@ -31,6 +32,9 @@ __all__ = [
     "refuse_foreign",
     "to_hit",
 ]
+
+REFUSALS = frozenset({400, 413, 422})
+"""HTTP statuses by which a provider or a store says that it will never take this request."""
 
 POINT_NAMESPACE = uuid.UUID("2d0e6a3c-4f0b-5b52-8a57-6b0a3f1f6c55")
 DENSE, SPARSE = "dense", "bm25"  # names of the two vectors of a point
@@ -77,7 +81,8 @@ class MemoryRecord(BaseModel):
 class LongTermMemory(Protocol):
     """What is remembered across threads, found again by meaning.
 
-    Every method raises `StorageError` when the store cannot be reached or refuses; the message says what to do.
+    Every method raises `StorageError` when the store or the embedding model cannot be reached or refuses; the message
+    says what to do. `MemoryRefused`, which is one, says that no other try will help.
     """
 
     async def open(self) -> None:
@@ -85,7 +90,10 @@ class LongTermMemory(Protocol):
         ...
 
     async def remember(self, records: list[MemoryRecord]) -> None:
-        """Store *records*; when this returns they outlive a kill -9. Storing one again leaves one point."""
+        """Store *records*; when this returns they outlive a kill -9. Storing one again leaves one point.
+
+        Where it raises, some may be stored: a `MemoryRefused` may be about one of them alone.
+        """
         ...
 
     async def search(self, tenant: str, text: str, limit: int, *, thread: str | None = None) -> list[MemoryHit]:
@@ -128,7 +136,8 @@ def encode_records(records: list[MemoryRecord], embedder: Embedder) -> list[Enco
     """Return *records* with their vectors; of records with one id, the last. CPU-bound: call it in a thread.
 
     Raises:
-        StorageError: two records with one id belong to different tenants.
+        MemoryRefused: two records with one id belong to different tenants, or the embedding model refuses a text.
+        StorageError: the embedding model does not answer.
 
     """
     unique: dict[str, MemoryRecord] = {}
@@ -136,7 +145,7 @@ def encode_records(records: list[MemoryRecord], embedder: Embedder) -> list[Enco
         refuse_foreign([record], {record.id: unique[record.id].tenant} if record.id in unique else {})
         unique[record.id] = record
     kept = list(unique.values())
-    vectors = embedder.embed([record.text for record in kept])
+    vectors = _embed(embedder, [record.text for record in kept])
     return [
         EncodedRecord(record, vector.tolist() if vector.any() else None, sparse_document(record.text))
         for record, vector in zip(kept, vectors, strict=True)
@@ -144,21 +153,39 @@ def encode_records(records: list[MemoryRecord], embedder: Embedder) -> list[Enco
 
 
 def encode_query(text: str, embedder: Embedder) -> EncodedQuery:
-    """Return the vectors of a text to search for. CPU-bound: call it in a thread."""
-    vector = embedder.embed([text])[0]
+    """Return the vectors of a text to search for. CPU-bound: call it in a thread. Raises as `encode_records`."""
+    vector = _embed(embedder, [text])[0]
     return EncodedQuery(vector.tolist() if vector.any() else None, sparse_query(text))
+
+
+def _embed(embedder: Embedder, texts: list[str]) -> Vectors:
+    """Return the texts' vectors, and turn the errors of a provider's client library into ours, by their HTTP status."""
+    try:
+        return embedder.embed(texts)
+    except HoldfastError:
+        raise
+    except Exception as exc:
+        status = getattr(exc, "status_code", None) or getattr(getattr(exc, "response", None), "status_code", None)
+        if status in REFUSALS:
+            which = "a text" if len(texts) == 1 else f"one of {len(texts)} texts"
+            raise MemoryRefused(
+                f"The embedding model refused {which} (HTTP {status}): {exc}. It would again: change the text."
+            ) from exc
+        raise StorageError(
+            f"The embedding model did not answer: {type(exc).__name__}: {exc}. It is asked again."
+        ) from exc
 
 
 def refuse_foreign(records: list[MemoryRecord], owners: Mapping[str, object]) -> None:
     """Raise unless every record whose id is in *owners* (id to tenant) belongs to that tenant.
 
     Raises:
-        StorageError: storing the record would overwrite another tenant's memory.
+        MemoryRefused: storing the record would overwrite another tenant's memory.
 
     """
     for record in records:
         if owners.get(record.id, record.tenant) != record.tenant:
-            raise StorageError(
+            raise MemoryRefused(
                 f"Memory {record.id} (source key {record.source_key[:140]!r}) belongs to another tenant; nothing was "
                 "stored. Use source keys that are unique among all tenants, such as run ids."
             )

@@ -1,4 +1,7 @@
-"""What is to be remembered: rows commit with the answer, and leave when memory has them. Also recalled hits."""
+"""What is to be remembered: rows commit with the answer, and leave when memory has them. Also recalled hits.
+
+A row that memory will never take stays, set aside, with the reason in `refusal`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from holdfast.ids import storable
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
-__all__ = ["count", "drop", "get_recall", "put", "put_recall", "take"]
+__all__ = ["count", "drop", "failed", "get_recall", "put", "put_recall", "set_aside", "take"]
 
 _Q = queries("outbox")
 
@@ -24,8 +27,21 @@ async def put(
 
 
 async def take(conn: Connection, run_id: str | None, limit: int) -> list[asyncpg.Record]:
-    """Return rows of one run, or the oldest of all. They stay until `drop`: doing one twice leaves one memory."""
+    """Return rows of one run, or the oldest of all. They stay until `drop`: doing one twice leaves one memory.
+
+    Rows that failed before come after the others; those that were set aside are left out.
+    """
     return await conn.fetch(_Q["take"], run_id, limit)
+
+
+async def failed(conn: Connection, row: int) -> None:
+    """Have a row that failed alone come after the others."""
+    await conn.execute(_Q["failed"], row)
+
+
+async def set_aside(conn: Connection, row: int, why: str) -> None:
+    """Keep a row that long-term memory will never take, and try it no more."""
+    await conn.execute(_Q["set_aside"], row, storable(why))
 
 
 async def drop(conn: Connection, ids: list[int]) -> None:
@@ -34,7 +50,7 @@ async def drop(conn: Connection, ids: list[int]) -> None:
 
 
 async def count(conn: Connection) -> int:
-    """Return how many rows wait, at most 1,000."""
+    """Return how many rows wait, at most 1,000; those set aside do not."""
     value: int = await conn.fetchval(_Q["count"])
     return value
 

@@ -10,11 +10,12 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from holdfast.contracts import MemoryHit
-from holdfast.errors import StorageError
+from holdfast.errors import MemoryRefused, StorageError
 from holdfast.memory.embeddings import Embedder, WordLlamaEmbedder
 from holdfast.memory.longterm import (
     DENSE,
     KEYWORDS,
+    REFUSALS,
     RRF_K,
     SPARSE,
     EncodedQuery,
@@ -142,6 +143,10 @@ class QdrantServerMemory:
             if exc.status_code in (401, 403):
                 raise StorageError(
                     f"Qdrant at {self._shown} refused the key (HTTP {exc.status_code}). Set HOLDFAST_QDRANT_API_KEY."
+                ) from exc
+            if exc.status_code in REFUSALS:
+                raise MemoryRefused(
+                    f"Qdrant at {self._shown} refused an operation (HTTP {exc.status_code}) and would again: {exc}."
                 ) from exc
             raise StorageError(f"Qdrant at {self._shown} refused an operation: {exc}. Its own log says more.") from exc
         except (ApiException, OSError) as exc:  # not reached, cut off, or too slow

@@ -37,6 +37,7 @@ __all__ = [
     "open_of_thread",
     "open_threads",
     "publish_agent",
+    "queues_of_agent",
     "resume",
     "set_state",
     "user_body",
@@ -52,6 +53,7 @@ class OpenThread(NamedTuple):
     tenant: str
     thread: str
     writer: str | None
+    task_queue: str | None  # where it was worked on last
 
 
 async def _runs(conn: Connection, rows: Sequence[asyncpg.Record]) -> list[Run]:
@@ -235,29 +237,34 @@ async def definition(conn: Connection, digest: str) -> AgentDefinition | None:
     return await definitions.one(conn, digest)
 
 
-async def agent(conn: Connection, name: str) -> tuple[str, AgentDefinition] | None:
-    """Return (hash, definition) that a new run of this agent gets."""
-    digest = await conn.fetchval(_Q["agent"], name)
+async def agent(conn: Connection, name: str, queue: str) -> tuple[str, AgentDefinition] | None:
+    """Return (hash, definition) that a new run of this agent gets on the task queue *queue*."""
+    digest = await conn.fetchval(_Q["agent"], name, queue)
     body = await definitions.one(conn, digest) if digest is not None else None
     return None if body is None else (digest, body)
 
 
-async def known_agents(conn: Connection) -> dict[str, AgentDefinition]:
-    """Return what the workers have published, by name."""
-    rows = await conn.fetch(_Q["known_agents"])
+async def known_agents(conn: Connection, queue: str) -> dict[str, AgentDefinition]:
+    """Return what the workers of the task queue *queue* have published, by name."""
+    rows = await conn.fetch(_Q["known_agents"], queue)
     known = await definitions.several(conn, {row["definition"] for row in rows})
     return {row["name"]: known[row["definition"]] for row in rows}
 
 
-async def agent_names(conn: Connection) -> list[str]:
-    """Return the names of what the workers have published, in order; their definitions may be large."""
-    return [row["name"] for row in await conn.fetch(_Q["known_agents"])]
+async def agent_names(conn: Connection, queue: str) -> list[str]:
+    """Return the names of what these workers have published, in order; their definitions may be large."""
+    return [row["name"] for row in await conn.fetch(_Q["known_agents"], queue)]
 
 
-async def publish_agent(conn: Connection, body: AgentDefinition, digest: str) -> None:
-    """Make *body* what new runs of this agent get."""
+async def queues_of_agent(conn: Connection, name: str) -> list[str]:
+    """Return the task queues whose workers have published an agent of this name."""
+    return [row["task_queue"] for row in await conn.fetch(_Q["queues_of_agent"], name)]
+
+
+async def publish_agent(conn: Connection, body: AgentDefinition, digest: str, queue: str) -> None:
+    """Make *body* what new runs of this agent get on the task queue *queue*."""
     await conn.execute(_Q["put_definition"], digest, body.model_dump_json())
-    await conn.execute(_Q["publish_agent"], body.name, digest)
+    await conn.execute(_Q["publish_agent"], body.name, digest, queue)
 
 
 async def open_threads(conn: Connection, after: int, limit: int) -> list[OpenThread]:

@@ -39,6 +39,7 @@ __all__ = [
     "page",
     "place",
     "put_blob",
+    "queue_with_work",
     "recorded_result",
     "set_window",
     "sizes",
@@ -73,6 +74,7 @@ class ThreadRow:
     before: Written | None = None  # set: the thread was another writer's until now
     scope: str = ""
     execution: str | None = None  # set: who appends is this execution, and the thread's row remembers it
+    queue: str | None = None  # where it was worked on last
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,19 @@ def tokens_of(text: str) -> int:
 
 
 async def claim(
-    conn: Connection, tenant: str, thread: str, writer: str, started: datetime, *, execution: str, create: bool
+    conn: Connection,
+    tenant: str,
+    thread: str,
+    writer: str,
+    started: datetime,
+    *,
+    execution: str,
+    queue: str,
+    create: bool,
 ) -> ThreadRow | None:
     """Lock the thread for *writer*, of which *execution* is the present one; None when there is none and not *create*.
+
+    *queue* is the task queue of that execution: a sweeper starts the thread there again.
 
     Raises:
         StaleWriter: a workflow execution that started later owns the thread.
@@ -109,8 +121,8 @@ async def claim(
     before = Written(row["writer"], row["execution"]) if row["writer"] not in (None, writer) else None
     if before is not None and row["writer_started"] > started:
         raise StaleWriter(f"thread {thread}: a newer workflow execution than {writer} owns it")
-    if (row["writer"], row["execution"]) != (writer, execution):
-        await conn.execute(_Q["claim"], row["id"], writer, started, execution)
+    if (row["writer"], row["execution"], row["task_queue"]) != (writer, execution, queue):
+        await conn.execute(_Q["claim"], row["id"], writer, started, execution, queue)
     return ThreadRow(
         row["id"], row["agent"], row["last_seq"], row["window_from"], before, row["scope"] or "", execution
     )
@@ -148,7 +160,15 @@ async def hold_for_writer(conn: Connection, tenant: str, thread: str, writer: st
 async def find(conn: Connection, tenant: str, thread: str) -> ThreadRow | None:
     """Return a thread as it stands, unlocked."""
     row = await conn.fetchrow(_Q["find"], tenant, thread)
-    return None if row is None else ThreadRow(row["id"], row["agent"], row["last_seq"], row["window_from"])
+    if row is None:
+        return None
+    return ThreadRow(row["id"], row["agent"], row["last_seq"], row["window_from"], queue=row["task_queue"])
+
+
+async def queue_with_work(conn: Connection, tenant: str, thread: str) -> str | None:
+    """Return the task queue on which the thread has runs that have not ended; None if it has none, or none is known."""
+    queue: str | None = await conn.fetchval(_Q["queue_with_work"], tenant, thread)
+    return queue
 
 
 async def lock_for_writer(

@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, TimeoutType
+from temporalio.exceptions import TimeoutError as TemporalTimeoutError
 
 from holdfast.contracts import (
     PREVIEW,
@@ -185,26 +187,22 @@ class Round:
         rejected = None
         if call.state == "rejected":
             rejected = (call.pending.reason if call.pending else None) or "no reason given"
-        outcome: ToolOutcome = await options.start(
-            Activity.TOOL_STEP,
-            ToolStep(
-                definition=self._run.definition,
-                call_id=call.call_id,
-                tool=call.tool,
-                seq=call.seq,
-                effect=call.effect,
-                args=call.args,
-                args_hash=call.args_hash,
-                edited=call.edited,
-                rejected=rejected,
-                **self._ref(call),
-            ),
-            ToolOutcome,
-            self._carry.limits,
-            summary=f"{call.tool} {call.args or ''}"[:PREVIEW],
-            timeout=options.tool_timeout(call, self._carry.limits),
-            queue=self._carry.limits.memory_queue if call.memory_queue else None,
+        step = ToolStep(
+            definition=self._run.definition,
+            call_id=call.call_id,
+            tool=call.tool,
+            seq=call.seq,
+            effect=call.effect,
+            args=call.args,
+            args_hash=call.args_hash,
+            edited=call.edited,
+            rejected=rejected,
+            **self._ref(call),
         )
+        if call.memory_queue and rejected is None:
+            outcome = await self._with_memory(call, step)
+        else:
+            outcome = await self._send(call, step, f"{call.tool} {call.args or ''}")
         if outcome.status == "in_doubt":
             call.state = "in_doubt"
             if call.settled:  # proof has come before the attempt could tell of the doubt: read the row again
@@ -212,6 +210,31 @@ class Round:
         else:
             call.state, call.pending = "done", None
             call.failed = outcome.preview if outcome.status == "error" and rejected is None else ""
+
+    async def _with_memory(self, call: Call, step: ToolStep) -> ToolOutcome:
+        """Let the memory worker carry the call out; if none takes it in time, an agent worker says so, or keeps it."""
+        limits = self._carry.limits
+        try:
+            return await self._send(
+                call,
+                step,
+                f"{call.tool} {call.args or ''}",
+                queue=limits.memory_queue,
+                schedule_to_start=timedelta(seconds=limits.memory_wait),
+            )
+        except ActivityError as exc:
+            if not isinstance(exc.cause, TemporalTimeoutError) or exc.cause.type != TimeoutType.SCHEDULE_TO_START:
+                raise
+        without = step.model_copy(update={"unserved": True})
+        return await self._send(call, without, f"{call.tool}: the memory worker does not answer")
+
+    async def _send(self, call: Call, step: ToolStep, summary: str, **where: Any) -> ToolOutcome:
+        limits = self._carry.limits
+        timeout = options.tool_timeout(call, limits)
+        outcome: ToolOutcome = await options.start(
+            Activity.TOOL_STEP, step, ToolOutcome, limits, summary=summary[:PREVIEW], timeout=timeout, **where
+        )
+        return outcome
 
     async def _decide(self, call: Call) -> None:
         await self._whole(self._record(call))  # a decision that was taken has its audit row, also if the run is stopped

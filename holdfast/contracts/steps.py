@@ -121,6 +121,7 @@ class ToolStep(StepRef):
     args_hash: str
     edited: bool = False
     rejected: str | None = Field(default=None, description="a person rejected the call: fill its slot with this reason")
+    unserved: bool = Field(default=False, description="no worker of the memory queue took it: carry it out without one")
 
 
 class ToolOutcome(Contract):

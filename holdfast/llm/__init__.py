@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from holdfast.llm.models import OFFLINE_MODEL, ModelReply, ModelRequest, ToolCallRequest, Usage
 from holdfast.llm.port import close, complete, context_window, count_tokens, supports_schema, warm
-from holdfast.llm.prices import price_of, require_prices
+from holdfast.llm.prices import price_of, require_prices, unpriced_model, would_never_bind
 from holdfast.llm.resolve import model_for, resolve_model
 
 __all__ = [
@@ -25,5 +25,7 @@ __all__ = [
     "require_prices",
     "resolve_model",
     "supports_schema",
+    "unpriced_model",
     "warm",
+    "would_never_bind",
 ]

@@ -19,7 +19,16 @@ from holdfast.llm.models import Usage
 from holdfast.llm.resolve import model_for, split_model
 from holdfast.settings import Settings
 
-__all__ = ["cost_of", "has_price", "is_pricing", "knows_price", "price_of", "require_prices"]
+__all__ = [
+    "cost_of",
+    "has_price",
+    "is_pricing",
+    "knows_price",
+    "price_of",
+    "require_prices",
+    "unpriced_model",
+    "would_never_bind",
+]
 
 _TABLE = "model_prices_and_context_window_backup.json"
 _PRICES = ("input_cost_per_token", "output_cost_per_token", "tiered_pricing")
@@ -83,8 +92,17 @@ def _table() -> dict[str, dict[str, Any]]:
     return {}
 
 
+def unpriced_model(definition: AgentDefinition, settings: Settings) -> str | None:
+    """Return an agent's model if its price is not known. Blocks the first time, as `knows_price` does."""
+    model = model_for(definition, settings)
+    return model if price_of(definition, settings) is None and not knows_price(model) else None
+
+
 def require_prices(definitions: Mapping[str, AgentDefinition], settings: Settings) -> None:
-    """Refuse a budget in USD that could never bind: of an agent, or of one that it asks, whose price is unknown.
+    """Refuse a budget in USD that could never bind: of an agent whose price is unknown, or that reaches such a one.
+
+    A run's budget pays for the agents that it asks and for those that it is handed over to. Agents of other workers
+    are not known here: `would_never_bind` is for where they are reached.
 
     Raises:
         ConfigurationError: the message has the line to add.
@@ -93,32 +111,39 @@ def require_prices(definitions: Mapping[str, AgentDefinition], settings: Setting
     for definition in definitions.values():
         if definition.budget.usd is None:
             continue
-        for asked in _reached(definition, definitions):
-            model = model_for(asked, settings)
-            if price_of(asked, settings) is None and not knows_price(model):
-                raise ConfigurationError(_unknown(definition, asked, model, settings))
+        for reached, how in _reached(definition, definitions):
+            model = unpriced_model(reached, settings)
+            if model is not None:
+                raise ConfigurationError(
+                    would_never_bind(definition.name, definition.budget.usd, reached, model, settings, how)
+                )
 
 
-def _unknown(definition: AgentDefinition, asked: AgentDefinition, model: str, settings: Settings) -> str:
-    below = "" if asked is definition else f", which asks agent {asked.name!r}"
-    if settings.model is not None and settings.model != asked.model:
+def would_never_bind(
+    whose: str, usd: float, reached: AgentDefinition, model: str, settings: Settings, how: str = "asks"
+) -> str:
+    """Say that a budget in USD could never bind, because the price of a model is not known, and what to add."""
+    below = "" if reached.name == whose else f", which {how} agent {reached.name!r}"
+    if settings.model is not None and settings.model != reached.model:
         line = "HOLDFAST_MODEL_PRICE=0.25/2.00  # USD per million input and output tokens"
     else:
-        line = f'Agent("{asked.name}", …, price=Price(input=0.25, output=2.00))  # USD per million tokens'
+        line = f'Agent("{reached.name}", …, price=Price(input=0.25, output=2.00))  # USD per million tokens'
     return (
-        f"agent {definition.name!r} has a budget of {definition.budget.usd} USD{below}, and the price of {model} is "
+        f"agent {whose!r} has a budget of {usd} USD{below}, and the price of {model} is "
         f"not known: the budget would never bind. Add the price (0 if it costs nothing), for example:\n  {line}\n"
         "or limit it by tokens: Budget(tokens=…)."
     )
 
 
-def _reached(definition: AgentDefinition, definitions: Mapping[str, AgentDefinition]) -> list[AgentDefinition]:
-    """Return an agent and those whose calls its budget pays for: the ones it asks, and that they ask."""
-    found, waiting = {definition.name: definition}, [definition]
+def _reached(
+    definition: AgentDefinition, definitions: Mapping[str, AgentDefinition]
+) -> list[tuple[AgentDefinition, str]]:
+    """Return an agent, and how it reaches each of those whose calls its budget pays for."""
+    found, waiting = {definition.name: (definition, "")}, [definition]
     while waiting:
         for tool in waiting.pop().tools:
-            asked = definitions.get(tool.agent or "")
-            if asked is not None and not tool.handoff and asked.name not in found:
-                found[asked.name] = asked
-                waiting.append(asked)
+            other = definitions.get(tool.agent or "")
+            if other is not None and other.name not in found:
+                found[other.name] = (other, "hands over to" if tool.handoff else "asks")
+                waiting.append(other)
     return list(found.values())

@@ -91,9 +91,9 @@ class ServerView:
 class ServerDesk:
     """The servers that workers have seen, and their tools as pinned and as offered."""
 
-    def __init__(self, read: Read, home: Path) -> None:
-        """Take what runs a piece of work on the database, and the folder of the stack."""
-        self._read, self._home = read, home
+    def __init__(self, read: Read, home: Path, queue: str) -> None:
+        """Take what runs a piece of work on the database, the folder of the stack, and the task queue of the agents."""
+        self._read, self._home, self._queue = read, home, queue
 
     def away(self) -> dict[str, str]:
         """Return why servers cannot be reached now, by name, as this folder's own workers say."""
@@ -105,7 +105,7 @@ class ServerDesk:
         async def look(conn: Connection) -> list[ServerView]:
             found = await pins.servers(conn)
             known = await pins.listing(conn, [row.server for row in found])
-            given = _given(await runs.known_agents(conn))
+            given = _given(await runs.known_agents(conn, self._queue))
             return [
                 ServerView(
                     row.server,

@@ -95,7 +95,8 @@ class Plugin:
         order: lower is further out. Equal ones: installed ones by name, then those of the agents file as listed there.
         required: whether a step fails when this plugin fails, and no worker starts when it cannot. Unset, True for a
             plugin with `message`, `before_model`, `after_model`, `answer`, `before_tool` or `after_tool`, which may
-            refuse. True also repeats an `event` until the plugin has taken it.
+            refuse. True also repeats an `event` until the plugin has taken it, or refused it so often while it takes
+            others that it is set aside.
         timeout: seconds of one try of a hook; unset, HOLDFAST_HOOK_TIMEOUT.
 
     """
@@ -106,7 +107,7 @@ class Plugin:
     timeout: float | None = None
 
     def start(self) -> Now[None]:
-        """Get ready. Once in each worker, on the event loop that the hooks run on."""
+        """Get ready. Once in each worker, on the event loop of this plugin's hooks, which is not that of tools."""
 
     def stop(self) -> Now[None]:
         """Let go of what `start` has opened."""

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +20,7 @@ from holdfast.plugins.contract import AskedCall, At, ModelCall, Plugin, Reply, T
 from holdfast.plugins.load import HOOKS, has_hook, is_required
 from holdfast.secrets import Secrets, mask
 from holdfast.settings import Settings
-from holdfast.tools.runner import ToolRunner
+from holdfast.tools.runner import NeverBegan, ToolRunner
 
 __all__ = ["Host", "Note"]
 
@@ -51,9 +50,12 @@ class Host:
     """The plugins of one worker, outermost first."""
 
     def __init__(
-        self, plugins: Sequence[Plugin] = (), settings: Settings | None = None, runner: ToolRunner | None = None
+        self,
+        plugins: Sequence[Plugin] = (),
+        settings: Settings | None = None,
+        runner: ToolRunner | Mapping[str, ToolRunner] | None = None,
     ) -> None:
-        """Call nothing yet. Hooks run on *runner*, whose loop is also that of tools."""
+        """Call nothing yet. Hooks run on *runner*: one for all plugins, or each one's by its name."""
         self.plugins: list[Plugin] = list(plugins)
         self._settings = settings
         self._runner = runner
@@ -211,9 +213,13 @@ class Host:
     async def _one(
         self, plugin: Plugin, hook: str, at: At, value: Any, notes: list[Note], check: Callable[..., Any]
     ) -> Any:
-        """Return what one plugin makes of a value; None for nothing. It gets a copy: what it spoils is its own."""
+        """Return what one plugin makes of a value; None for nothing. It gets a copy: what it spoils is its own.
+
+        A hook that was not begun is no failure of a required plugin: it has seen nothing, so the step waits.
+        """
         function, tries = getattr(plugin, hook), _tries(plugin)
-        for number in range(1, tries + 1):
+        number = waits = 0
+        while True:
             try:
                 own = value if isinstance(value, str) else await asyncio.to_thread(copy.deepcopy, value)
                 return check(value, await self._run(plugin, hook, function, at, own))
@@ -223,9 +229,14 @@ class Host:
                     why = _plain(str(refusal))
                     notes.append(Note(plugin.name, hook, "refused", why))
                     raise Refused(f"{plugin.name} refused this {_WHAT[hook]}: {why}") from exc
-                if isinstance(exc, ToolNotStarted) and self._runner is not None and not self._runner.running:
+                if isinstance(exc, ToolNotStarted) and not self._running(plugin):
                     raise  # this worker stops: another one shall ask the plugin
                 problem = _said(exc)
+                if isinstance(exc, NeverBegan) and is_required(plugin):
+                    waits += 1
+                    await self._wait(plugin, hook, waits, exc)
+                    continue
+                number += 1
                 log.warning(
                     "a plugin failed", plugin=plugin.name, hook=hook, run_id=at.run_id, error=problem, number=number
                 )
@@ -239,7 +250,22 @@ class Host:
                         "take it out."
                     ) from exc
                 return None
-        return None
+
+    async def _wait(self, plugin: Plugin, hook: str, waits: int, exc: NeverBegan) -> None:
+        """Pause before a required plugin that was not begun is asked again.
+
+        What was done already (a reply that is paid, a call that was made) waits here, since only this worker knows it.
+
+        Raises:
+            ToolNotStarted: what has yet to be done begins anew, on any worker.
+
+        """
+        log.warning("a plugin was not begun: the step waits", plugin=plugin.name, hook=hook, waits=waits, why=str(exc))
+        if waits >= _TRIES and hook not in _OUTWARD:
+            raise ToolNotStarted(
+                f"{plugin.name}, which must see this {_WHAT[hook]}, was not begun: {exc} The step is tried again."
+            ) from exc
+        await asyncio.sleep(_PAUSE * min(waits, _TRIES))
 
     def _limit(self, hook: str, plugin: Plugin) -> float:
         """Return the seconds of one try. All tries of all plugins of `message` share what one transaction has."""
@@ -252,10 +278,19 @@ class Host:
         return min(wanted, (_WHOLE / max(1, len(self.of(hook))) - _pauses(tries)) / tries)
 
     async def _run(self, plugin: Plugin, hook: str, function: Callable[..., Any], /, *args: Any) -> Any:
-        if self._runner is None:
+        runner = self._runner_of(plugin)
+        if runner is None:
             raise ConfigurationError("this worker runs no plugins")
-        until = time.monotonic() + self._limit(hook, plugin)
-        return await self._runner.guest(f"{plugin.name}.{hook}", function, *args, deadline=until)
+        limit = self._limit(hook, plugin)
+        patience = limit / 2 if hook == "message" else limit  # half of 40 s: with the tries, what the activity has
+        return await runner.guest(f"{plugin.name}.{hook}", function, *args, timeout=limit, patience=patience)
+
+    def _runner_of(self, plugin: Plugin) -> ToolRunner | None:
+        return self._runner.get(plugin.name) if isinstance(self._runner, Mapping) else self._runner
+
+    def _running(self, plugin: Plugin) -> bool:
+        runner = self._runner_of(plugin)
+        return runner is None or runner.running
 
 
 _WHAT = {

@@ -20,10 +20,10 @@ log = structlog.get_logger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def open_plugins(
-    settings: Settings, own: Iterable[Plugin | str], runner: ToolRunner | None
-) -> AsyncIterator[Host]:
-    """Yield the host of a worker's plugins. Their hooks run on *runner*, or where there is none on one for them alone.
+async def open_plugins(settings: Settings, own: Iterable[Plugin | str]) -> AsyncIterator[Host]:
+    """Yield the host of a worker's plugins. The hooks of each run on an event loop and threads of their own.
+
+    So nothing but a plugin itself can keep its hooks waiting: no tool that blocks the tool loop, no other plugin.
 
     Raises:
         ConfigurationError: one that must be there is not, or does not start.
@@ -38,7 +38,11 @@ async def open_plugins(
         yield Host()
         return
     async with contextlib.AsyncExitStack() as stack:
-        host = Host(plugins, settings, runner or await stack.enter_async_context(ToolRunner(settings)))
+        runners = {
+            plugin.name: await stack.enter_async_context(ToolRunner(settings, whose=f"the plugin {plugin.name}"))
+            for plugin in plugins
+        }
+        host = Host(plugins, settings, runners)
         stack.push_async_callback(host.stop)
         await host.start()
         log.info("plugins, outermost first", order=[plugin.name for plugin in host.plugins])

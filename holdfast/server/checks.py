@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 import platform
 import subprocess
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, StorageError
 from holdfast.secrets import address
 from holdfast.server.binary import CLI_VERSION, find_binary, way_to_get
 from holdfast.server.home import lock_holder
@@ -26,6 +27,7 @@ from holdfast.trust import read_source
 __all__ = ["Check", "doctor"]
 
 _KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "MISTRAL_API_KEY", "GROQ_API_KEY", "AZURE_API_KEY")
+_CONNECT = 5.0  # seconds that a server has to answer
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,35 @@ def _temporal(settings: Settings) -> Check:
 
 def _postgres(settings: Settings) -> Check:
     if settings.database_url is not None:
-        where = address(settings.database_url)
-        return Check("postgres", ok=True, detail=f"server at {where} (HOLDFAST_DATABASE_URL)")
+        where = f"server at {address(settings.database_url)} (HOLDFAST_DATABASE_URL)"
+        return asyncio.run(_answers(settings, settings.database_url, where))
+    info = read_stack(settings.home.absolute())
+    if info is not None:
+        return asyncio.run(
+            _answers(settings, info.database_url, f"server of the stack at {address(info.database_url)}")
+        )
     said = subprocess.run(
         [str(binaries() / "postgres"), "--version"], capture_output=True, text=True, timeout=20, check=True
     )
     return Check("postgres", ok=True, detail=f"embedded {said.stdout.strip()}")
+
+
+async def _answers(settings: Settings, url: str, where: str) -> Check:
+    """Ask a server whether it has connections for its workers; one that does not answer is missing."""
+    from holdfast.memory.connections import shortage
+    from holdfast.memory.database import UNAVAILABLE, connect
+
+    try:
+        conn = await connect(url, name="holdfast-doctor", timeout=settings.scaled(_CONNECT))
+        try:
+            short = await shortage(conn, settings)
+        finally:
+            conn.terminate()
+    except (StorageError, *UNAVAILABLE) as exc:
+        return Check("postgres", ok=False, detail=str(exc) or type(exc).__name__, hint="see the message")
+    if short is None:
+        return Check("postgres", ok=True, detail=where)
+    return Check("postgres", ok=True, detail=f"{where}: {short.why}", hint=short.advice)
 
 
 def _package(name: str, package: str, module: str) -> Check:

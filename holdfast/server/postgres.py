@@ -53,7 +53,6 @@ do $$ declare found record; begin
 end $$
 """  # what a stack made when its workers were the superuser
 _SETTINGS: Final = {
-    "max_connections": "200",
     "fsync": "on",  # durability is the promise: never traded for speed
     "synchronous_commit": "on",
     "full_page_writes": "on",
@@ -142,14 +141,15 @@ class EmbeddedPostgres:
                 file.write(secrets.token_urlsafe(24) + "\n")
             return path.read_text(encoding="utf-8").strip()
 
-    def spec(self, environment: dict[str, str]) -> ProcessSpec:
-        """Return how the server is started and stopped.
+    def spec(self, environment: dict[str, str], *, connections: int = 200) -> ProcessSpec:
+        """Return how the server is started and stopped, for this many connections.
 
         Raises:
             StackError: no account to run it as, or the data is of another PostgreSQL version.
 
         """
-        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        given = {"max_connections": str(connections), **_SETTINGS}
+        options = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
         return ProcessSpec(
             name="postgres",
             command=(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -61,6 +62,9 @@ class Reloader:
         self._good = True
         self._again = False
         self._late = 0
+        self._plugins = self._names_plugins()
+        self.memory_is_old = False
+        """Whether the memory process may have loaded plugins that the workers no longer have, or lacks theirs."""
 
     @property
     def version(self) -> str | None:
@@ -98,6 +102,14 @@ class Reloader:
 
     def _hashes(self) -> dict[Path, str | None]:
         return {path: file_hash(path) for path in self._files}
+
+    def _names_plugins(self) -> bool:
+        """Whether the agents file, or what it imports, seems to list plugins; it is read, not run."""
+        for path in self._files:
+            with contextlib.suppress(OSError):
+                if b"plugins" in read_source(path):
+                    return True
+        return False
 
     def _stamps(self) -> Stamps:
         found: Stamps = {}
@@ -150,6 +162,8 @@ class Reloader:
             self._told(self.version, verdict.error)
             self._notify(f"{names} changed, and cannot be used; the workers go on with what they have\n{verdict.error}")
             return
+        before, self._plugins = self._plugins, self._names_plugins()
+        self.memory_is_old = self.memory_is_old or before or self._plugins
         self._told(None, None)
         self._notify(f"{names} changed and can be loaded; runs under way keep their definition")
         self._roll()

@@ -20,6 +20,8 @@ from typing import Final, TypeAlias
 
 import psutil
 
+from holdfast.errors import HoldfastError
+from holdfast.memory.connections import held_at_most
 from holdfast.search_attributes import ensure_search_attributes
 from holdfast.server.binary import ensure_binary
 from holdfast.server.idle import is_in_use
@@ -42,6 +44,8 @@ _log = logging.getLogger("holdfast.server")
 
 WorkerSpecs: TypeAlias = Callable[[StackInfo, Settings], Sequence[ProcessSpec]]
 Migrate: TypeAlias = Callable[[str], Awaitable[object]]
+
+_MEMORY_ENDS: Final = 10.0  # seconds; what it does may be done again
 
 # Shares of `stop_grace` by which each group must be gone. Temporal itself takes 1.3 s to end.
 _STOP_BY: Final = {"worker": 0.70, "memory": 0.78, "temporal": 0.93, "postgres": 0.98}
@@ -146,7 +150,9 @@ class Supervisor:
         if database_url is None:
             postgres = EmbeddedPostgres(self.home, ports["postgres_port"])
             database_url = postgres.url
-            specs.append(postgres.spec(environment))
+            # A rolling restart has twice the workers for a while; 50 are for clients and their runs.
+            wanted = 2 * settings.workers * held_at_most(settings, "agents") + held_at_most(settings, "memory") + 50
+            specs.append(postgres.spec(environment, connections=max(200, wanted)))
         if address is None:
             temporal = EmbeddedTemporal(
                 self.home,
@@ -224,6 +230,19 @@ class Supervisor:
         taken = {child.spec.name for child in self._children}
         name = next(name for number in count(1) if (name := f"agents-{number}") not in taken)
         return self._add(replace(old, name=name))
+
+    async def renew_memory(self) -> None:
+        """Replace the memory process, if there is one: only one at a time can have its folder open.
+
+        It carries out `remember` and `recall` for all agents, so it needs nothing of the agents file but its plugins.
+        """
+        for old in [child for child in self._children if child.spec.role == "memory"]:
+            self.notify("the memory process starts anew, to load the plugins of the agents file")
+            await self.drop(old, timeout=_MEMORY_ENDS)
+            try:
+                await self._add(old.spec).wait_ready(timeout=self.settings.scaled(self.settings.start_timeout))
+            except HoldfastError as exc:  # it is started again and again; the workers load the file all the same
+                self.notify(f"the memory process is not ready yet: {str(exc).splitlines()[0]}")
 
     async def drop(self, child: ChildProcess, *, timeout: float) -> None:
         """Stop a worker, kill it after *timeout* seconds, and forget it."""
@@ -336,6 +355,9 @@ async def _roll_when_asked(supervisor: Supervisor, rolling: asyncio.Event, reloa
             await supervisor.roll()
         else:
             changed, version = reloader.changed, reloader.rolling()
+            if reloader.memory_is_old:
+                reloader.memory_is_old = False
+                await supervisor.renew_memory()
             loads = (lambda: supervisor.write(agents_version=version)) if changed else None
             rolled = await supervisor.roll(reloader.unchanged, first=loads)
             if rolled == "done":

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Self, TypeVar
 
 import structlog
@@ -25,7 +26,7 @@ from holdfast.tools.threads import Attempt, Ended, Seat, ThreadPool
 from holdfast.tools.tool import AnyTool
 from holdfast.tools.watchdog import Watchdog
 
-__all__ = ["Begun", "NotBegun", "ToolRunner", "invoke"]
+__all__ = ["Begun", "NeverBegan", "NotBegun", "ToolRunner", "invoke"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,6 +38,10 @@ log = structlog.get_logger(__name__)
 
 class NotBegun(asyncio.CancelledError):
     """A cancellation that came before the tool began: proof that nothing was sent."""
+
+
+class NeverBegan(ToolNotStarted):
+    """What was to be run was not begun: something was in its way, or the worker stops. Its code never raises this."""
 
 
 async def invoke(tool: AnyTool, args: dict[str, Any], ctx: ToolContext) -> Any:
@@ -96,6 +101,15 @@ class _LoopCall:
             self.task.cancel()
 
 
+@dataclass
+class _Start:
+    """How long a call may wait for its begin, and may take from then on, in seconds."""
+
+    patience: float
+    timeout: float
+    begun: Future[None] = field(default_factory=Future)
+
+
 _CALL: contextvars.ContextVar[_LoopCall | None] = contextvars.ContextVar("holdfast_tool_call", default=None)
 
 
@@ -113,11 +127,15 @@ class _Threads(ThreadPoolExecutor):
 class ToolRunner:
     """One event loop in a thread of its own for async tools, a pool of threads for sync ones.
 
-    Use as `async with ToolRunner(settings) as runner`, or call `start` and `close`.
+    The hooks of each plugin have another one. Use as `async with ToolRunner(settings) as runner`, or call `start` and
+    `close`.
     """
 
-    def __init__(self, settings: Settings | None = None, *, blocked_after: float = 1.0) -> None:
-        """Take `tool_threads` from *settings*; warn when a tool blocks the loop for *blocked_after* seconds."""
+    def __init__(
+        self, settings: Settings | None = None, *, blocked_after: float = 1.0, whose: str = "the tools"
+    ) -> None:
+        """Take `tool_threads` from *settings*; warn when something blocks the loop for *blocked_after* seconds."""
+        self._whose = whose
         self._settings = settings or default_settings()
         self._blocked_after = blocked_after
         self._pool = ThreadPool(self._settings.tool_threads)
@@ -148,7 +166,7 @@ class ToolRunner:
         thread = threading.Thread(target=self._serve, args=(self._loop,), name="holdfast-tool-loop", daemon=True)
         thread.start()
         self._running = True
-        self._watchdog = Watchdog(self._loop, thread, self._blocked_after)
+        self._watchdog = Watchdog(self._loop, thread, self._blocked_after, self._whose)
         self._watchdog.start()
 
     async def close(self, grace: float = 2.0) -> None:
@@ -251,11 +269,24 @@ class ToolRunner:
         found: T = await self._run(name, functools.partial(function, *args, **kwargs), is_async=True, deadline=None)
         return found
 
-    async def guest(self, name: str, function: Callable[..., Any], /, *args: Any, deadline: float) -> Any:
-        """Return what a plugin's *function*, sync or async, returns. Raises as `run` does."""
-        work = functools.partial(function, *args)
+    async def guest(
+        self, name: str, function: Callable[..., Any], /, *args: Any, timeout: float, patience: float
+    ) -> Any:
+        """Return what a plugin's *function*, sync or async, returns. Its time runs from its begin.
+
+        Raises:
+            NeverBegan: it did not begin within *patience* seconds, or the worker stops.
+            BaseException: as `run` does.
+
+        """
+        start = _Start(patience, timeout)
+
+        def work() -> Any:
+            start.begun.set_result(None)
+            return function(*args)
+
         is_async = inspect.iscoroutinefunction(function)
-        return await self._run(name, work, is_async=is_async, deadline=deadline)
+        return await self._run(name, work, is_async=is_async, deadline=None, start=start)
 
     async def text(self, tool: AnyTool, value: Any) -> str:
         """Return the text of a tool's result, made off this loop: see `holdfast.tools.results.result_text`."""
@@ -272,6 +303,7 @@ class ToolRunner:
         deadline: float | None,
         begun: Begun | None = None,
         seat: Seat | None = None,
+        start: _Start | None = None,
     ) -> Any:
         started = time.monotonic()
         if deadline is not None and deadline <= started:
@@ -281,6 +313,16 @@ class ToolRunner:
             begun(call.future if isinstance(call, Attempt) else call.body)
         waiter = asyncio.wrap_future(call.future)
         try:
+            if start is not None:
+                await asyncio.wait(
+                    {waiter, asyncio.wrap_future(start.begun)},
+                    timeout=start.patience,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not (waiter.done() or start.begun.done()) and self._withdraw(call):
+                    raise _never_began(name, time.monotonic() - started)
+                started = time.monotonic()
+                deadline = started + start.timeout
             await asyncio.wait({waiter}, timeout=None if deadline is None else deadline - started)
         except asyncio.CancelledError as exc:
             if self._give_up(name, call):
@@ -289,13 +331,10 @@ class ToolRunner:
         if not waiter.done():
             waited = time.monotonic() - started
             if self._give_up(name, call):
-                raise ToolNotStarted(
-                    f"{name} was not started: for {waited:.1f} s no thread was free or another tool blocked the tool "
-                    "loop. Nothing took effect. Raise HOLDFAST_TOOL_THREADS or mend the tool that hangs."
-                )
+                raise _never_began(name, waited)
             raise TimeoutError(f"{name} did not end within {waited:.1f} s and was given up")
         if waiter.cancelled():
-            raise ToolNotStarted(f"{name} was not started: the worker is stopping. Nothing took effect.")
+            raise NeverBegan(f"{name} was not started: the worker is stopping. Nothing took effect.")
         ended = waiter.result()
         if ended.error is not None:
             raise _tame(name, ended.error)
@@ -307,7 +346,7 @@ class ToolRunner:
     def _begin(self, name: str, work: Callable[[], Any], *, is_async: bool, seat: Seat | None) -> _LoopCall | Attempt:
         loop = self._loop
         if not self._running or loop is None:
-            raise ToolNotStarted(f"{name} was not started: the worker is stopping. Nothing took effect.")
+            raise NeverBegan(f"{name} was not started: the worker is stopping. Nothing took effect.")
         if not is_async:
             bound = functools.partial(contextvars.copy_context().run, work)
             return self._pool.submit(bound) if seat is None else seat.start(bound)
@@ -324,6 +363,14 @@ class ToolRunner:
         except RuntimeError:  # closed between the check and here
             call.future.cancel()
         return call
+
+    def _withdraw(self, call: _LoopCall | Attempt) -> bool:
+        """Take *call* back if it has not begun; return whether it had not."""
+        if not call.future.cancel():
+            return False
+        if isinstance(call, Attempt):
+            self._pool.leave(call)
+        return True
 
     def _give_up(self, name: str, call: _LoopCall | Attempt) -> bool:
         """Stop waiting for *call*; return True if it had not begun and now never will."""
@@ -358,6 +405,13 @@ class ToolRunner:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+def _never_began(name: str, waited: float) -> NeverBegan:
+    return NeverBegan(
+        f"{name} was not started: for {waited:.1f} s no thread was free or something else blocked its loop. Nothing "
+        "took effect. Raise HOLDFAST_TOOL_THREADS or mend what hangs."
+    )
 
 
 def _named_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:

@@ -1,4 +1,4 @@
-"""Notices that a tool blocks the tool loop, and says which and where. Only the runner uses it."""
+"""Notices that a tool or a plugin's hook blocks its loop, and says which and where. Only the runner uses it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ _NOT_USER_CODE = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstd
 class Watchdog(threading.Thread):
     """Asks the tool loop for a sign of life again and again; warns once each time it stays away too long."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, loop_thread: threading.Thread, blocked_after: float) -> None:
-        """Watch *loop*, which runs in *loop_thread*; *blocked_after* is in seconds."""
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, loop_thread: threading.Thread, blocked_after: float, whose: str
+    ) -> None:
+        """Watch *loop* of *whose* functions, which runs in *loop_thread*; *blocked_after* is in seconds."""
+        self._whose = whose
         super().__init__(name="holdfast-tool-watchdog", daemon=True)
         self._loop = loop
         self._loop_thread = loop_thread
@@ -49,7 +52,12 @@ class Watchdog(threading.Thread):
             tool = self._warn(asked)
             self._pulse.wait()
             if tool and not self._stopped.is_set():
-                log.info("the tool loop runs again", tool=tool, blocked_s=round(time.monotonic() - asked, 1))
+                log.info(
+                    "the event loop runs again",
+                    loop_of=self._whose,
+                    tool=tool,
+                    blocked_s=round(time.monotonic() - asked, 1),
+                )
 
     def _warn(self, asked: float) -> str | None:
         """Name the tool that holds the loop; None if none does, as on a machine that is starved of CPU."""
@@ -58,7 +66,8 @@ class Watchdog(threading.Thread):
             return None
         name = task.get_name()
         log.warning(
-            "a tool blocks the tool loop: no other async tool of this worker can go on",
+            "an event loop is blocked: nothing else async that runs on it can go on",
+            loop_of=self._whose,
             tool=name,
             at=self._place(),
             blocked_s=round(time.monotonic() - asked, 1),

@@ -1,7 +1,7 @@
 -- What the shell offers at Tab: a value, and a word about it.
 
 -- name: agents
-select name as value, '' as about from agents where $1::text is not null order by name
+select distinct name as value, '' as about from agents where $1::text is not null order by name
 
 -- name: runs
 select left(r.run_id::text, 8) as value, r.agent || ', ' || r.state as about

@@ -87,10 +87,13 @@ select m.body from runs r join messages m on m.thread_id = r.thread_id and m.seq
 select m.body from runs r join messages m on m.id = r.message where r.run_id = $1
 
 -- name: known_agents
-select name, definition from agents order by name
+select name, definition from agents where task_queue = $1 order by name
+
+-- name: queues_of_agent
+select task_queue from agents where name = $1 order by task_queue
 
 -- name: agent
-select definition from agents where name = $1
+select definition from agents where name = $1 and task_queue = $2
 
 -- name: definitions
 select hash, body from definitions where hash = any ($1)
@@ -99,11 +102,11 @@ select hash, body from definitions where hash = any ($1)
 insert into definitions (hash, body) values ($1, $2) on conflict (hash) do nothing
 
 -- name: publish_agent
-insert into agents (name, definition) values ($1, $2)
-on conflict (name) do update set definition = excluded.definition, updated_at = clock_timestamp()
+insert into agents (name, definition, task_queue) values ($1, $2, $3)
+on conflict (name, task_queue) do update set definition = excluded.definition, updated_at = clock_timestamp()
 
 -- name: open_threads
-select t.id, t.tenant, t.thread, t.writer from threads t
+select t.id, t.tenant, t.thread, t.writer, t.task_queue from threads t
 where t.id in (
     select distinct thread_id from runs
     where state in ('queued', 'running', 'waiting') and thread_id > $1 order by thread_id limit $2

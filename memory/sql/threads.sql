@@ -2,11 +2,11 @@
 insert into threads (tenant, thread) values ($1, $2) on conflict (tenant, thread) do nothing
 
 -- name: lock
-select id, agent, writer, writer_started, execution, last_seq, next_order, window_from, scope
+select id, agent, writer, writer_started, execution, task_queue, last_seq, next_order, window_from, scope
 from threads where tenant = $1 and thread = $2 for update
 
 -- name: claim
-update threads set writer = $2, writer_started = $3, execution = $4 where id = $1
+update threads set writer = $2, writer_started = $3, execution = $4, task_queue = $5 where id = $1
 
 -- name: writer
 select writer, execution,
@@ -21,7 +21,11 @@ select id from threads where id = $1 and writer = $2 for update
 update threads set agent = $2 where id = $1
 
 -- name: find
-select id, agent, last_seq, window_from from threads where tenant = $1 and thread = $2
+select id, agent, last_seq, window_from, task_queue from threads where tenant = $1 and thread = $2
+
+-- name: queue_with_work
+select task_queue from threads t where tenant = $1 and thread = $2
+  and exists (select from runs r where r.thread_id = t.id and r.state in ('queued', 'running', 'waiting'))
 
 -- name: hold_for_writer
 -- A thread that another run asked for goes on under the same scope in a new chain: its slots are the same calls'.

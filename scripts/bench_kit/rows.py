@@ -50,7 +50,7 @@ LOOKUPS: Mapping[str, tuple[str, str, tuple[Any, ...]]] = {
     "the next 200 threads with work": ("runs", "open_threads", (0, 200)),
     "runs that wait on a thread": ("runs", "open_of_thread", (1,)),
     "who wrote to a thread last": ("threads", "writer", (TENANT, "big")),
-    "names of agents": ("runs", "known_agents", ()),
+    "names of agents": ("runs", "known_agents", ("holdfast",)),
 }
 
 

@@ -48,6 +48,7 @@ _STATUS: dict[type[HoldfastError], int] = {
     errors.DecisionRefused: 409,
     errors.StackError: 503,
     errors.StorageError: 503,
+    errors.MemoryRefused: 400,
     errors.ModelUnavailable: 503,
 }
 _PARTS = re.compile(r"(.*?)\n\nWhen: (.*?)\nDo: (.*)", re.S)

@@ -42,7 +42,7 @@ class Recalled(_Kind):
 
 
 class MemoryUnavailable(_Kind):
-    """Long-term memory did not answer in time; the run goes on without."""
+    """Long-term memory did not answer in time, or cannot search for this message; the run goes on without."""
 
     why: str = Field(description="what it said")
 

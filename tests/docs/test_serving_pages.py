@@ -15,7 +15,7 @@ from holdfast.memory.database import connect
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
 from tests.docs.desk import AGENTS, SCRIPT
-from tests.kit import PATIENCE, until
+from tests.kit import PATIENCE, World, until
 from tests.pages import ROOT, Page
 from tests.terminal import Terminal
 
@@ -42,29 +42,34 @@ async def test_production(make_world: MakeWorld, servers: dict[str, str]) -> Non
         url = (world.settings.database_url or "").replace(world.settings.tenant, empty)
         with Page("docs/howto/production.md") as page:
             text = page.take("holdfast worker")
-        for shown, real in (
-            ("temporal:7233", servers["temporal_address"]),
-            ("postgresql://holdfast:secret@postgres:5432/holdfast", url),
-        ):
-            assert shown in text
-            text = text.replace(shown, real)
-        given = {**os.environ, **world.environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        for name in ("HOLDFAST_TEMPORAL_ADDRESS", "HOLDFAST_DATABASE_URL"):
-            del given[name]
-        process = await asyncio.create_subprocess_exec(
-            *("bash", "-euc", text), cwd=ROOT, env=given, stderr=subprocess.PIPE, start_new_session=True
-        )
-        try:
-            await until(lambda: _prepared(url), "a worker is ready", 2 * PATIENCE)
-            async with await Client.connect(world.settings.model_copy(update={"database_url": url})) as client:
-                answer = await client.run("support", "Where is order 17?", timeout=2 * PATIENCE)
-            assert answer.output == "It was delivered damaged."
-            os.killpg(process.pid, signal.SIGTERM)
-            _, said = await asyncio.wait_for(process.communicate(), PATIENCE)
-            assert b"Traceback" not in said
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            for shown, real in (
+                ("temporal:7233", servers["temporal_address"]),
+                ("postgresql://holdfast:secret@postgres:5432/holdfast", url),
+            ):
+                assert shown in text
+                text = text.replace(shown, real)
+            await _serves(world, text, url)
+
+
+async def _serves(world: World, text: str, url: str) -> None:
+    """Run the block: a worker that answers, and ends when it is told to."""
+    given = {**os.environ, **world.environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for name in ("HOLDFAST_TEMPORAL_ADDRESS", "HOLDFAST_DATABASE_URL"):
+        del given[name]
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-euc", text), cwd=ROOT, env=given, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        await until(lambda: _prepared(url), "a worker is ready", 2 * PATIENCE)
+        async with await Client.connect(world.settings.model_copy(update={"database_url": url})) as client:
+            answer = await client.run("support", "Where is order 17?", timeout=2 * PATIENCE)
+        assert answer.output == "It was delivered damaged."
+        os.killpg(process.pid, signal.SIGTERM)
+        _, said = await asyncio.wait_for(process.communicate(), PATIENCE)
+        assert b"Traceback" not in said
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _prepared(url: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def skipped_tests(done: subprocess.CompletedProcess[str]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> User:
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     """Give a user in a new project with a run recorded as the page says, whose settings name servers not there."""
     User(tmp_path_factory.mktemp("user")).run(HOLDFAST, "init", str(folder := tmp_path_factory.mktemp("mine") / "my"))
     somebody = User(folder)
@@ -71,10 +72,10 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> User:
             somebody.run(HOLDFAST, "down")
         (folder / "tests/crash_agents.py").write_text(page.take(CRASHING))
         (folder / "tests/test_page.py").write_text("\n\n".join(page.take(text) for text in page_blocks()))
-    # Whoever has these in the shell or in .env has servers that no test may touch.
-    somebody.environment["TEMPORAL_ADDRESS"] = "127.0.0.1:1"
-    (folder / ".env").write_text("HOLDFAST_DATABASE_URL=postgresql://nobody@127.0.0.1:1/none\nHOLDFAST_WORKERS=5\n")
-    return somebody
+        # Whoever has these in the shell or in .env has servers that no test may touch.
+        somebody.environment["TEMPORAL_ADDRESS"] = "127.0.0.1:1"
+        (folder / ".env").write_text("HOLDFAST_DATABASE_URL=postgresql://nobody@127.0.0.1:1/none\nHOLDFAST_WORKERS=5\n")
+        yield somebody  # whose tests run the blocks
 
 
 def test_the_tests_of_the_page_pass(user: User) -> None:

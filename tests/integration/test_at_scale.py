@@ -46,8 +46,10 @@ async def test_a_thousand_queued_runs_parse_their_definition_once(pool: Pool) ->
     assert len(body.model_dump_json()) > 75_000
     definitions._parsed.clear()
     async with pool.acquire() as conn, conn.transaction():
-        await runs.publish_agent(conn, body, "large")
-        thread = await threads.claim(conn, "t", "queue", "w", datetime.now(UTC), execution="w", create=True)
+        await runs.publish_agent(conn, body, "large", "holdfast")
+        thread = await threads.claim(
+            conn, "t", "queue", "w", datetime.now(UTC), execution="w", queue="holdfast", create=True
+        )
         assert thread is not None
         for n in range(1000):
             message = Message(message_id=f"m{n}", agent="one", text="hello")

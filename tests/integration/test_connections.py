@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from urllib.parse import urlsplit
+
+from holdfast.memory.connections import held_at_most, shortage
+from holdfast.memory.database import Pool, connect
+from holdfast.server import Check, doctor
+from holdfast.settings import Settings, load_settings
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
 from tests.kit import PATIENCE, World, until
@@ -81,3 +88,52 @@ async def test_no_session_of_a_killed_worker_stays_in_a_long_statement(make_worl
         await until(asleep, "the statement is under way")
         worker.kill()
         await gone(world)
+
+
+async def test_the_url_may_say_how_often_postgresql_looks(pool: Pool, servers: dict[str, str]) -> None:
+    """Some servers take no interval but 0; ours is left away where the URL has one."""
+    for given, want in (("", "1s"), ("?client_connection_check_interval=0", "0"), ("?application_name=x", "1s")):
+        conn = await connect(servers["database_url"] + given)
+        assert await conn.fetchval("show client_connection_check_interval") == want
+        assert await conn.fetchval("show search_path") == "holdfast"
+        await conn.close()
+    assert await pool.fetchval("show client_connection_check_interval") == "1s"
+
+
+def of_postgres(settings: Settings) -> Check:
+    """Return what doctor says of the server."""
+    return next(check for check in doctor(settings) if check.name == "postgres")
+
+
+async def test_a_server_with_too_few_connections_is_told_of(make_world: MakeWorld) -> None:
+    """A worker says so when it starts, doctor at any time: with each limit, what may be wanted, and what to do."""
+    world = await make_world(AGENTS)
+    assert held_at_most(world.settings, "agents") == 21
+    assert held_at_most(world.settings, "memory") == 11
+    url = urlsplit(world.settings.database_url or "")
+    await world.rows(f"alter database {url.path[1:]} connection limit 20")
+    worker = await world.worker()
+    said = worker.log.read_text()
+    assert "PostgreSQL may run out of connections" in said
+    assert "allows 20 connections (the connection limit of the database), and up to 21 may be wanted" in said
+    check = await asyncio.to_thread(of_postgres, world.settings)
+    assert check.ok
+    assert "1 workers of agents may hold 21 each" in check.detail
+    assert "HOLDFAST_DATABASE_POOL (10)" in check.hint
+    await world.rows(f"alter database {url.path[1:]} connection limit 60")
+    check = await asyncio.to_thread(of_postgres, world.settings)
+    assert (check.ok, check.hint) == (True, "")
+    await world.rows(f"alter database {url.path[1:]} connection limit -1")
+    conn = await connect(world.settings.database_url or "")
+    found = await shortage(conn, world.settings.model_copy(update={"database_pool": 200}), "agents", "agents-0")
+    await conn.close()
+    assert found is not None
+    assert "allows 197 connections (max_connections of the server, less what it reserves)" in found.why
+    assert "2 workers of agents may hold 401 each" in found.why
+
+
+def test_a_server_that_does_not_answer_is_missing() -> None:
+    """Doctor asks it, and says what to check."""
+    check = of_postgres(load_settings(database_url="postgresql://127.0.0.1:1/x"))
+    assert not check.ok
+    assert "PostgreSQL at 127.0.0.1:1/x cannot be used" in check.detail

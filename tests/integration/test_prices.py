@@ -97,3 +97,45 @@ async def test_a_worker_does_not_start_with_a_budget_that_could_never_bind(make_
     process = world.start()
     assert await asyncio.to_thread(process.popen.wait) == 3
     assert "price=Price(input=0.25, output=2.00)" in process.log.read_text()
+
+
+BOUND = """
+from holdfast import Agent, Budget, Price
+from holdfast.tools import agent_tool
+
+price = Price(input=1, output=2)
+below = agent_tool("elsewhere", description="Knows.")
+asks = Agent("asks", "openai/test", "Help.", tools=[below], price=price, budget=Budget(usd=5))
+sends = Agent("sends", "openai/test", "Help.", handoffs=["elsewhere"], price=price, budget=Budget(usd=5))
+free = Agent("free", "openai/test", "Help.", tools=[below], price=price)
+"""
+ELSEWHERE = """
+from holdfast import Agent
+
+elsewhere = Agent("elsewhere", "openai/test", "Help.")
+"""
+REACHING = """
+conversations:
+  - {when: ask it, replies: [{call: {elsewhere: {message: hello}}}, {say: "told: {{last_tool}}"}]}
+  - {when: send it, replies: [{call: {hand_off_to_elsewhere: {}}}, {say: "told: {{last_tool}}"}]}
+  - {replies: [{say: answered elsewhere}]}
+"""
+
+
+async def test_a_budget_that_could_not_bind_for_an_agent_of_another_worker(make_world: MakeWorld) -> None:
+    """Neither worker can know when it loads its file: the call and the hand-off are refused, with the line to add."""
+    async with ModelServer(REACHING) as models:
+        world = await make_world(BOUND, api_base=models.base_url)
+        other = world.folder / "elsewhere.py"
+        other.write_text(ELSEWHERE)
+        await world.worker()
+        await world.worker(HOLDFAST_AGENTS=str(other))
+        client = await world.client()
+        for name, text, how in (("asks", "ask it", "asks"), ("sends", "send it", "hands over to")):
+            run = await client.start(name, text, thread=name)
+            output = (await run.result(timeout=PATIENCE)).output
+            assert f"agent '{name}' has a budget of 5.0 USD, which {how} agent 'elsewhere'" in output
+            assert 'Agent("elsewhere", …, price=Price(' in output
+            assert "answered elsewhere" not in output
+        asked = await (await client.start("free", "ask it", thread="free")).result(timeout=PATIENCE)
+        assert (asked.output, asked.unpriced_below) == ("told: answered elsewhere", 1)

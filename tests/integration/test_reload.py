@@ -209,3 +209,55 @@ async def test_a_worker_that_is_told_to_stop_finishes_its_call(make_world: MakeW
         assert "slowly done" in (await run.result(timeout=PATIENCE)).output
         assert await asyncio.to_thread(old.popen.wait) == 0
         assert (await world.rows("select sends from effects where tool = 'slow'")) == [{"sends": 1}]
+
+
+KEEPER = SOURCE.replace(
+    "agent = Agent", 'keeper = Agent(name="keeper", model="openai/test", memory=True)\n\nagent = Agent'
+)
+GUARDED = (
+    KEEPER
+    + '''
+from holdfast import Plugin, Refused
+
+class Guard(Plugin):
+    """Lets nothing be remembered."""
+    required = True
+
+    def before_tool(self, at, call) -> None:
+        if call.tool == "remember":
+            raise Refused("nothing is to be kept")
+
+plugins = [Guard()]
+'''
+)
+MEMORY_SCRIPT = """
+conversations:
+  - when: keep
+    replies: [{call: {remember: {text: The gate is blue.}}}, {say: "{{last_tool}}"}]
+  - when: colour
+    replies: [{call: {recall: {query: gate}}}, {say: "{{last_tool}}"}]
+"""
+AT_ONCE = 20.0 * (PATIENCE / 60.0)  # seconds; what the memory process did not know failed after 74
+
+
+async def test_an_agent_that_an_edit_adds_has_memory_at_once(tmp_path: Path) -> None:
+    """The memory process carries out what new agents remember, under the plugins that the file lists by now."""
+    agents = tmp_path / "agents.py"
+    agents.write_text(SOURCE, encoding="utf-8")
+    async with ModelServer(MEMORY_SCRIPT) as models:
+        settings = load_settings(home=tmp_path / "home", agents=agents, api_base=models.base_url, workers=1)
+        await asyncio.to_thread(start_detached, settings)
+        try:
+            async with await Client.connect(settings) as client:
+                wanted = _save(agents, KEEPER)
+                await until(lambda: (at := read_stack(settings.home)) and at.agents_version == wanted, "it is loaded")
+                answer = await client.run("keeper", "keep it", thread="a", timeout=AT_ONCE)
+                assert answer.output == "remembered"
+                answer = await client.run("keeper", "which colour?", thread="a", timeout=AT_ONCE)
+                assert "The gate is blue." in answer.output
+                wanted = _save(agents, GUARDED)
+                await until(lambda: (at := read_stack(settings.home)) and at.agents_version == wanted, "it is loaded")
+                answer = await client.run("keeper", "keep it", thread="b", timeout=AT_ONCE)
+                assert "nothing is to be kept" in answer.output
+        finally:
+            await asyncio.to_thread(stop_stack, settings.home)

@@ -26,8 +26,11 @@ from holdfast.errors import ConfigurationError, StackError
 from holdfast.search_attributes import SEARCH_ATTRIBUTES, ensure_search_attributes
 from holdfast.server import StackInfo, doctor, read_stack, start_detached, stop_stack
 from holdfast.server.state import is_alive, read_state
-from holdfast.settings import Settings, load_settings
+from holdfast.settings import Settings, defaults, load_settings
+from tests.kit import PATIENCE
 
+GRACE = defaults().stop_grace
+EXIT = PATIENCE / 20  # seconds in which a supervisor without children ends
 SERVER = (sys.executable, str(Path(__file__).with_name("_stack_server.py")))
 
 
@@ -165,14 +168,17 @@ async def found(info: StackInfo) -> bool:
 
 
 async def test_ctrl_c_leaves_no_process_and_a_second_start_finds_all_data(home: Path, dev: Callable[..., Dev]) -> None:
-    """Ctrl-C ends all within 10 s; the second start has the same ports, rows, workflows and search attributes."""
-    first = dev()
+    """Ctrl-C ends all within its grace; the second start has the same ports, rows, workflows and search attributes."""
+    first = dev(HOLDFAST_DATABASE_POOL="100")
     info = first.ready()
     await put(info)
+    conn = await asyncpg.connect(info.database_url)
+    assert await conn.fetchval("show max_connections") == "553", "2 workers while one is replaced, memory, 50 more"
+    await conn.close()
     assert await asyncio.to_thread(status_of, f"{info.temporal_ui}/") == 200
     assert {each.pid for each in info.children} <= {each.pid for each in marked(home)}, "they are found while they run"
     assert len(info.children) == 4
-    assert first.end() < 20
+    assert first.end() < GRACE + EXIT
     assert first.process.returncode == 0
     assert marked(home) == []
     assert not (home / "stack.json").exists()
@@ -266,10 +272,10 @@ def test_a_dead_worker_is_restarted_with_what_it_started(home: Path, dev: Callab
 
 
 def test_a_stubborn_worker_does_not_hold_up_the_stop(home: Path, dev: Callable[..., Dev]) -> None:
-    """Workers that ignore SIGTERM are killed: all ends within 10 s and nothing is left."""
-    running = dev(STAND_IN="stubborn")
+    """Workers that ignore SIGTERM are killed: all ends within its grace and nothing is left."""
+    running = dev(STAND_IN="stubborn", HOLDFAST_STOP_GRACE="5")
     running.ready()
-    assert running.end(signal.SIGTERM) < 20
+    assert running.end(signal.SIGTERM) < 5 + EXIT
     assert marked(home) == []
 
 

@@ -107,7 +107,7 @@ async def test_what_nobody_would_see_is_not_trusted_at_first_sight(rack: OpenRac
         async with pool.acquire() as conn:
             return await work(conn)
 
-    desk = ServerDesk(read, tmp_path)
+    desk = ServerDesk(read, tmp_path, "holdfast")
     [hidden] = await desk.tools("test", "hidden")
     [deep] = await desk.tools("test", "deep")
     assert any("Do it.\\U000e0073\\U000e0065" in line for line in hidden.diff())

@@ -61,6 +61,9 @@ def test_a_budget_in_dollars_that_could_never_bind_is_refused() -> None:
     boss = Agent("boss", "openai/gpt-5-mini", tools=[below], budget=Budget(usd=0))
     with pytest.raises(ConfigurationError, match=r"'boss' has a budget of 0\.0 USD, which asks agent 'below'"):
         require_prices(definitions(boss, below), here())
+    sends = Agent("sends", "openai/gpt-5-mini", handoffs=["below"], budget=Budget(usd=2))
+    with pytest.raises(ConfigurationError, match=r"2\.0 USD, which hands over to agent 'below'"):
+        require_prices(definitions(sends, below), here())
     free = Agent("free", "hosted_vllm/qwen3", price=Price(input=0, output=0), budget=Budget(usd=1))
     require_prices(definitions(free, below, Agent("known", "gpt-5-mini", budget=Budget(usd=1))), here())
 

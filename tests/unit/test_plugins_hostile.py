@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +16,8 @@ import pytest
 
 from holdfast import Plugin
 from holdfast.activities.hooks import _difference
-from holdfast.errors import ConfigurationError, Refused, SecretUnavailable
-from holdfast.plugins.contract import AskedCall, At, ModelCall, Reply
+from holdfast.errors import ConfigurationError, Refused, SecretUnavailable, ToolNotStarted
+from holdfast.plugins.contract import AskedCall, At, ModelCall, Reply, ToolCall, ToolResult
 from holdfast.plugins.host import Host, Note
 from holdfast.plugins.load import find_plugins
 from holdfast.settings import Settings
@@ -257,3 +259,44 @@ async def test_all_tries_of_all_plugins_of_a_message_end_within_its_step() -> No
         host = Host([Eager(), Eager()], Settings(), runner)
         whole = sum(host.longest("message", plugin) for plugin in host.of("message"))
         assert 39 < whole <= 40
+
+
+async def test_a_guard_that_is_not_begun_has_not_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """What has yet to be done begins anew, on any worker; what was done waits here until the guard has seen it."""
+    asked: list[str] = []
+
+    class Guard(Plugin):
+        timeout = 0.1
+
+        async def before_tool(self, at: At, call: ToolCall) -> None:
+            asked.append("before")
+
+        async def after_tool(self, at: At, result: ToolResult) -> str | None:
+            asked.append("after")
+            return "seen"
+
+    blocked, free = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        blocked.set()
+        free.wait()
+
+    caplog.set_level(logging.CRITICAL)
+    async with ToolRunner() as runner:
+        host, notes = Host([Guard()], Settings(), runner), list[Note]()
+        blocking = asyncio.create_task(runner.call(block))
+        try:
+            await asyncio.to_thread(blocked.wait)
+            call = ToolCall(tool="pay", args={}, effect="once", idempotency_key="k")
+            with pytest.raises(ToolNotStarted, match="which must see this call, was not begun"):
+                await host.before_tool(AT, call, notes)
+            result = ToolResult(tool="pay", args={}, text="paid")
+            after = asyncio.create_task(host.after_tool(AT, result, notes))
+            done, _ = await asyncio.wait([after], timeout=2.0)  # many times what a failing one is given
+            assert not done
+            assert asked == []
+        finally:
+            free.set()
+        assert await after == "seen"
+        await blocking
+        assert (asked, [note.did for note in notes]) == (["after"], ["changed"])
