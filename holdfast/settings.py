@@ -6,8 +6,10 @@ All durations are in seconds. A slow machine sets one number, `time_scale`, whic
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +25,7 @@ from pydantic_settings import (
 
 from holdfast.errors import ConfigurationError
 from holdfast.secrets import address, know
-from holdfast.trust import doubt
+from holdfast.trust import borrowed_password, doubt, read_source
 
 __all__ = ["Settings", "load_settings"]
 
@@ -349,6 +351,11 @@ class Settings(BaseSettings):
             ConfigurationError: a file is another user's, or sets what only the environment may.
 
         """
+        for path in (Path(_ENV_FILE), Path("holdfast.toml")):
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise ConfigurationError(
+                    f"{path} is no regular file, but a pipe or a device: it is not read. Remove it."
+                )
         env_file, toml_settings = _EnvFile(settings_cls), TomlConfigSettingsSource(settings_cls)
         for name, source in ((_ENV_FILE, env_file), ("holdfast.toml", toml_settings)):
             _check_file(name, source)
@@ -360,7 +367,9 @@ class _EnvFile(DotEnvSettingsSource):
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         path = Path(_ENV_FILE)
-        found = dotenv_values(path, interpolate=False) if path.is_file() or path.is_fifo() else {}
+        if not path.exists() or path.is_dir():  # some call their virtual environment so
+            return {}
+        found = dotenv_values(stream=StringIO(read_source(path).decode("utf-8")), interpolate=False)
         return {name.lower(): value for name, value in found.items()}
 
 
@@ -380,6 +389,20 @@ def _check_file(name: str, source: PydanticBaseSettingsSource) -> None:
         )
 
 
+def _check_password(settings: Settings, overrides: Mapping[str, object]) -> None:
+    """Refuse to send a password of the user's to a server that a file of the current folder names."""
+    ours = overrides.get("database_url") is not None or any(
+        name.upper() == "HOLDFAST_DATABASE_URL" for name in os.environ
+    )
+    found = None if ours or settings.database_url is None else borrowed_password(settings.database_url)
+    if found is not None:
+        raise ConfigurationError(
+            f"A file of this folder (.env or holdfast.toml) names the PostgreSQL server, without a password, and that "
+            f"of {found} would be sent there: a folder that was copied or unpacked may name any server. Set "
+            "HOLDFAST_DATABASE_URL in your environment instead, or write its own password into the URL."
+        )
+
+
 def load_settings(**overrides: object) -> Settings:
     """Load and validate the settings.
 
@@ -389,6 +412,7 @@ def load_settings(**overrides: object) -> Settings:
     """
     try:
         settings = Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+        _check_password(settings, overrides)
         for name in _PRIVATE:
             value = getattr(settings, name)
             if name == "qdrant_api_key" or _has_password(value):

@@ -15,8 +15,9 @@ from contextlib import suppress
 from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qs, unquote, urlsplit
 
-__all__ = ["SAFE", "doubt", "doubt_code", "read_own", "read_source"]
+__all__ = ["SAFE", "borrowed_password", "doubt", "doubt_code", "read_own", "read_source"]
 
 SAFE: Final = "HOLDFAST_SAFE_DIRECTORY"  # read from the environment alone: a folder must not vouch for itself
 _OTHERS: Final = stat.S_IWOTH
@@ -136,6 +137,37 @@ def _modules(folder: Path) -> set[Path]:
                 place = Path(entry.path)
                 found |= {file for suffix in _SUFFIXES if os.path.lexists(file := place / f"__init__{suffix}")}
     return found
+
+
+def borrowed_password(url: str) -> str | None:
+    """Return where the driver would take a password from that the PostgreSQL *url* does not have; None: nowhere.
+
+    A line of a password file that names the very host is the user's word that the password belongs there. The URL is
+    taken apart as asyncpg does it.
+    """
+    parsed = urlsplit(url)
+    auth, _, hosts = parsed.netloc.rpartition("@") if parsed.netloc.count("@") < 2 else ("", "", parsed.netloc)
+    given = {name: values[-1] for name, values in parse_qs(parsed.query).items()}
+    hosts = unquote(hosts or given.get("host", ""))
+    if auth.partition(":")[2] or given.get("password") or not hosts:
+        return None
+    for name, found in (("PGPASSWORD", "PGPASSWORD"), ("PGSERVICE", "the service that PGSERVICE names")):
+        if os.environ.get(name):
+            return found
+    if "service" in given:
+        return f"the service {given['service']!r}"
+    named = given.get("passfile") or os.environ.get("PGPASSFILE")
+    return _borrowed_from(Path(named) if named else Path("~/.pgpass").expanduser(), hosts)
+
+
+def _borrowed_from(passfile: Path, hosts: str) -> str | None:
+    """Return the name of the password file if a line of it is for any host, or one that is for one host of several."""
+    try:
+        lines = read_source(passfile).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    named = {line.replace("\\:", "\0").split(":")[0] for line in lines if line.strip() and not line.startswith("#")}
+    return str(passfile) if "*" in named or ("," in hosts and named) else None
 
 
 def read_source(path: Path) -> bytes:

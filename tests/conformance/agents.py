@@ -222,19 +222,17 @@ miser = agent("miser", tools=[*TOOLS, leaf, middle], budget=Budget(tokens=6000))
 front = agent("front", handoffs=["back"])
 back = agent("back")
 
-# Two MCP servers with the same tools: one is a child of each worker, one is reached by HTTP.
-_OFFICE = os.environ["CONFORMANCE_OFFICE"]
-_SHARED: dict[str, Any] = {
-    "effects": {"pure": "pure", "keyed": "keyed"},
-    "keys": {"keyed": "key"},
-    "timeout": 8.0,
-    "attempts": 8,  # servers are killed often here, and a `keyed` call whose attempts are used up is in doubt
-    "connect_timeout": 4.0,
-}
-office = MCPServer(
-    "office",
-    command=[sys.executable, "-I", "-S", _OFFICE, "office", RECORDER, os.environ["CONFORMANCE_LISTING"], "stdio"],
-    **_SHARED,
-)
-desk = MCPServer("desk", url=os.environ["CONFORMANCE_DESK"], **_SHARED)
-clerk = agent("clerk", tools=[*TOOLS, office, desk])
+# Two MCP servers with the same tools: one is a child of each worker, one is reached by HTTP. Programs that need neither
+# start none.
+if "CONFORMANCE_OFFICE" in os.environ:
+    shared: dict[str, Any] = {
+        "effects": {"pure": "pure", "keyed": "keyed"},
+        "keys": {"keyed": "key"},
+        "timeout": 8.0,
+        "attempts": 8,  # servers are killed often here, and a `keyed` call whose attempts are used up is in doubt
+        "connect_timeout": 4.0,
+    }
+    program = [os.environ["CONFORMANCE_OFFICE"], "office", RECORDER, os.environ["CONFORMANCE_LISTING"], "stdio"]
+    office = MCPServer("office", command=[sys.executable, "-I", "-S", *program], **shared)
+    desk = MCPServer("desk", url=os.environ["CONFORMANCE_DESK"], **shared)
+    clerk = agent("clerk", tools=[*TOOLS, office, desk])

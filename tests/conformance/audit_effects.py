@@ -160,7 +160,7 @@ def _struck(books: Books, entry: Row) -> str | None:
         for fault in books["faults"]
         if (pid in fault["pids"] or threads & set(fault["threads"]))
         and concerns(fault, entry["tool"])
-        and fault["until"] >= entry["sent_at"]
+        and books.lasts(fault, entry["run"]) >= entry["sent_at"]
         and fault["at"] <= entry["at"]
     ]
     stopped = stop is not None and stop["at"] <= entry["at"]

@@ -39,17 +39,22 @@ def _bought(books: Books) -> dict[tuple[str, int], list[datetime]]:
 
 
 def _struck(books: Books, where: tuple[str, int], bought: list[datetime]) -> list[Row]:
-    """Return the faults and stops that fell between the first request of a model call and its record."""
+    """Return the faults and stops that fell between the first request of a model call and its record.
+
+    A fault of certain processes counts if one of them had been given the call, where it was recorded in the end.
+    """
     record = _record(books, where)
     run = books.named.get(where[0])
     run = None if run is None else books.runs.get(run["merged_into"] or "", run)
     over = (run or {}).get("ended_at") if record is None else record["at"]
     until = max([*bought, *([] if over is None else [over])])
+    buyers = None if record is None else {_pid(row) for row in books["given"] if row["key"] == record["key"]}
     found = [
         fault
         for fault in books["faults"]
         if not any(word in fault["kind"] for word in _HARMLESS)
         and "MCP" not in fault["kind"]
+        and (buyers is None or not fault["pids"] or buyers & set(fault["pids"]))
         and (not fault["threads"] or (run is not None and books.threads_above(run["run"]) & set(fault["threads"])))
         and fault["until"] + _AFTER >= bought[0]
         and fault["at"] <= until
@@ -142,9 +147,8 @@ def _bought_late(books: Books, record: Row, at: datetime, buyers: set[str]) -> s
 
 def _held_up(books: Books, row: Row, since: datetime, until: datetime) -> str | None:
     """Return what kept the owner of a model call from going on then, or from renewing his lease."""
-    pid = int(row["owner"].partition(".")[0])
     for fault in books["faults"]:
-        froze = "SIGSTOP" in fault["kind"] and pid in fault["pids"]
+        froze = "SIGSTOP" in fault["kind"] and _pid(row) in fault["pids"]
         away = any(word in fault["kind"] for word in _DATABASE)
         if (froze or away) and fault["at"] <= until and fault["until"] >= since:
             return str(fault["kind"])
@@ -163,6 +167,10 @@ def _starved(books: Books, since: datetime, until: datetime) -> list[Row]:
 def _rarest(hit: list[str]) -> str:
     """Return what to name as the cause: a fault rather than that the machine had no time."""
     return min(hit, key=lambda kind: kind == NO_TIME)
+
+
+def _pid(row: Row) -> int:
+    return int(row["owner"].partition(".")[0])
 
 
 def budgets_hold(books: Books) -> Iterator[str]:

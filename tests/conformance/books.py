@@ -209,6 +209,18 @@ class Books:
         threads = self.threads_above(run)
         return any("Terminate" in fault["kind"] and threads & set(fault["threads"]) for fault in self["faults"])
 
+    def lasts(self, fault: Row, run: str) -> datetime:
+        """Return until when a fault can harm calls of a run: a Terminate until the run is seen to be stopped by it.
+
+        A sweeper ends the run of a workflow that was terminated, seconds later, and with it all that the run has asked.
+        """
+        until: datetime = fault["until"]
+        row = self.runs.get(run)
+        terminated = "Terminate" in fault["kind"] and bool(self.threads_above(run) & set(fault["threads"]))
+        if terminated and row is not None and row["state"] == "stopped" and row["ended_at"] is not None:
+            return max(until, row["ended_at"])
+        return until
+
     def stopped(self, run: str) -> Row | None:
         """Return the word of the person who stopped this run, or one above, heard or not."""
         family = set(self.upward(run))

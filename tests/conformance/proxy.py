@@ -33,7 +33,7 @@ class FaultProxy:
         self._to = urlsplit(url)
         self._port = 0
         self._server: asyncio.Server | None = None
-        self._pipes: set[asyncio.Task[None]] = set()
+        self.pipes: set[asyncio.Task[None]] = set()  # two of each connection
         self.turn = asyncio.Lock()  # for whoever shuts and opens: one at a time
         self._muted: set[asyncio.StreamWriter] = set()
         self._clients: set[int] = set()  # ports of those that are connected
@@ -69,12 +69,12 @@ class FaultProxy:
         if self._server is not None:
             self._server.close()
         self.cut()
-        if self._pipes:
-            await asyncio.wait(self._pipes)
+        if self.pipes:
+            await asyncio.wait(self.pipes)
 
     def cut(self) -> None:
         """Drop every connection; new ones are welcome."""
-        for pipe in self._pipes:
+        for pipe in self.pipes:
             pipe.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -83,18 +83,22 @@ class FaultProxy:
         except OSError:  # the server is away: so are we
             writer.transport.abort()
             return
+        if self._server is None or not self._server.is_serving():  # shut meanwhile
+            await _drop(writer, there_writer)
+            return
         pipes = {
             asyncio.create_task(self._pass(reader, there_writer, back=writer)),
             asyncio.create_task(self._pass(there_reader, writer)),
         }
-        self._pipes |= pipes
+        self.pipes |= pipes
         port = writer.get_extra_info("peername")[1]
         self._clients.add(port)
         await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
         for pipe in pipes:
             pipe.cancel()
         await asyncio.wait(pipes)
-        self._pipes -= pipes
+        await _drop(writer, there_writer)  # a pipe that was cancelled before its first step has dropped nothing
+        self.pipes -= pipes
         self._clients.discard(port)
         self._muted.discard(writer)
 
@@ -125,9 +129,7 @@ class FaultProxy:
         except ConnectionError:
             pass
         finally:
-            writer.transport.abort()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
+            await _drop(writer)
 
     async def _may_commit(self, client: asyncio.StreamWriter, said: bytes) -> bool:
         """Ask whoever waits for a commit; return whether it is passed on."""
@@ -140,3 +142,11 @@ class FaultProxy:
         elif word == "mute":
             self._muted.add(client)
         return word != "lose"
+
+
+async def _drop(*writers: asyncio.StreamWriter) -> None:
+    for writer in writers:
+        writer.transport.abort()
+    for writer in writers:
+        with suppress(ConnectionError):
+            await writer.wait_closed()

@@ -56,6 +56,14 @@ def test_a_wrong_is_reported(good: Books, assertion: str, change: Change) -> Non
     assert assertion in {finding.name for finding in findings if finding.wrong}
 
 
+def test_a_terminate_harms_calls_until_its_run_is_seen_to_be_stopped(good: Books) -> None:
+    """A sweeper sees it seconds later; a call that is sent meanwhile is cut off by it, and may be in doubt."""
+    books = Books(copy.deepcopy(good.tables), copy.deepcopy(good.arrivals), copy.deepcopy(good.histories))
+    wrongs_effects.terminated(books, stopped=True)
+    assert [each.wrong for each in verdict(books) if each.name == "doubts_have_a_cause"] == [()]
+    assert excused(books)["`once` call in doubt"] == {"Terminate through Temporal": 1}
+
+
 def test_a_call_bought_while_its_record_was_held_up_is_no_wrong(good: Books) -> None:
     """A frozen worker lost its lease, and another had looked before the record came: it is let pass, and counted."""
     books = Books(copy.deepcopy(good.tables), copy.deepcopy(good.arrivals), copy.deepcopy(good.histories))

@@ -304,6 +304,17 @@ def test_what_fails_or_hangs_is_kept_and_shown(play: Play, results: Path) -> Non
     assert all(f"| {label} | " in page for label in found["failed"])
 
 
+def test_a_drive_whose_auditor_failed_is_published_as_failed(play: Play, results: Path) -> None:
+    """It has no figures to add up, and does not keep those of the others from being published."""
+    bare = {name: SEED[name] for name in ("seconds", "missed", "missing", "subject", "versions")}
+    assert not play(_step(results, "seed-1", SEED), _step(results, "seed-2", bare, FAILS))
+    found = gather.gather(results)
+    assert found["failed"] == ["seed-2"]
+    assert found["drives"]["seconds"] == SEED["seconds"]
+    assert any(line.startswith("seed-2 does not hold") for line in report.shortfalls(found))
+    assert "| seed-2 | " in report.render(found)
+
+
 def test_what_was_interrupted_stands_as_failed(play: Play, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A campaign that is broken off has a result of the program that ran just then."""
 

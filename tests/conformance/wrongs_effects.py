@@ -84,6 +84,21 @@ def a_fault_that_was_over_before_the_call_was_sent(books: Books) -> None:
     books["faults"].append({"kind": "kill -9 of a worker", "at": over, "until": over, "pids": [1], "threads": []})
 
 
+def terminated(books: Books, *, stopped: bool) -> None:
+    """Have a workflow terminated a second before a call was sent that is in doubt, and its run *stopped* since."""
+    a_doubt_and_no_fault(books)
+    doubt = one(books["ledger"], state="in_doubt")
+    run, at = one(books["runs"], run=doubt["run"]), doubt["sent_at"] - SECOND
+    run.update({"state": "stopped" if stopped else "done", "ended_at": doubt["at"]})
+    fault = {"kind": "Terminate through Temporal", "at": at, "until": at, "pids": [], "threads": [run["thread"]]}
+    books["faults"].append(fault)
+
+
+@found_by("doubts_have_a_cause")
+def a_terminate_that_stopped_no_run(books: Books) -> None:
+    terminated(books, stopped=False)
+
+
 @found_by("doubts_have_a_cause")
 def a_keyed_call_in_doubt(books: Books) -> None:
     one(books["ledger"], state="in_doubt").update({"class": "keyed", "error": "no telling"})

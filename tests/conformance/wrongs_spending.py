@@ -77,6 +77,16 @@ def a_reply_that_the_ledger_did_not_record(books: Books) -> None:
 
 
 @found_by("recorded_calls_are_not_bought_again")
+def a_repeat_with_a_kill_of_another_worker(books: Books) -> None:
+    call = bought(books)
+    again = call["at"] + SECOND / 1000
+    books["model_calls"].append({**call, "at": again})
+    books["faults"].append(
+        {"kind": "kill -9 of a worker", "at": again, "until": again, "pids": [1], "threads": [], "note": ""}
+    )
+
+
+@found_by("recorded_calls_are_not_bought_again")
 def more_repeats_than_kills(books: Books) -> None:
     call = bought(books)
     books["model_calls"].extend({**call, "at": call["at"] + SECOND / 1000 * n} for n in (1, 2))

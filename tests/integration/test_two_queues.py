@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 from temporalio.client import Client as Temporal
+from temporalio.client import ScheduleActionStartWorkflow
 
 from holdfast import Client
 from holdfast.errors import UnknownAgent
+from holdfast.ids import schedule_id_for
 from holdfast.testing import ModelServer
 from tests import histories
 from tests.conftest import MakeWorld
@@ -121,3 +123,13 @@ async def test_a_client_hears_which_queue_has_the_agent(fleets: Fleets) -> None:
     with pytest.raises(UnknownAgent, match=f"HOLDFAST_TASK_QUEUE={fleets.b.settings.task_queue}"):
         await fleets.a.start("own-B", "where?")
     assert sorted(await fleets.b.agents()) == ["own-B", "shared"]
+
+
+async def test_an_edit_from_elsewhere_leaves_a_schedule_with_its_fleet(fleets: Fleets) -> None:
+    """A client of queue A that changes the text of a schedule of fleet B does not take it over."""
+    await fleets.b.schedules.create("daily", "own-B", "where?", every="1h")
+    await fleets.a.schedules.update("daily", text="where now?")
+    found = await fleets.temporal.get_schedule_handle(schedule_id_for(fleets.world.settings.tenant, "daily")).describe()
+    action = found.schedule.action
+    assert isinstance(action, ScheduleActionStartWorkflow)
+    assert action.task_queue == fleets.b.settings.task_queue

@@ -92,6 +92,7 @@ def account(name: str, uid: int, shell: str) -> pwd.struct_passwd:
         ([], [], []),
         ([account("ann", 1001, "/bin/bash"), account("daemon", 2, "/bin/sh")], [], ["ann"]),
         ([account("svc", 1002, "/usr/sbin/nologin"), account("off", 1003, "/bin/false")], [], []),
+        ([account("embedded_postgres", 1004, "/bin/bash")], [], []),
         ([], ["bob", "root"], ["bob"]),
         ([account(f"u{n}", 1001 + n, "/bin/zsh") for n in range(7)], [], ["u0", "u4", "and 2 more"]),
     ],

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from holdfast.errors import ToolNotStarted
 from holdfast.tools.context import ToolContext
-from holdfast.tools.tool import Tool
+from holdfast.tools.tool import AnyTool, Tool
 
 __all__ = ["LONG_TERM", "recall", "remember"]
 
@@ -40,5 +40,5 @@ async def _recall(
 remember = Tool(_remember, name="remember", effect="keyed", key_lifetime=10 * 365 * 86_400.0, routed="memory")
 recall = Tool(_recall, name="recall", effect="pure", routed="memory")
 
-LONG_TERM = {tool.name: tool for tool in (remember, recall)}
+LONG_TERM: dict[str, AnyTool] = {tool.name: tool for tool in (remember, recall)}
 """What the memory process carries out, by name, whichever agents it has loaded."""
