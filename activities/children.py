@@ -49,7 +49,7 @@ class ChildActivities:
         definition = await self._deps.definition(inp.definition)
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
-            asked = await runs.agent(conn, inp.agent)
+            asked = await runs.agent(conn, inp.agent, settings.task_queue)
         if done is not None:
             return ChildReady(outcome=await recorded_outcome(self._deps, at, inp, step.key, done[0]))
         if inp.depth > settings.agent_depth:
