@@ -154,13 +154,6 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
         yield deps
 
 
-async def _close_pool(pool: Pool) -> None:
-    try:
-        await asyncio.wait_for(pool.close(), CLOSING)
-    except TimeoutError:  # cancelled, it has cut its connections
-        log.warning("connections to PostgreSQL were cut: something still used them")
-
-
 async def _warn_of_few_connections(deps: Deps, role: Role, name: str) -> None:
     """Say it now, not when PostgreSQL refuses connections under load."""
     with contextlib.suppress(*UNAVAILABLE):
@@ -168,6 +161,13 @@ async def _warn_of_few_connections(deps: Deps, role: Role, name: str) -> None:
             short = await shortage(conn, deps.settings, role, name)
         if short is not None:
             log.warning("PostgreSQL may run out of connections", why=short.why, do=short.advice)
+
+
+async def _close_pool(pool: Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), CLOSING)
+    except TimeoutError:  # cancelled, it has cut its connections
+        log.warning("connections to PostgreSQL were cut: something still used them")
 
 
 def agent_activities(deps: Deps) -> list[Any]:

@@ -375,11 +375,7 @@ class ToolRunner:
         try:
             if start is not None:
                 either: set[asyncio.Future[Any]] = {waiter, asyncio.wrap_future(start.begun)}
-                await asyncio.wait(
-                    either,
-                    timeout=start.patience,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+                await asyncio.wait(either, timeout=start.patience, return_when=asyncio.FIRST_COMPLETED)
                 if not (waiter.done() or start.begun.done()) and self._withdraw(call):
                     raise _never_began(name, time.monotonic() - started)
                 started = time.monotonic()
