@@ -59,6 +59,10 @@ class MemoryActivities:
         """Find what this thread left about the run's message; the hits are stored, the workflow gets their number."""
         at = here()
         async with self._deps.pool.acquire() as conn:
+            if (found := await outbox.recalled(conn, inp.run_id, inp.step_no)) is not None:  # as after a Reset
+                return Recalled(count=found)
+            if await runs.has_ended(conn, inp.run_id):
+                return Recalled()
             text = await runs.message_text(conn, inp.run_id)
         hits, refusal = [], None
         try:
@@ -67,7 +71,8 @@ class MemoryActivities:
             log.warning("a message cannot be searched for in long-term memory", error=str(exc))
             refusal = mask(str(exc))
         async with self._deps.pool.acquire() as conn, conn.transaction():
-            await outbox.put_recall(conn, inp.run_id, inp.step_no, hits)
+            if not await outbox.put_recall(conn, inp.run_id, inp.step_no, hits):
+                return Recalled(count=await outbox.recalled(conn, inp.run_id, inp.step_no) or 0)
             if refusal is None:
                 seq = await events.emit(conn, inp.run_id, "recalled", count=len(hits))
             else:
@@ -151,9 +156,9 @@ class MemoryToolRunner(ToolRunner):
         self._database = pool
 
     @asynccontextmanager
-    async def seat(self, tool: AnyTool, *, within: float) -> AsyncIterator[Seat | None]:
+    async def seat(self, tool: AnyTool, *, within: float, look_up: bool = False) -> AsyncIterator[Seat | None]:
         """Hold nothing: no thread is needed."""
-        del tool, within
+        del tool, within, look_up
         yield None
 
     async def run(

@@ -15,7 +15,7 @@ from holdfast.ids import storable
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
-__all__ = ["Row", "count", "drop", "failed", "get_recall", "put", "put_recall", "set_aside", "take"]
+__all__ = ["Row", "count", "drop", "failed", "get_recall", "put", "put_recall", "recalled", "set_aside", "take"]
 
 Row: TypeAlias = asyncpg.Record
 
@@ -58,10 +58,17 @@ async def count(conn: Connection) -> int:
     return value
 
 
-async def put_recall(conn: Connection, run_id: str, step_no: int, hits: list[MemoryHit]) -> None:
-    """Store what memory knew when a run began, so that its request can be rebuilt."""
+async def put_recall(conn: Connection, run_id: str, step_no: int, hits: list[MemoryHit]) -> bool:
+    """Store what memory knew when a run began, so that its request can be rebuilt. False: it was stored before."""
     text = json.dumps([hit.model_dump(mode="json") for hit in hits], ensure_ascii=False)
-    await conn.execute(_Q["put_recall"], run_id, step_no, text)
+    status: str = await conn.execute(_Q["put_recall"], run_id, step_no, text)
+    return status.endswith(" 1")
+
+
+async def recalled(conn: Connection, run_id: str, step_no: int) -> int | None:
+    """Return how many hits are stored for a run's recall step; None if it has not been made."""
+    count: int | None = await conn.fetchval(_Q["recalled"], run_id, step_no)
+    return count
 
 
 async def get_recall(conn: Connection, run_id: str, step_no: int) -> list[MemoryHit]:
