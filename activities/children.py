@@ -50,7 +50,7 @@ class ChildActivities:
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
             over = done is None and await runs.has_ended(conn, inp.run_id)
-            asked = await runs.agent(conn, inp.agent)
+            asked = await runs.agent(conn, inp.agent, settings.task_queue)
         if done is not None:
             return ChildReady(outcome=await recorded_outcome(self._deps, at, inp, step.key, done[0]))
         if over:

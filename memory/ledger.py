@@ -45,6 +45,7 @@ __all__ = [
     "renew",
     "resolve",
     "stored",
+    "unsend",
 ]
 
 _Q = queries("ledger")
@@ -200,6 +201,11 @@ async def guard(conn: Connection, key: str, fence: int, deadline: float) -> bool
     """
     status: str = await conn.execute(_Q["guard"], key, fence, deadline)
     return status.endswith(" 1")
+
+
+async def unsend(conn: Connection, key: str, fence: int) -> None:
+    """Take back one guard of this claim: the tool never began, so it was no try."""
+    await conn.execute(_Q["unsend"], key, fence)
 
 
 async def complete(

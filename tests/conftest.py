@@ -20,6 +20,7 @@ from holdfast.server import read_stack
 from holdfast.testing import ModelServer
 from tests._servers import addresses
 from tests.kit import World
+from tests.order import pytest_collection_modifyitems  # noqa: F401  # the longest files first
 from tests.skips import pytest_configure  # noqa: F401  # a skipped test fails the run unless it is listed
 
 MakeWorld = Callable[..., Awaitable[World]]

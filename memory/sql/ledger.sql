@@ -63,6 +63,10 @@ update effects e set sent_at = clock_timestamp(), deadline = clock_timestamp() +
                      first_sent_at = coalesce(e.first_sent_at, clock_timestamp()), sends = sends + 1, looks = 0
 from held where e.key = held.key and held.lease_until > clock_timestamp()
 
+-- name: unsend
+-- The row goes on saying that it may have been sent: an earlier owner's request may have landed.
+update effects set sends = greatest(sends - 1, 0) where key = $1 and fence = $2 and state = 'in_flight'
+
 -- name: complete
 with before as (
     select key, state from effects

@@ -218,7 +218,7 @@ class Books:
         row = self.runs.get(run)
         terminated = "Terminate" in fault["kind"] and bool(self.threads_above(run) & set(fault["threads"]))
         if terminated and row is not None and row["state"] == "stopped" and row["ended_at"] is not None:
-            return max(until, row["ended_at"])
+            until = max(until, row["ended_at"])
         return until
 
     def stopped(self, run: str) -> Row | None:
