@@ -182,13 +182,14 @@ async def test_a_body_that_outlives_the_worker_keeps_its_call(make_world: MakeWo
         )
         past = row["s"] + world.settings.scaled(4 * world.settings.lease)
         await until(lambda: world.rows(later, past), "several leases have passed since the worker was closed")
-        held = "select tool, step_no, fence, lease_until > clock_timestamp() as held from effects order by tool"
+        which = "from effects where class <> 'pure' order by tool"
+        held = f"select tool, step_no, fence, lease_until > clock_timestamp() as held {which}"
         calls = await world.rows(held)
         assert [(call["tool"], call["fence"], call["held"]) for call in calls] == [
             ("posts", 1, True),
             ("ships", 1, True),
         ]
-        with pytest.raises(DecisionRefused, match="body still runs on"):
+        with pytest.raises(DecisionRefused, match=r"body still runs on|may still be under way"):
             await posts.resolve(calls[0]["step_no"], not_done=True)
         for name in ("ships", "posts"):
             (world.folder / f"{name}.go").touch()
