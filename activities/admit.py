@@ -143,6 +143,8 @@ class AdmitActivities:
 
         """
         left = await runs.open_of_thread(conn, thread.id)
+        for run in left:  # before their slots and approvals, as whoever decides or ends a run does
+            await runs.lock(conn, run.run_id)
         if not thread.scope:
             await threads.fill_interrupted(conn, thread.id)
             for run in left:
@@ -247,6 +249,7 @@ class AdmitActivities:
             lease=settings.scaled(settings.lease),
             linger=settings.linger,
             linger_asked=settings.linger_asked,
+            look_after=settings.look_after,
             memory_wait=settings.scaled(settings.memory_wait),
             model_timeout=settings.model_timeout,
             hook_time=self._deps.hooks.seconds,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from temporalio import activity
+from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
@@ -15,7 +17,7 @@ from holdfast.activities.deps import Deps, Here
 from holdfast.activities.endings import status_of
 from holdfast.memory.database import UNAVAILABLE
 
-__all__ = ["only_believed_lost", "watch"]
+__all__ = ["given_up", "only_believed_lost", "watch"]
 
 
 def only_believed_lost() -> bool:
@@ -25,6 +27,25 @@ def only_believed_lost() -> bool:
     """
     why = activity.cancellation_details()
     return why is not None and not (why.cancel_requested or why.worker_shutdown or why.paused or why.reset)
+
+
+async def given_up(deps: Deps, at: Here) -> bool:
+    """Whether Temporal has given the running attempt up, or was asked to, and only its word is still under way.
+
+    A stop gives up all calls of a run at once, but each hears of it with a heartbeat of its own: the thread that one
+    call leaves is another one's before that one has heard. False if Temporal does not answer.
+    """
+    info = activity.info()
+    handle = deps.client.get_workflow_handle(at.workflow_id, run_id=at.execution)
+    try:
+        told = await handle.describe(rpc_timeout=timedelta(seconds=deps.settings.scaled(deps.settings.lease)))
+    except RPCError:
+        return False
+    for pending in told.raw_description.pending_activities:
+        if pending.activity_id == info.activity_id:
+            wanted = pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+            return not wanted or pending.attempt != info.attempt
+    return True
 
 
 async def watch(deps: Deps, at: Here, work: asyncio.Task[Any], pointless: Callable[[], Awaitable[bool]]) -> None:

@@ -3,17 +3,56 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
+from temporalio.exceptions import ApplicationError
+
 from holdfast.activities.deps import Deps, Here
-from holdfast.contracts import ToolStep
+from holdfast.contracts import ToolDefinition, ToolStep
 from holdfast.errors import ToolArgumentsInvalid
 from holdfast.ids import args_hash, effect_key
 from holdfast.memory import decisions, threads
 from holdfast.memory.ledger import Step
+from holdfast.tools.context import ToolContext
+from holdfast.tools.runner import ToolRunner
 from holdfast.tools.tool import AnyTool
 
-__all__ = ["arguments_of", "fitting", "step_of"]
+__all__ = ["ToolAttempt", "arguments_of", "fitting", "step_of"]
+
+
+@dataclass(slots=True)
+class ToolAttempt:
+    """One attempt at one tool call: whose it is, what is called with which arguments, and who carries it out."""
+
+    deps: Deps
+    at: Here
+    inp: ToolStep
+    step: Step
+    declared: ToolDefinition  # as the run's definition has it; `tool` is the code that this worker loaded
+    tool: AnyTool
+    args: dict[str, Any]
+    ctx: ToolContext
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def agent(self) -> str:
+        """Name of the agent whose call it is."""
+        return self.deps.definitions[self.inp.definition].name  # read before the call
+
+    @property
+    def runner(self) -> ToolRunner:
+        """What runs the tool."""
+        if self.deps.runner is None:
+            raise ApplicationError("this worker runs no tools", type="ConfigurationError")
+        return self.deps.runner
+
+    @property
+    def seat_within(self) -> float:
+        """Seconds to wait for a thread before another worker may have the call."""
+        settings = self.deps.settings
+        return min(self.declared.timeout, settings.scaled(10 * settings.lease))
 
 
 def step_of(at: Here, inp: ToolStep) -> Step:

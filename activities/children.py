@@ -25,7 +25,7 @@ from holdfast.contracts import (
     Owner,
     ToolDefinition,
 )
-from holdfast.errors import ToolArgumentsInvalid
+from holdfast.errors import StaleWriter, ToolArgumentsInvalid
 from holdfast.ids import canonical_json, storable, workflow_id_for
 from holdfast.memory import events, family, ledger, runs, threads
 from holdfast.memory.database import Connection
@@ -49,9 +49,12 @@ class ChildActivities:
         definition = await self._deps.definition(inp.definition)
         async with self._deps.pool.acquire() as conn:
             done = await ledger.stored(conn, step.key)
+            over = done is None and await runs.has_ended(conn, inp.run_id)
             asked = await runs.agent(conn, inp.agent, settings.task_queue)
         if done is not None:
             return ChildReady(outcome=await recorded_outcome(self._deps, at, inp, step.key, done[0]))
+        if over:
+            raise StaleWriter(f"run {inp.run_id} has ended: {inp.agent} is not asked for it any more")
         if inp.depth > settings.agent_depth:
             text = (
                 f"error: {inp.agent} was not asked: agents may ask one another {settings.agent_depth} deep, and this "

@@ -10,6 +10,7 @@ from holdfast.activities.deps import Deps, Here
 from holdfast.activities.outcome import Outcome, commit_outcome, recorded_outcome
 from holdfast.advice import DO_NOT_REPEAT
 from holdfast.contracts import RunState, ToolOutcome, ToolStep
+from holdfast.errors import StaleWriter
 from holdfast.memory import events, ledger, runs
 from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Claim, Step
@@ -33,10 +34,11 @@ async def emit_doubt(conn: Connection, step: Step, why: str) -> int:
 
 
 async def take(deps: Deps, at: Here, inp: ToolStep, step: Step) -> Claim:
-    """Claim the call, waiting out another owner's lease; the claim is any kind but `wait`.
+    """Claim the call, waiting out another owner's lease; the claim is any kind but `wait` and `over`.
 
     Raises:
         TryAgain: this worker is stopping and claims nothing more.
+        StaleWriter: the run has ended, and what is recorded of the call is no outcome.
 
     """
     lease = deps.settings.scaled(deps.settings.lease)
@@ -50,6 +52,8 @@ async def take(deps: Deps, at: Here, inp: ToolStep, step: Step) -> Claim:
                 seq = await emit_doubt(conn, step, claim.newly)
         if seq is not None:
             deps.notifier.poke(step.run_id, seq)
+        if claim.kind == "over":
+            raise StaleWriter(f"run {step.run_id} has ended: {step.tool} is not called for it any more")
         if claim.kind != "wait":
             return claim
         await asyncio.sleep(min(max(claim.seconds, 0.05), lease))

@@ -23,7 +23,7 @@ from holdfast.contracts import (
     RunState,
     Said,
 )
-from holdfast.errors import StaleWriter, ToolArgumentsInvalid
+from holdfast.errors import StaleWriter, StorageError, ToolArgumentsInvalid
 from holdfast.ids import args_hash, canonical_json, effect_key
 from holdfast.memory import decisions, events, ledger, runs, threads
 from holdfast.memory.database import Connection
@@ -33,6 +33,7 @@ from holdfast.visible import fitted, visible
 __all__ = ["DecisionActivities"]
 
 _MOST_SHOWN = 5  # calls of which they do
+_VOID = "another workflow has taken the thread over and withdrew the approval: decide on the one that is pending now"
 _SHOWN = 2000  # characters of long arguments that travel in a history, to be shown beside it
 
 
@@ -98,9 +99,9 @@ class DecisionActivities:
         return out
 
     async def _said(
-        self, conn: Connection, inp: RequestApprovals | RecordDecision, call: Call | RecordDecision, *, but: str = ""
+        self, conn: Connection, inp: RequestApprovals | RecordDecision, call: Call | RecordDecision
     ) -> Said | None:
-        """Return the decision, other than *but*, that a call has had: a Reset may have taken it from the history."""
+        """Return the decision that a call has had: a Reset may have taken it from the history."""
         row = await decisions.said(
             conn,
             inp.run_id,
@@ -110,14 +111,17 @@ class DecisionActivities:
             policy=inp.definition,
             seq=call.seq,
         )
-        if row is None or row["decision_id"] == but:
+        if row is None:
             return None
         edited = None if row["args"] is None else args_hash(json.loads(row["args"]))
         return Said(step_no=call.step_no, approve=row["state"] == "approved", args_hash=edited, reason=row["reason"])
 
     @activity.defn(name=Activity.RECORD_DECISION)
     async def record_decision(self, inp: RecordDecision) -> Recorded:
-        """Write the audit row; edited arguments that do not fit the tool's schema are refused there."""
+        """Write the audit row; edited arguments that do not fit the tool's schema are refused there.
+
+        A decision that stands is returned as it is, also when a Reset comes after the end of its run.
+        """
         decision = inp.decision
         decision_id = decision.decision_id or ""
         out = Recorded(accepted=True, args_hash=inp.args_hash)
@@ -135,55 +139,68 @@ class DecisionActivities:
         async with self._deps.pool.acquire() as conn, conn.transaction():
             run = await runs.lock(conn, inp.run_id)
             over = run is None or run["state"] not in OPEN_STATES
-            if over:
-                out = Recorded(accepted=False, why="the run has ended: nothing of it waits for a decision")
             before = await decisions.audited(conn, decision_id)
-            if before is not None and not before.about(inp.run_id, inp.step_no):
+            if before is not None and before.about(inp.run_id, inp.step_no, inp.seq):  # this very word, again
+                said = await self._said(conn, inp, inp)
+                over = over and not before.accepted
+                digest = before.detail.get("args_hash") or inp.args_hash
+                why = before.detail.get("why")
+                return Recorded(accepted=before.accepted, said=said, args_hash=digest, why=why, over=over)
+            if before is not None:
                 out = Recorded(accepted=False, why=f"decision id {decision_id} is another call's: give each its own")
                 decision_id = f"{activity.info().workflow_run_id}:{activity.info().activity_id}"  # of all its attempts
-                before = await decisions.audited(conn, decision_id)
-            said = await self._said(conn, inp, inp, but=decision_id)
+            said = await self._said(conn, inp, inp)
             if said is not None:
                 word = "approved" if said.approve else "rejected"
                 out = Recorded(accepted=False, said=said, why=f"the call was {word} before: one decision stands")
-            fresh = await decisions.audit(
-                conn,
-                decision_id,
-                run_id=inp.run_id,
-                step_no=inp.step_no,
-                action="approve" if decision.approve else "reject",
-                actor=decision.actor,
-                verified=decision.verified,
-                accepted=out.accepted,
-                detail={
-                    "tool": inp.tool,
-                    "call_id": inp.call_id,
-                    "seq": inp.seq,
-                    "args_hash": out.args_hash or inp.args_hash,
-                    "reason": decision.reason,
-                    "edited": decision.args,
-                    "why": out.why,
-                },
-            )
-            if not fresh:
-                if before is not None and not before.accepted:
-                    return Recorded(accepted=False, said=said, why=before.detail.get("why"))
-                return out
-            if over:  # its record has its last event
-                return out
-            seq = await self._mirror(conn, inp, out, text, decision_id)
-        self._deps.notifier.poke(inp.run_id, seq)
+            elif over:
+                out = Recorded(accepted=False, why="the run has ended: nothing of it waits for a decision", over=True)
+            elif out.accepted and not await self._mirror(conn, inp, text, decision_id):
+                out = Recorded(accepted=False, why=_VOID, over=True)
+            fresh = await self._audit(conn, inp, out, decision_id)
+            if not fresh and before is None:
+                raise StorageError(f"another decision has just taken the id {decision_id}")  # the next try sees it
+            # The record of an ended run has its last event.
+            seq = await self._tell(conn, inp, out) if fresh and not (over or out.over) else None
+        if seq is not None:
+            self._deps.notifier.poke(inp.run_id, seq)
         return out
 
-    async def _mirror(
-        self, conn: Connection, inp: RecordDecision, out: Recorded, text: str | None, decision_id: str
-    ) -> int:
+    async def _mirror(self, conn: Connection, inp: RecordDecision, text: str | None, decision_id: str) -> bool:
+        """Decide the approval; False: it is not pending any more."""
+        state: Literal["approved", "rejected"] = "approved" if inp.decision.approve else "rejected"
+        return await decisions.decide(
+            conn, inp.run_id, inp.step_no, state, args=text, decision_id=decision_id, call_id=inp.call_id
+        )
+
+    async def _audit(self, conn: Connection, inp: RecordDecision, out: Recorded, decision_id: str) -> bool:
+        decision = inp.decision
+        return await decisions.audit(
+            conn,
+            decision_id,
+            run_id=inp.run_id,
+            step_no=inp.step_no,
+            action="approve" if decision.approve else "reject",
+            actor=decision.actor,
+            verified=decision.verified,
+            accepted=out.accepted,
+            detail={
+                "tool": inp.tool,
+                "call_id": inp.call_id,
+                "seq": inp.seq,
+                "args_hash": out.args_hash or inp.args_hash,
+                "reason": decision.reason,
+                "edited": decision.args,
+                "why": out.why,
+            },
+        )
+
+    async def _tell(self, conn: Connection, inp: RecordDecision, out: Recorded) -> int:
+        """Say in the run's record what was decided; return the event's number."""
         decision = inp.decision
         about = {"step": inp.step_no, "call_id": inp.call_id, "tool": inp.tool}
         if not out.accepted:
             return await events.emit(conn, inp.run_id, "approval_refused", why=out.why, **about)
-        state: Literal["approved", "rejected"] = "approved" if decision.approve else "rejected"
-        await decisions.decide(conn, inp.run_id, inp.step_no, state, args=text, decision_id=decision_id)
         await runs.resume(conn, inp.run_id)
         return await events.emit(
             conn,

@@ -62,6 +62,7 @@ class Deps:
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     definitions: dict[str, AgentDefinition] = field(default_factory=dict)
     warmed: set[str] = field(default_factory=set)
+    handed_back: dict[str, int] = field(default_factory=dict)  # calls of newer code: how often, by key, oldest first
     background: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def definition(self, digest: str) -> AgentDefinition:

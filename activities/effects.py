@@ -10,24 +10,23 @@ import inspect
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from temporalio.exceptions import ApplicationError
 
-from holdfast.activities.attempts import only_believed_lost, watch
+from holdfast.activities.attempts import given_up, only_believed_lost, watch
 from holdfast.activities.body import Body
 from holdfast.activities.claims import TryAgain, settled_by, take
 from holdfast.activities.hooks import see_call
-from holdfast.activities.outcome import Outcome
+from holdfast.activities.outcome import Outcome, shown
 from holdfast.activities.settling import Settling
 from holdfast.contracts import ToolOutcome
-from holdfast.errors import FencedOut, ToolError, ToolNotStarted, ToolResultInvalid
+from holdfast.errors import FencedOut, ToolError, ToolResultInvalid
 from holdfast.memory import ledger
-from holdfast.memory.database import STRUCK, UNAVAILABLE
+from holdfast.memory.database import STRUCK, UNAVAILABLE, Connection
 from holdfast.memory.ledger import Claim
-from holdfast.secrets import mask
-from holdfast.tools.runner import NotBegun, invoke
+from holdfast.tools.runner import NeverBegan, NotBegun, invoke
 from holdfast.tools.threads import Ended, Seat
 
 __all__ = ["EffectCall"]
@@ -66,7 +65,7 @@ class EffectCall(Settling):
                     return found
                 self._unproven = False
             if not self._sends:  # a call that was let through once is carried to its end
-                refused = await see_call(self._deps, self._at, self._inp, self._agent, self._args, self._ctx)
+                refused = await see_call(self._attempt)
                 if refused is not None:
                     return await self._fail(refused)
             if self._step.effect == "local_tx":
@@ -87,21 +86,27 @@ class EffectCall(Settling):
 
     def _start_clock(self) -> None:
         """Give the tool its whole time from now on: waiting for a lost owner's lease to end is none of it."""
-        self._ctx = replace(self._ctx, deadline=time.monotonic() + self._declared.timeout)
+        attempt = self._attempt
+        attempt.ctx = replace(attempt.ctx, deadline=time.monotonic() + self._declared.timeout)
 
     # ------------------------------------------------------------------------------------ look
 
     async def _look(self) -> ToolOutcome | None:
         """Ask the remote what became of a request that may have been sent. None: it has not landed, send it."""
-        self._start_clock()
-        try:
-            found = await self._runner.look_up(self._tool, self._args, self._ctx, deadline=self._ctx.deadline)
-        except Exception as exc:
-            async with self._deps.pool.acquire() as conn:
-                looks = await ledger.look_failed(conn, self._step.key, self._fence)
-            if looks is None or looks < self._declared.attempts + 2:
-                raise TryAgain(mask(f"the look-up failed: {exc!r}")) from exc
-            return await self._doubt(mask(f"the look-up failed again and again: {exc!r}"))
+        attempt = self._attempt
+        async with AsyncExitStack() as stack:
+            waiting = attempt.runner.seat(self._tool, within=attempt.seat_within, look_up=True)
+            try:
+                seat = await stack.enter_async_context(waiting)
+            except NeverBegan as exc:  # overload costs time: nobody was asked
+                await self._release()
+                raise TryAgain(str(exc)) from exc
+            self._start_clock()
+            ctx = attempt.ctx
+            try:
+                found = await attempt.runner.look_up(self._tool, attempt.args, ctx, deadline=ctx.deadline, seat=seat)
+            except Exception as exc:  # noqa: BLE001  # whatever a look-up raises, nothing was found
+                return await self._look_failed(exc)
         if found is not None:
             return await self._complete(await self._outcome(found))
         if self._sends >= self._declared.attempts:
@@ -109,20 +114,29 @@ class EffectCall(Settling):
             return await self._fail(Outcome(text, status="error"))
         return None
 
+    async def _look_failed(self, exc: Exception) -> ToolOutcome:
+        async with self._deps.pool.acquire() as conn:
+            looks = await ledger.look_failed(conn, self._step.key, self._fence)
+        if looks is None or looks < self._declared.attempts + 2:
+            raise TryAgain(shown(f"the look-up failed: {exc!r}")) from exc
+        return await self._doubt(shown(f"the look-up failed again and again: {exc!r}"))
+
     # ------------------------------------------------------------------------------------ send
 
     async def _send(self) -> ToolOutcome:
         """Take a thread, guard, send: while others are busy no clock runs, and the row says rightly: not sent."""
-        settings = self._deps.settings
         async with AsyncExitStack() as stack:
             try:
-                within = min(self._declared.timeout, settings.scaled(10 * settings.lease))
-                seat = await stack.enter_async_context(self._runner.seat(self._tool, within=within))
+                waiting = self._attempt.runner.seat(self._tool, within=self._attempt.seat_within)
+                seat = await stack.enter_async_context(waiting)
+                if seat is not None and seat.attempt.queued and await given_up(self._deps, self._at):
+                    await self._not_sent("its end was asked for while it waited for a thread")
+                    raise TryAgain("its end was asked for while it waited for a thread: nothing was sent")
                 await self._guard()
             except asyncio.CancelledError:
                 self._deps.spawn(self._not_sent("it was cut off before anything was sent"))
                 raise
-            except ToolNotStarted as exc:  # overload costs time: it is no try of the tool's
+            except NeverBegan as exc:  # overload costs time: it is no try of the tool's
                 await self._not_sent(str(exc))
                 raise TryAgain(str(exc)) from exc
             return await self._run_tool(seat)
@@ -144,16 +158,27 @@ class EffectCall(Settling):
         if not self._unproven:
             await self._deps.insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, why))
 
+    async def _never_begun(self, why: str) -> NoReturn:
+        """Take the guard's word back: a tool that never began has had no try."""
+        self._body.let_go()
+
+        async def settle(conn: Connection) -> None:
+            await ledger.unsend(conn, self._step.key, self._fence)
+            if not self._unproven:
+                await ledger.fail(conn, self._step.key, self._fence, why)
+
+        await self._deps.insist(settle)
+        raise TryAgain(why)
+
     async def _run_tool(self, seat: Seat | None) -> ToolOutcome:
         self._sends += 1
-        ctx = self._ctx
+        args, ctx = self._attempt.args, self._attempt.ctx
         try:
-            value = await self._runner.run(
-                self._tool, self._args, ctx, deadline=ctx.deadline, begun=self._body.begin, seat=seat
+            value = await self._attempt.runner.run(
+                self._tool, args, ctx, deadline=ctx.deadline, begun=self._body.begin, seat=seat
             )
         except NotBegun:
-            self._body.let_go()
-            self._deps.spawn(self._not_sent("it was cut off before the tool began"))
+            self._deps.spawn(self._never_begun("it was cut off before the tool began"))
             raise
         except asyncio.CancelledError:
             # Stopped, or the worker is going down: the request may have left. The row must not look merely slow.
@@ -173,6 +198,8 @@ class EffectCall(Settling):
     async def _raised(self, exc: Exception) -> ToolOutcome:
         """Settle a call whose tool raised, or whose time is over while its body may still run."""
         try:
+            if isinstance(exc, NeverBegan):
+                return await self._never_begun(_said(exc))
             ended = await self._body.ended(self._patience)
             if self._body.runs:
                 return await self._overran(_said(exc), doubtful=self._last_try)
@@ -200,13 +227,13 @@ class EffectCall(Settling):
         said = _said(exc)
         proof = self._proof(exc)
         if proof == "refused":
-            return await self._fail(await self._seen(Outcome(f"error: {exc}", status="error")))
+            return await self._fail(await self._error(f"error: {exc}"))
         if proof == "not_sent":
             if self._sends < self._declared.attempts:
                 await self._deps.insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, said))
                 raise TryAgain(f"not sent: {said}") from exc
             text = f"error: {self._tool.name} could not be sent, {self._sends} tries: {said}"
-            return await self._fail(await self._seen(Outcome(text, status="error")))
+            return await self._fail(await self._error(text))
         if self._last_try:
             return await self._doubt(said)
         await self._release()
@@ -260,12 +287,12 @@ class EffectCall(Settling):
             if ended is None or not self._proves(ended):
                 what = "never began" if ended is None else f"ended with {error!r}"
                 await self._release(
-                    mask(f"its body {what}, after it was given up: nobody can tell whether it took effect")
+                    shown(f"its body {what}, after it was given up: nobody can tell whether it took effect")
                 )
             elif error is None:
                 await self._succeeded(ended.value)
             else:
-                await self._fail(await self._seen(Outcome(f"error: {error}", status="error")))
+                await self._fail(await self._error(f"error: {error}"))
         except (FencedOut, TryAgain) as exc:
             log.info("a late outcome was set aside", tool=self._tool.name, error=str(exc))
 
@@ -289,10 +316,10 @@ class EffectCall(Settling):
                 try:
                     in_tool = True
                     async with asyncio.timeout(self._declared.timeout):
-                        value = await invoke(self._tool, self._args, self._ctx.with_connection(conn))
+                        value = await invoke(self._tool, self._attempt.args, self._attempt.ctx.with_connection(conn))
                     in_tool = False
-                    outcome = await self._seen(Outcome(await self._runner.text(self._tool, value)))
-                    outcome.seconds = time.monotonic() - self._started
+                    outcome = await self._seen(await Outcome.of(await self._attempt.runner.text(self._tool, value)))
+                    outcome.seconds = time.monotonic() - self._attempt.started
                     before, seq = await self._complete_in(conn, outcome)
                     fenced = before is None
                 except BaseException:
@@ -302,7 +329,7 @@ class EffectCall(Settling):
                 await (transaction.rollback() if fenced else transaction.commit())
 
         try:
-            await self._runner.call(work)
+            await self._attempt.runner.call(work)
         except UNAVAILABLE as exc:
             if in_tool and not lost and not isinstance(exc, STRUCK):  # a file not found, too slow, its own statement
                 return await self._failed_local(exc)
@@ -319,11 +346,11 @@ class EffectCall(Settling):
         """Its transaction was rolled back: nothing took effect."""
         if isinstance(exc, ToolError | ToolResultInvalid) or self._sends + 1 >= self._declared.attempts:
             said = str(exc) or f"not done within {self._declared.timeout:g} s"
-            return await self._fail(await self._seen(Outcome(f"error: {type(exc).__name__}: {said}", status="error")))
-        said = mask(f"rolled back: {exc!r}")
+            return await self._fail(await self._error(f"error: {type(exc).__name__}: {said}"))
+        said = shown(f"rolled back: {exc!r}")
         await self._deps.insist(lambda conn: ledger.fail_try(conn, self._step.key, self._fence, said))
         raise TryAgain(said) from exc
 
 
 def _said(exc: Exception) -> str:
-    return mask(f"{type(exc).__name__}: {exc}")
+    return shown(f"{type(exc).__name__}: {exc}")

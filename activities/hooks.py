@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from holdfast import llm
+from holdfast.activities.calls import ToolAttempt
 from holdfast.activities.deps import Deps, Here
 from holdfast.activities.outcome import Outcome, emit_notes
 from holdfast.advice import DO_NOT_REPEAT
-from holdfast.contracts import AgentDefinition, Message, ModelStep, StepRef, ToolStep
+from holdfast.contracts import AgentDefinition, Message, ModelStep, StepRef
 from holdfast.errors import Refused
 from holdfast.ids import canonical_json, run_id_for, storable
 from holdfast.llm import ModelRequest, ToolCallRequest
@@ -27,7 +28,6 @@ from holdfast.memory import runs, threads
 from holdfast.memory.database import Connection
 from holdfast.plugins.contract import AskedCall, At, ModelCall, Reply, ToolCall, ToolResult
 from holdfast.plugins.host import Note
-from holdfast.tools.context import ToolContext
 
 __all__ = [
     "Heard",
@@ -153,7 +153,7 @@ async def see_request(deps: Deps, at: Here, inp: ModelStep, agent: str, request:
         await _tell(deps, inp, sent.notes)
         raise
     if made is not call:
-        messages = json.loads(storable(json.dumps(made.messages, ensure_ascii=False)))
+        messages = await asyncio.to_thread(_as_stored, made.messages)
         tools = [tool for tool in request.tools if tool["function"]["name"] in made.tools]
         change, sent.parts = await asyncio.to_thread(_difference, request.messages, messages)
         if len(tools) < len(request.tools):
@@ -161,6 +161,11 @@ async def see_request(deps: Deps, at: Here, inp: ModelStep, agent: str, request:
         sent.change = change
         sent.request = replace(request, messages=messages, tools=tools)
     return sent
+
+
+def _as_stored(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(storable(json.dumps(messages, ensure_ascii=False)))
+    return found
 
 
 def _difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> tuple[Change, dict[str, str]]:
@@ -249,16 +254,15 @@ async def see_reply(
 # ------------------------------------------------------------------------------------------------------------- tools
 
 
-async def see_call(
-    deps: Deps, at: Here, step: ToolStep, agent: str, args: dict[str, Any], ctx: ToolContext
-) -> Outcome | None:
+async def see_call(attempt: ToolAttempt) -> Outcome | None:
     """Show a call to plugins before it is sent; return what the model reads in place of a result if it shall not be."""
+    deps, at, step = attempt.deps, attempt.at, attempt.inp
     if not deps.hooks.has("before_tool"):
         return None
-    call = ToolCall(tool=step.tool, args=args, effect=step.effect, idempotency_key=ctx.idempotency_key)
+    call = ToolCall(tool=step.tool, args=attempt.args, effect=step.effect, idempotency_key=attempt.step.key)
     notes: list[Note] = []
     try:
-        await deps.hooks.before_tool(_at(at, step, agent), call, notes)
+        await deps.hooks.before_tool(_at(at, step, attempt.agent), call, notes)
     except Refused as exc:
         return Outcome(f"error: {step.tool} was not called: {exc}", status="error", notes=notes)
     if notes:
@@ -266,18 +270,20 @@ async def see_call(
     return None
 
 
-async def see_result(
-    deps: Deps, at: Here, step: ToolStep, agent: str, args: dict[str, Any], outcome: Outcome
-) -> Outcome:
+async def see_result(attempt: ToolAttempt, outcome: Outcome) -> Outcome:
     """Show what a call came to to plugins before it is stored."""
+    deps, at, step = attempt.deps, attempt.at, attempt.inp
     if not deps.hooks.has("after_tool"):
         return outcome
-    result = ToolResult(tool=step.tool, args=args, text=outcome.text, error=outcome.status == "error")
+    result = ToolResult(tool=step.tool, args=attempt.args, text=outcome.text, error=outcome.status == "error")
     notes: list[Note] = []
     text, status = outcome.text, outcome.status
     try:
-        text = await deps.hooks.after_tool(_at(at, step, agent), result, notes)
+        text = await deps.hooks.after_tool(_at(at, step, attempt.agent), result, notes)
     except Refused as exc:
         what = "it failed, and why" if status == "error" else "it is done, and its result"
         text, status = f"error: {step.tool} was called; {what} is withheld: {exc}. {DO_NOT_REPEAT}", "error"
-    return Outcome(text, status=status, seconds=outcome.seconds, notes=notes)
+    if text is outcome.text:
+        outcome.notes = notes
+        return outcome
+    return await Outcome.of(text, status=status, seconds=outcome.seconds, notes=notes)

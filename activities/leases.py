@@ -45,6 +45,7 @@ class Leases:
         self._bodies: dict[tuple[str, int], Future[Any]] = {}
         self._conn: OwnConnection | None = None
         self._pulse = 0.0  # when the worker's loop was last seen to run, on the monotonic clock
+        self._closed = False
 
     def hold(self, key: str, fence: int) -> AbstractContextManager[None]:
         """Keep the lease of this claim for as long as the block runs."""
@@ -66,7 +67,10 @@ class Leases:
         return _kept(self._models, key, owner)
 
     async def serve(self, settings: Settings, name: str) -> None:
-        """Renew with each beat until cancelled. A claim that is no longer ours is renewed in vain, and nothing else."""
+        """Renew with each beat until cancelled. A claim that is no longer ours is renewed in vain, and nothing else.
+
+        Where the process lives on without its worker, so may a tool's body that hangs: its lease is renewed as long.
+        """
         loop = asyncio.new_event_loop()
         renewing = loop.create_task(self._keep_renewing(settings, name))
         self._pulse = time.monotonic()
@@ -77,14 +81,19 @@ class Leases:
                 await asyncio.sleep(settings.scaled(settings.beat))
                 self._pulse = time.monotonic()
         finally:
-            loop.call_soon_threadsafe(renewing.cancel)
-            await asyncio.shield(asyncio.to_thread(thread.join))
+            self._closed = True
+            if self._running():
+                log.warning("bodies of tools run on; their calls stay this process's", calls=len(self._running()))
+            else:
+                with suppress(RuntimeError):  # it has ended by itself
+                    loop.call_soon_threadsafe(renewing.cancel)
+                await asyncio.shield(asyncio.to_thread(thread.join))
 
     async def _keep_renewing(self, settings: Settings, name: str) -> None:
         """Renew, on the loop of the thread."""
         lease = settings.scaled(settings.lease)
         try:
-            while True:
+            while self._running() or not self._closed:
                 try:
                     await self._renew(settings, name, lease)
                 except (*UNAVAILABLE, StorageError) as exc:
@@ -109,14 +118,18 @@ class Leases:
                 self._conn = await connect(settings.database_url or "", name=name)
             # Copied, because the worker's loop goes on changing them.
             bodies, held, models = self._bodies.copy(), set(self._held.copy().items()), self._models.copy()
-            if time.monotonic() - self._pulse < _STILL * lease:
+            if not self._closed and time.monotonic() - self._pulse < _STILL * lease:
                 held |= bodies.keys()
             else:
-                held, models = {claim for claim, body in bodies.items() if not body.done()}, {}
+                held, models = self._running(), {}
             if held:
                 await ledger.renew(self._conn, held, lease)
             if models:
                 await model_leases.renew(self._conn, models, lease)
+
+    def _running(self) -> set[tuple[str, int]]:
+        """Return the claims whose bodies have not ended, seen from any thread."""
+        return {claim for claim, body in self._bodies.copy().items() if not body.done()}
 
     def _drop(self) -> None:
         if self._conn is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -39,7 +39,6 @@ __all__ = ["MemoryActivities", "MemoryToolRunner"]
 log = structlog.get_logger(__name__)
 
 _QUERY = 4000  # characters of a message that are searched for
-_Row = Mapping[str, Any]  # of the outbox
 _HOPELESS = (ValidationError, UnicodeError)  # what no other try with the same row can mend
 
 
@@ -60,6 +59,10 @@ class MemoryActivities:
         """Find what this thread left about the run's message; the hits are stored, the workflow gets their number."""
         at = here()
         async with self._deps.pool.acquire() as conn:
+            if (found := await outbox.recalled(conn, inp.run_id, inp.step_no)) is not None:  # as after a Reset
+                return Recalled(count=found)
+            if await runs.has_ended(conn, inp.run_id):
+                return Recalled()
             text = await runs.message_text(conn, inp.run_id)
         hits, refusal = [], None
         try:
@@ -68,7 +71,8 @@ class MemoryActivities:
             log.warning("a message cannot be searched for in long-term memory", error=str(exc))
             refusal = mask(str(exc))
         async with self._deps.pool.acquire() as conn, conn.transaction():
-            await outbox.put_recall(conn, inp.run_id, inp.step_no, hits)
+            if not await outbox.put_recall(conn, inp.run_id, inp.step_no, hits):
+                return Recalled(count=await outbox.recalled(conn, inp.run_id, inp.step_no) or 0)
             if refusal is None:
                 seq = await events.emit(conn, inp.run_id, "recalled", count=len(hits))
             else:
@@ -87,7 +91,7 @@ class MemoryActivities:
             left = await outbox.count(conn)
         return Remembered(count=len(taken) + set_aside, left=left)
 
-    async def _carry(self, rows: Sequence[_Row]) -> tuple[list[int], int]:
+    async def _carry(self, rows: Sequence[outbox.Row]) -> tuple[list[int], int]:
         """Return the ids of the rows that memory has taken, and how many it will never take and were set aside.
 
         Raises:
@@ -119,7 +123,7 @@ class MemoryActivities:
                 raise
         return taken, set_aside
 
-    async def _set_aside(self, row: _Row, exc: Exception) -> None:
+    async def _set_aside(self, row: outbox.Row, exc: Exception) -> None:
         why = mask(f"{type(exc).__name__}: {exc}")
         async with self._deps.pool.acquire() as conn:
             await outbox.set_aside(conn, row["id"], why)
@@ -152,9 +156,9 @@ class MemoryToolRunner(ToolRunner):
         self._database = pool
 
     @asynccontextmanager
-    async def seat(self, tool: AnyTool, *, within: float) -> AsyncIterator[Seat | None]:
+    async def seat(self, tool: AnyTool, *, within: float, look_up: bool = False) -> AsyncIterator[Seat | None]:
         """Hold nothing: no thread is needed."""
-        del tool, within
+        del tool, within, look_up
         yield None
 
     async def run(
@@ -211,7 +215,7 @@ class MemoryToolRunner(ToolRunner):
         return "remembered"
 
 
-def _record(row: _Row) -> MemoryRecord:
+def _record(row: outbox.Row) -> MemoryRecord:
     return MemoryRecord(
         tenant=row["tenant"],
         text=row["text"],

@@ -15,7 +15,7 @@ from holdfast import llm
 from holdfast.activities.alone import alone
 from holdfast.activities.answers import CORRECTION, check_model, correction, gave_up, problem_of
 from holdfast.activities.attempts import only_believed_lost, watch
-from holdfast.activities.bought import count_again
+from holdfast.activities.bought import count_again, count_unrecorded
 from holdfast.activities.calls import fitting
 from holdfast.activities.deltas import DeltaWriter
 from holdfast.activities.deps import Deps, Here, here
@@ -158,13 +158,19 @@ class ModelActivities:
             reply = await self._call(sent.request, inp, step)
         except ContextTooLong:
             return await self._too_long(step, at)
-        seen = await see_reply(self._deps, at, inp, definition, reply, sent.notes)
         try:
+            seen = await see_reply(self._deps, at, inp, definition, reply, sent.notes)
             return await self._commit(at, inp, step, definition, sent, ranges, seen, size, limit)
         except _Lost:
-            return await count_again(self._deps, step, at, seen.reply)
-        except (ValueError, *UNSTORABLE) as exc:  # each try would buy such a reply again
-            raise ApplicationError(f"the reply cannot be stored: {exc!r}"[:2000], non_retryable=True) from exc
+            return await count_again(self._deps, step, at, reply)
+        except asyncio.CancelledError:
+            self._deps.spawn(count_unrecorded(self._deps, step, at, reply))
+            raise
+        except Exception as exc:  # such as a run that has ended meanwhile
+            await count_unrecorded(self._deps, step, at, reply)
+            if isinstance(exc, (ValueError, *UNSTORABLE)):  # each try would buy such a reply again
+                raise ApplicationError(f"the reply cannot be stored: {exc!r}"[:2000], non_retryable=True) from exc
+            raise
 
     async def _call(self, request: ModelRequest, inp: ModelStep, step: Step) -> llm.ModelReply:
         deltas = DeltaWriter(self._deps, inp.run_id, inp.step_no)

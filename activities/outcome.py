@@ -17,7 +17,7 @@ from holdfast.memory.ledger import Step
 from holdfast.plugins.host import Note
 from holdfast.secrets import mask
 
-__all__ = ["Outcome", "commit_outcome", "commit_pure", "emit_notes", "fill", "recorded_outcome"]
+__all__ = ["Outcome", "commit_outcome", "commit_pure", "emit_notes", "fill", "recorded_outcome", "shown"]
 
 
 @dataclass(slots=True)
@@ -35,9 +35,9 @@ class Outcome:
         self.raw = self.text.encode()
 
     @classmethod
-    async def of(cls, text: str) -> Outcome:
-        """Make one of what a tool returned, a long one in a thread: masking megabytes holds no loop up."""
-        return cls(text) if len(text) < _LONG else await asyncio.to_thread(cls, text)
+    async def of(cls, text: str, **more: Any) -> Outcome:
+        """Make one of what a tool returned or raised, a long one in a thread: masking megabytes holds no loop up."""
+        return cls(text, **more) if len(text) < _LONG else await asyncio.to_thread(cls, text, **more)
 
     def contract(self) -> ToolOutcome:
         """Return it as the workflow gets it: a preview and a size."""
@@ -45,6 +45,13 @@ class Outcome:
 
 
 _LONG = 64 * 1024  # characters
+
+
+def shown(text: str) -> str:
+    """Return an exception's words as they are shown: masked, and no more of them than anybody reads."""
+    return mask(text[:_LONG])[: _LONG // 4]
+
+
 _READERS = ("result_page", "result_search", "result_select")
 
 

@@ -8,6 +8,7 @@ from holdfast.activities.deps import Deps, here
 from holdfast.activities.requests import model_of, window_limit
 from holdfast.contracts import (
     OPEN_STATES,
+    PREVIEW,
     Activity,
     BeginRun,
     Begun,
@@ -18,15 +19,17 @@ from holdfast.contracts import (
     RecallMissed,
     RunState,
 )
-from holdfast.errors import UnknownRun
+from holdfast.errors import StaleWriter, UnknownRun
 from holdfast.ids import effect_key
 from holdfast.memory import decisions, events, family, ledger, outbox, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.memory.ledger import Step
+from holdfast.visible import first_line
 
 __all__ = ["RunActivities"]
 
 _COMPACT = "compact"  # the tool name under which the ledger knows compactions
+_SHOWN = 200  # characters of an error that go back to the workflow
 _REMEMBERED = 8000  # characters of a question or an answer that long-term memory is given
 
 
@@ -42,6 +45,7 @@ class RunActivities:
 
         The run's steps are numbered from the number returned: the same again after a Reset, so that recorded steps are
         found, and above all that the ledger has where the run is new to this chain, so that no other run's are.
+        A run that has ended begins nothing, nor does anything join it: the answer says how it ended.
         """
         at = here()
         scope = at.scope(inp)
@@ -52,7 +56,15 @@ class RunActivities:
             if row is None:
                 raise UnknownRun(f"run {inp.run_id} is not in the database")
             if row["state"] not in OPEN_STATES:
+                if inp.into is None:  # one that has joined its run before stays there
+                    base.step_no = max(inp.step_no, await ledger.last_step(conn, scope))
+                    base.over = RunState(row["state"])
                 return base
+            if inp.into is not None:
+                joined_run = await runs.lock(conn, inp.into)
+                if joined_run is not None and joined_run["state"] not in OPEN_STATES:
+                    base.over = RunState(joined_run["state"])
+                    return base
             moved = bool(inp.definition) and row["definition"] not in (None, inp.definition)  # by a hand-off meanwhile
             if row["seq"] is None:
                 await threads.place(conn, thread, row["message"])
@@ -98,6 +110,8 @@ class RunActivities:
             done = await ledger.stored(conn, key)
             if done is not None:  # twice would halve the window twice
                 return Compacted.model_validate(done[0])
+            if await runs.has_ended(conn, inp.run_id):
+                raise StaleWriter(f"run {inp.run_id} has ended: its window is not moved any more")
             sizes = await threads.sizes(conn, thread.id, thread.window_from)
             # Sizes are estimates: a provider may find the window full that by them is not.
             goal = min(window_limit(definition, self._deps.settings), sum(tokens for _, _, tokens in sizes)) // 2
@@ -115,6 +129,8 @@ class RunActivities:
     async def recall_missed(self, inp: RecallMissed) -> None:
         """Write down that the run goes on without memory."""
         async with self._deps.pool.acquire() as conn, conn.transaction():
+            if await runs.has_ended(conn, inp.run_id):  # its record has its last event
+                return
             seq = await events.emit(conn, inp.run_id, "memory_unavailable", why=inp.why)
         self._deps.notifier.poke(inp.run_id, seq)
 
@@ -128,7 +144,8 @@ class RunActivities:
             if row is None:
                 raise UnknownRun(f"run {inp.run_id} is not in the database")
             if row["state"] not in OPEN_STATES:
-                return Ended(state=RunState(row["state"]))
+                await _audit_stop(conn, inp, f"the run had ended: {row['state']}")
+                return await _ended_before(conn, inp.run_id)
             await threads.fill_interrupted(conn, thread.id, inp.run_id)
             await decisions.void(conn, inp.run_id)
             await runs.end(conn, inp.run_id, inp.state, error=inp.error, answer_seq=inp.answer_seq, steps=inp.steps)
@@ -138,6 +155,10 @@ class RunActivities:
             usage = await runs.by_id(conn, inp.run_id)
             if usage is None:
                 raise UnknownRun(f"run {inp.run_id} vanished")
+            in_time = inp.state == RunState.STOPPED
+            await _audit_stop(conn, inp, None if in_time else f"it came too late: the run is {inp.state.value}")
+            if inp.stop is not None and in_time:
+                await events.emit(conn, inp.run_id, "stop_requested", actor=inp.stop.actor, reason=inp.stop.reason)
             below = {"tokens_below": usage["tokens_below"], "cost_usd_below": float(usage["cost_usd_below"])}
             seq = await events.emit(
                 conn,
@@ -168,6 +189,41 @@ class RunActivities:
             kind="answer",
             text=f"Asked: {asked}\nAnswered: {answer}",
         )
+
+
+async def _audit_stop(conn: Connection, inp: EndRun, why: str | None) -> None:
+    """Write the audit row of the request to stop a run, once; with *why* it changed nothing."""
+    if inp.stop is None:
+        return
+    asked = inp.stop
+    decision_id = asked.decision_id or f"{inp.run_id}:stop"
+    before = await decisions.audited(conn, decision_id)
+    if before is not None and before.run_id != inp.run_id:  # its sender gave it an id that another word has
+        decision_id = f"{inp.run_id}:stop:{decision_id}"
+    await decisions.audit(
+        conn,
+        decision_id,
+        run_id=inp.run_id,
+        step_no=None,
+        action="stop",
+        actor=asked.actor,
+        accepted=why is None,
+        detail={"reason": asked.reason, "why": why},
+    )
+
+
+async def _ended_before(conn: Connection, run_id: str) -> Ended:
+    """Return how a run stands that had ended when its workflow came to its end, as after a Reset."""
+    row = await runs.by_id(conn, run_id)
+    if row is None:
+        raise UnknownRun(f"run {run_id} vanished")
+    answer = await runs.answer_text(conn, run_id)
+    return Ended(
+        state=RunState(row["state"]),
+        before=True,
+        error=None if row["error"] is None else row["error"][:_SHOWN],
+        preview=first_line(answer or "", PREVIEW),
+    )
 
 
 def _slide(sizes: list[tuple[int, str, int]], goal: int, current: int) -> tuple[int, int]:

@@ -8,24 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
-from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from holdfast.activities.body import Body
+from holdfast.activities.calls import ToolAttempt
 from holdfast.activities.claims import TryAgain, emit_doubt
-from holdfast.activities.deps import Deps, Here
 from holdfast.activities.hooks import see_result
 from holdfast.activities.outcome import Outcome, fill
-from holdfast.contracts import ToolDefinition, ToolOutcome, ToolStep
+from holdfast.contracts import ToolOutcome
 from holdfast.errors import FencedOut, ToolResultInvalid
 from holdfast.memory import ledger, runs, threads
 from holdfast.memory.database import Connection
-from holdfast.memory.ledger import Step
-from holdfast.tools.context import ToolContext
 from holdfast.tools.outcomes import Outcome as Proof
 from holdfast.tools.outcomes import classify
-from holdfast.tools.runner import ToolRunner
-from holdfast.tools.tool import AnyTool
 
 __all__ = ["Settling"]
 
@@ -35,55 +30,37 @@ log = structlog.get_logger(__name__)
 class Settling:
     """What one attempt at a call knows of it, and writes down about it."""
 
-    def __init__(
-        self,
-        deps: Deps,
-        at: Here,
-        inp: ToolStep,
-        step: Step,
-        declared: ToolDefinition,
-        tool: AnyTool,
-        args: dict[str, Any],
-        ctx: ToolContext,
-    ) -> None:
-        self._deps = deps
-        self._at = at
-        self._inp = inp
+    def __init__(self, attempt: ToolAttempt) -> None:
+        self._attempt = attempt
+        self._deps = deps = attempt.deps
+        self._at = attempt.at
+        self._inp = attempt.inp
+        self._declared = declared = attempt.declared
+        self._tool = attempt.tool
         lifetime = deps.settings.key_lifetime if declared.key_lifetime is None else declared.key_lifetime
         self._step = replace(
-            step, settle=deps.settings.scaled(declared.settle), resend=max(lifetime - declared.timeout, 0.0)
+            attempt.step, settle=deps.settings.scaled(declared.settle), resend=max(lifetime - declared.timeout, 0.0)
         )
-        self._declared = declared
-        self._tool = tool
-        self._args = args
-        self._ctx = ctx
         self._fence = 0
         self._sends = 0
         self._unproven = False  # a request of a lost owner may have landed: that this one failed proves nothing
-        self._started = time.monotonic()
-        self._body = Body(deps.leases, step.key, 0)
-
-    @property
-    def _runner(self) -> ToolRunner:
-        if self._deps.runner is None:
-            raise ApplicationError("this worker runs no tools", type="ConfigurationError")
-        return self._deps.runner
-
-    @property
-    def _agent(self) -> str:
-        return self._deps.definitions[self._inp.definition].name  # read before the call
+        self._body = Body(deps.leases, self._step.key, 0)
 
     async def _seen(self, outcome: Outcome) -> Outcome:
-        return await see_result(self._deps, self._at, self._inp, self._agent, self._args, outcome)
+        return await see_result(self._attempt, outcome)
+
+    async def _error(self, text: str) -> Outcome:
+        """Return what the model reads of a call that failed."""
+        return await self._seen(await Outcome.of(text, status="error"))
 
     async def _succeeded(self, value: Any) -> ToolOutcome:
         return await self._complete(await self._outcome(value))
 
     async def _outcome(self, value: Any) -> Outcome:
         try:
-            outcome = await Outcome.of(await self._runner.text(self._tool, value))
+            outcome = await Outcome.of(await self._attempt.runner.text(self._tool, value))
         except ToolResultInvalid as exc:  # the effect stands all the same
-            outcome = Outcome(f"error: {exc}", status="error")
+            outcome = await Outcome.of(f"error: {exc}", status="error")
         return await self._seen(outcome)
 
     def _proof(self, exc: Exception) -> Proof:
@@ -99,7 +76,7 @@ class Settling:
 
     async def _complete(self, outcome: Outcome) -> ToolOutcome:
         """Mark the row done and fill the slot, in one transaction."""
-        outcome.seconds = time.monotonic() - self._started
+        outcome.seconds = time.monotonic() - self._attempt.started
 
         async def settle(conn: Connection) -> tuple[str | None, int | None]:
             before, seq = await self._complete_in(conn, outcome)
@@ -126,7 +103,7 @@ class Settling:
 
     async def _fail(self, outcome: Outcome) -> ToolOutcome:
         """Mark the row failed for good: proved that nothing took effect. The model reads why."""
-        outcome.seconds = time.monotonic() - self._started
+        outcome.seconds = time.monotonic() - self._attempt.started
 
         async def settle(conn: Connection) -> tuple[str | None, int | None]:
             result, step = outcome.contract().model_dump(mode="json"), self._step

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
 
 import structlog
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
-from holdfast.activities.calls import arguments_of, fitting, step_of
+from holdfast.activities.calls import ToolAttempt, arguments_of, fitting, step_of
 from holdfast.activities.claims import TryAgain, settled_by, take
 from holdfast.activities.deps import Deps, Here, here
 from holdfast.activities.effects import EffectCall
-from holdfast.activities.hooks import placed, see_call, see_result
+from holdfast.activities.hooks import placed
 from holdfast.activities.memory import MemoryToolRunner
-from holdfast.activities.outcome import Outcome, commit_outcome, commit_pure, fill, recorded_outcome
+from holdfast.activities.outcome import Outcome, commit_outcome, fill, recorded_outcome
+from holdfast.activities.pure import run_pure
 from holdfast.activities.stored import Stored
 from holdfast.advice import GO_ON
 from holdfast.agent import definition_hash
 from holdfast.contracts import Activity, ToolDefinition, ToolOutcome, ToolStep
-from holdfast.errors import ToolArgumentsInvalid, ToolError, ToolResultInvalid
+from holdfast.errors import ToolArgumentsInvalid
 from holdfast.memory import ledger, runs
 from holdfast.memory.ledger import Step
-from holdfast.secrets import mask, use
+from holdfast.secrets import use
 from holdfast.tools.builtin.longterm import LONG_TERM
 from holdfast.tools.context import ToolContext
-from holdfast.tools.tool import AnyTool
 
 __all__ = ["ToolActivities"]
 
-_HANDED_BACK = 12  # tries, in about a minute; then the worker with newer code is gone, and the model hears it
-
-log = structlog.get_logger(__name__)
+_HANDED_BACK = 12  # times by one worker, in a minute or more; then there is no newer code, and the model hears it
+_REMEMBERED = 10_000  # calls that were handed back
 
 
 class ToolActivities:
@@ -59,12 +56,12 @@ class ToolActivities:
         # Those two are no agent's own code: the memory process may have loaded an older agents file, or none.
         tool = LONG_TERM.get(inp.tool) if _routed(declared) else self._deps.tool(definition.name, inp.tool)
         if declared is None or tool is None:
-            await self._leave_to_newer_code(at, definition.name, inp)
+            await self._leave_to_newer_code(step.key, definition.name, inp)
             return await self._gone(at, inp, step, f"error: the tool {inp.tool} is no longer there. {GO_ON}")
         try:
             args = fitting(tool, await arguments_of(self._deps, at, inp))
         except ToolArgumentsInvalid as exc:  # the tool's code changed since the call was accepted
-            await self._leave_to_newer_code(at, definition.name, inp)
+            await self._leave_to_newer_code(step.key, definition.name, inp)
             return await self._gone(at, inp, step, f"error: {exc}")
         ctx = ToolContext(
             idempotency_key=step.key,
@@ -81,23 +78,28 @@ class ToolActivities:
             if self._deps.stored_pool is not None
             else None,
         )
-        if inp.effect == "pure":
-            return await self._pure(at, inp, step, declared, tool, args, ctx)
-        return await EffectCall(self._deps, at, inp, step, declared, tool, args, ctx).run()
+        attempt = ToolAttempt(self._deps, at, inp, step, declared, tool, args, ctx)
+        return await (run_pure(attempt) if inp.effect == "pure" else EffectCall(attempt).run())
 
-    async def _leave_to_newer_code(self, at: Here, agent: str, inp: ToolStep) -> None:
+    async def _leave_to_newer_code(self, key: str, agent: str, inp: ToolStep) -> None:
         """Hand the call back, for a while, if other workers have newer code of this agent and the tool is in it.
 
-        While workers are replaced one by one, new definitions meet old code. Nothing has been claimed yet.
+        While workers are replaced one by one, new definitions meet old code. Nothing has been claimed yet. Temporal's
+        count of attempts is of no use: it has the outages in it, in which nobody else could take the call either.
         """
-        if at.attempt > _HANDED_BACK:
-            return
         own = self._deps.agents.get(agent)
         async with self._deps.pool.acquire() as conn:
             known = await runs.agent(conn, agent, self._deps.settings.task_queue)
         if known is None or all(tool.name != inp.tool for tool in known[1].tools):
             return
         if own is None or known[0] != definition_hash(own.definition):
+            handed_back = self._deps.handed_back
+            tries = handed_back.get(key, 0) + 1
+            if tries > _HANDED_BACK:
+                return
+            handed_back[key] = tries
+            if len(handed_back) > _REMEMBERED:
+                del handed_back[next(iter(handed_back))]
             raise TryAgain(f"this worker's code of {agent} is older than the call: another one has {inp.tool}")
 
     async def _gone(self, at: Here, inp: ToolStep, step: Step, text: str) -> ToolOutcome:
@@ -125,48 +127,6 @@ class ToolActivities:
         if seq is not None:
             self._deps.notifier.poke(inp.run_id, seq)
         return outcome.contract()
-
-    async def _pure(
-        self,
-        at: Here,
-        inp: ToolStep,
-        step: Step,
-        declared: ToolDefinition,
-        tool: AnyTool,
-        args: dict[str, Any],
-        ctx: ToolContext,
-    ) -> ToolOutcome:
-        async with self._deps.pool.acquire() as conn:
-            done = await ledger.stored(conn, step.key)
-        if done is not None:
-            return await recorded_outcome(self._deps, at, inp, step.key, done[0])
-        runner = self._deps.runner
-        if runner is None:
-            raise ApplicationError("this worker runs no tools", type="ConfigurationError")
-        refused = await see_call(self._deps, at, inp, self._agent(inp), args, ctx)
-        if refused is not None:
-            return await commit_pure(self._deps, at, inp, step, refused)
-        ctx = replace(ctx, deadline=time.monotonic() + declared.timeout)
-        started = time.monotonic()
-        try:
-            value = await runner.run(tool, args, ctx, deadline=ctx.deadline)
-            outcome = await Outcome.of(await runner.text(tool, value))
-        except (ToolError, ToolResultInvalid) as exc:
-            outcome = Outcome(f"error: {exc}", status="error")
-        except Exception as exc:
-            said = mask(repr(exc))
-            # Not Temporal's count of attempts: it has the outages in it.
-            tries = await self._deps.insist(lambda conn: ledger.fail_pure(conn, step, at.owner, said))
-            if tries is None or tries < declared.attempts:
-                raise
-            log.warning("a tool failed for good", tool=inp.tool, error=said)
-            outcome = Outcome(f"error: {inp.tool} failed {tries} times: {type(exc).__name__}: {exc}", status="error")
-        outcome.seconds = time.monotonic() - started
-        outcome = await see_result(self._deps, at, inp, self._agent(inp), args, outcome)
-        return await commit_pure(self._deps, at, inp, step, outcome)
-
-    def _agent(self, inp: ToolStep) -> str:
-        return self._deps.definitions[inp.definition].name  # read before the call
 
 
 def _routed(declared: ToolDefinition | None) -> bool:

@@ -240,8 +240,8 @@ class MemoryRefused(StorageError):
 class StaleWriter(StorageError):
     """Another workflow execution owns this thread now; this one may write no more.
 
-    When: a workflow that was reset or replaced still tries to write to its thread.
-    Do: nothing: the workflow that took its place goes on.
+    When: a workflow that was reset or replaced still tries to write to its thread, or goes on with an ended run.
+    Do: nothing: the workflow that took its place goes on, and what is on record of the run stands.
     """
 
 

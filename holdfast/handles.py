@@ -89,6 +89,8 @@ class RunHandle(RunReader):
     async def stop(self, reason: str | None = None, *, actor: str | None = None) -> Receipt:
         """Stop the run: a step in flight is cancelled, and the ledger decides what became of it.
 
+        The request has an audit row, of the receipt's decision id, as soon as the run has ended.
+
         Raises:
             InvalidInput: the run has ended already.
             StackError: nobody took the request within `client_patience`.
@@ -169,8 +171,7 @@ class RunHandle(RunReader):
         deadline = loop.time() + self._link.settings.scaled(_SETTLING)
         while True:
             word_id = uuid.uuid4().hex
-            if not isinstance(word, StopRequest):
-                word = word.model_copy(update={"decision_id": word_id})
+            word = word.model_copy(update={"decision_id": word_id})
             try:
                 wire = await self._link.wire()
                 return await wire.update(self.workflow_id, name, word, update_id=word_id, result_type=Receipt)

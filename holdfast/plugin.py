@@ -7,9 +7,9 @@ first worker that is made of it.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -29,6 +29,7 @@ from holdfast.runtime import (
     WORKFLOWS,
     agent_activities,
     control_worker,
+    finish_background,
     memory_worker,
     open_deps,
     serve_agents,
@@ -138,8 +139,7 @@ class HoldfastPlugin(SimplePlugin):
                 yield
             finally:
                 deps.draining.set()
-                if deps.background:
-                    await asyncio.wait(deps.background, timeout=settings.shutdown_grace)
+                await finish_background(deps, time.monotonic() + settings.shutdown_grace)
                 late.deps = None
 
 

@@ -42,7 +42,7 @@ from holdfast.long_term import drain_outbox, keep_opening, open_memory
 from holdfast.mcp.serve import Equipment, open_servers
 from holdfast.memory import runs
 from holdfast.memory.connections import shortage, tool_pool
-from holdfast.memory.database import UNAVAILABLE, open_pool
+from holdfast.memory.database import UNAVAILABLE, Pool, open_pool
 from holdfast.plugins.equip import check_secrets, equip
 from holdfast.plugins.opened import open_plugins
 from holdfast.process import stay_ready, stop_on_signals
@@ -52,7 +52,7 @@ from holdfast.settings import Settings, load_settings
 from holdfast.sweeper import Sweeper
 from holdfast.teller import Teller
 from holdfast.tools.registry import load_agents
-from holdfast.tools.runner import ToolRunner
+from holdfast.tools.runner import CLOSING, ToolRunner
 from holdfast.workflows.agent import AgentWorkflow
 from holdfast.workflows.ask import AskWorkflow
 from holdfast.workflows.memory import MemoryWorkflow, OutboxWorkflow
@@ -64,6 +64,7 @@ __all__ = [
     "connect_temporal",
     "control_activities",
     "control_worker",
+    "finish_background",
     "main",
     "memory_worker",
     "open_deps",
@@ -123,7 +124,7 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
         raise ConfigurationError("HOLDFAST_DATABASE_URL is not set: a worker needs PostgreSQL; `holdfast dev` has one.")
     async with contextlib.AsyncExitStack() as stack:
         pool = await open_pool(settings.database_url, size=settings.database_pool, name=f"holdfast-{name}")
-        stack.push_async_callback(pool.close)
+        stack.push_async_callback(_close_pool, pool)
         notifier = Notifier(pool)
         notifier.start()
         stack.push_async_callback(notifier.close)
@@ -136,9 +137,9 @@ async def open_deps(settings: Settings, client: Client, *, role: Role, name: str
             # Connections belong to the loop they were made on: those of `local_tx` tools to the tool loop.
             url, size = settings.database_url, tool_pool(settings)
             deps.tool_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-tools", idle=None)
-            stack.push_async_callback(runner.call, deps.tool_pool.close)
+            stack.push_async_callback(runner.let_go, deps.tool_pool.close)
             deps.stored_pool = await runner.call(open_pool, url, size=size, name=f"holdfast-{name}-stored")
-            stack.push_async_callback(runner.call, deps.stored_pool.close)
+            stack.push_async_callback(runner.let_go, deps.stored_pool.close)
         await _warn_of_few_connections(deps, role, name)
         deps.hooks = await stack.enter_async_context(open_plugins(settings, agents.plugins))
         deps.secrets = deps.hooks.secrets
@@ -160,6 +161,13 @@ async def _warn_of_few_connections(deps: Deps, role: Role, name: str) -> None:
             short = await shortage(conn, deps.settings, role, name)
         if short is not None:
             log.warning("PostgreSQL may run out of connections", why=short.why, do=short.advice)
+
+
+async def _close_pool(pool: Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), CLOSING)
+    except TimeoutError:  # cancelled, it has cut its connections
+        log.warning("connections to PostgreSQL were cut: something still used them")
 
 
 def agent_activities(deps: Deps) -> list[Any]:
@@ -355,17 +363,32 @@ async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None
     stopping = asyncio.create_task(stop.wait())
     ready = asyncio.create_task(stay_ready(deps.settings))
     log.info("worker is ready", agents=sorted(deps.agents), queues=[worker.task_queue for worker in workers])
-    done, _ = await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
     deps.draining.set()
     ready.cancel()
-    end = time.monotonic() + deps.settings.shutdown_grace
-    log.info("worker takes no more work, and ends when its calls have ended", at_most=deps.settings.shutdown_grace)
-    await asyncio.gather(*(worker.shutdown() for worker in workers))
+    grace = deps.settings.shutdown_grace
+    end = time.monotonic() + grace
+    log.info("worker takes no more work, and ends when its calls have ended", at_most=grace)
+    shutdown = asyncio.gather(*(worker.shutdown() for worker in workers))
+    await asyncio.wait({shutdown}, timeout=grace + CLOSING)
     stopping.cancel()
-    await asyncio.gather(*running)
-    if deps.background:  # also calls and replies that go on although Temporal gave their attempts up
-        await asyncio.wait(deps.background, timeout=max(1.0, end - time.monotonic()))
-    del done
+    if shutdown.done():
+        await asyncio.gather(*running)
+    else:
+        log.warning("steps do not end; the ledger says how their calls stand")
+    await finish_background(deps, end)
+
+
+async def finish_background(deps: Deps, end: float) -> None:
+    """Wait for what goes on beside steps until *end*, on the monotonic clock; then close soon, whatever a tool does.
+
+    Those are calls and replies that Temporal gave up, bodies that overran their time, and outcomes being recorded.
+    """
+    if deps.background:
+        lease = deps.settings.scaled(deps.settings.lease)  # recording takes a moment also where no time is left
+        await asyncio.wait(deps.background, timeout=max(lease, end - time.monotonic()))
+    if deps.runner is not None:
+        deps.runner.end_by(max(end, time.monotonic() + CLOSING))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -174,6 +174,12 @@ class Settings(BaseSettings):
     linger_asked: float = Field(
         default=0.5, ge=0, description="The same after a run that AskWorkflow or a schedule asked for."
     )
+    look_after: float = Field(
+        default=600.0,
+        gt=0,
+        description="A run that waits for an approval looks so often whether it has been ended meanwhile; each look "
+        "waits six times longer than the one before, at most a day.",
+    )
     client_patience: float = Field(default=60.0, gt=0, description="A client waits so long for a server to come back.")
     memory_wait: float = Field(
         default=2.0, gt=0, description="How long a run waits for the memory process to take a step."

@@ -84,12 +84,12 @@ class Sweeper:
         """
         turn = asyncio.Semaphore(_AT_ONCE)
 
-        async def status(row: OpenThread) -> WorkflowExecutionStatus | RPCError | None:
+        async def status(row: OpenThread) -> WorkflowExecutionStatus | Exception | None:
             async with turn:
                 try:
                     return await status_of(self._client, workflow_id_for(row.tenant, row.thread))
-                except RPCError as exc:
-                    if exc.status in _AWAY:
+                except Exception as exc:
+                    if isinstance(exc, RPCError) and exc.status in _AWAY:
                         raise
                     return exc
 
@@ -102,7 +102,7 @@ class Sweeper:
             if state == WorkflowExecutionStatus.RUNNING:
                 continue
             try:
-                if isinstance(state, RPCError):
+                if isinstance(state, Exception):
                     raise state
                 async with self._pool.acquire() as conn:
                     await self._go_on(conn, row, ended_by_a_person(state))
@@ -111,7 +111,7 @@ class Sweeper:
             except Exception as exc:  # one thread that cannot be dealt with must not keep the others waiting
                 if isinstance(exc, RPCError) and exc.status in _AWAY:
                     raise
-                log.exception("a thread cannot be swept", thread=workflow_id_for(row.tenant, row.thread))
+                log.exception("a thread cannot be swept", thread=f"{row.tenant}:{row.thread}"[:300])
 
     async def _go_on(self, conn: Connection, row: OpenThread, why: str | None) -> None:
         workflow_id = workflow_id_for(row.tenant, row.thread)

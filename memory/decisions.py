@@ -57,9 +57,11 @@ async def decide(
     *,
     args: str | None,
     decision_id: str,
-) -> None:
-    """Mirror a decision; *args* is the JSON text of edited arguments."""
-    await conn.execute(_Q["decide"], run_id, step_no, state, args, decision_id)
+    call_id: str,
+) -> bool:
+    """Mirror a decision; *args* is the JSON text of edited arguments. False: no approval of this call is pending."""
+    status: str = await conn.execute(_Q["decide"], run_id, step_no, state, args, decision_id, call_id)
+    return status.endswith(" 1")
 
 
 async def void(conn: Connection, run_id: str) -> None:
@@ -105,9 +107,12 @@ class Audited:
     run_id: str | None
     step_no: int | None
 
-    def about(self, run_id: str, step_no: int) -> bool:
-        """Whether it is a decision on this call, and not on another one under the same id."""
-        return (self.run_id, self.step_no) == (run_id, step_no)
+    def about(self, run_id: str, step_no: int, seq: int | None = None) -> bool:
+        """Whether it is a decision on this call, and not on another one under the same id.
+
+        *seq*, the call's slot, tells it from a call that an earlier chain made at this step of the run.
+        """
+        return (self.run_id, self.step_no) == (run_id, step_no) and self.detail.get("seq", seq) in (seq, None)
 
 
 async def audited(conn: Connection, decision_id: str) -> Audited | None:

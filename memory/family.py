@@ -52,9 +52,9 @@ async def objection(conn: Connection, run_id: str) -> tuple[bool, str] | None:
     for row in await above(conn, run_id):
         own = str(row["run_id"]) == run_id
         name = "this run" if own else f"run {str(row['run_id'])[:8]} ({row['agent']}), which asked for this one"
-        if not own and row["state"] not in OPEN_STATES:
-            return False, f"{name}, is {row['state']}"
-        if row["budget"] is None or (own and not row["shared"]):  # alone, a run counts for itself
+        if row["state"] not in OPEN_STATES:
+            return False, f"{name}{'' if own else ','} is {row['state']}"
+        if row["budget"] is None:
             continue
         budget = Budget.model_validate_json(row["budget"])
         if budget.tokens is not None and row["tokens"] >= budget.tokens:
@@ -63,7 +63,7 @@ async def objection(conn: Connection, run_id: str) -> tuple[bool, str] | None:
             said = f"{row['cost_usd']:.4f} of {budget.usd:.4f} USD"
         else:
             continue
-        return True, f"over budget: {said} of {name} are used, sub-agents included"
+        return True, f"over budget: {said} of {name} are used{', sub-agents included' if row['shared'] else ''}"
     return None
 
 

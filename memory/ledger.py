@@ -45,6 +45,7 @@ __all__ = [
     "renew",
     "resolve",
     "stored",
+    "unsend",
 ]
 
 _Q = queries("ledger")
@@ -74,10 +75,11 @@ class Claim:
     """What the caller may do now.
 
     `go`: send, after the guard. `look`: ask the remote first. `wait`: claim again in so many *seconds*.
-    `done`: here is the *result*. `in_doubt`, `abandoned`: not for this caller to decide.
+    `done`: here is the *result*. `in_doubt`, `abandoned`: not for this caller to decide. `over`: its run has ended, and
+    nothing more is done for it.
     """
 
-    kind: Literal["go", "look", "wait", "done", "in_doubt", "abandoned"]
+    kind: Literal["go", "look", "wait", "done", "in_doubt", "abandoned", "over"]
     fence: int = 0
     seconds: float = 0.0
     result: dict[str, Any] | None = None
@@ -104,13 +106,17 @@ async def claim(conn: Connection, step: Step, owner: str, lease: float) -> Claim
     if status.endswith(" 1"):
         return Claim("go", fence=1)
     row = await conn.fetchrow(_Q["lock"], step.key)
-    if row is None:  # rows are never deleted while their run is open
-        raise AssertionError(f"ledger row {step.key} vanished between insert and lock")
+    if row is None:  # no row is inserted for a run that has ended, and none is deleted while its run is open
+        return Claim("over")
     state = row["state"]
     if row["args_hash"] != step.args_hash:
+        if row["over"]:
+            return Claim("over")
         return await _claim_other_arguments(conn, step, owner, lease, row)
     if state == "done" or (state == "failed" and row["result"] is not None):
         return Claim("done", fence=row["fence"], result=json.loads(row["result"]))
+    if row["over"] and state != "abandoned":  # what is in flight or in doubt, a sweep or a person settles
+        return Claim("over")
     if state in ("abandoned", "in_doubt"):
         return Claim(state, fence=row["fence"])
     if state == "in_flight":
@@ -189,9 +195,17 @@ async def overrun(conn: Connection, key: str, fence: int, why: str) -> None:
 
 
 async def guard(conn: Connection, key: str, fence: int, deadline: float) -> bool:
-    """Write down that the request is sent now, to end within *deadline* seconds. False: do not send."""
+    """Write down that the request is sent now, to end within *deadline* seconds. False: do not send.
+
+    The lease has run out, another owner has the call, or its run has ended.
+    """
     status: str = await conn.execute(_Q["guard"], key, fence, deadline)
     return status.endswith(" 1")
+
+
+async def unsend(conn: Connection, key: str, fence: int) -> None:
+    """Take back one guard of this claim: the tool never began, so it was no try."""
+    await conn.execute(_Q["unsend"], key, fence)
 
 
 async def complete(

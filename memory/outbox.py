@@ -6,6 +6,7 @@ A row that memory will never take stays, set aside, with the reason in `refusal`
 from __future__ import annotations
 
 import json
+from typing import TypeAlias
 
 import asyncpg
 
@@ -14,7 +15,9 @@ from holdfast.ids import storable
 from holdfast.memory.database import Connection
 from holdfast.memory.queries import queries
 
-__all__ = ["count", "drop", "failed", "get_recall", "put", "put_recall", "set_aside", "take"]
+__all__ = ["Row", "count", "drop", "failed", "get_recall", "put", "put_recall", "recalled", "set_aside", "take"]
+
+Row: TypeAlias = asyncpg.Record
 
 _Q = queries("outbox")
 
@@ -26,7 +29,7 @@ async def put(
     await conn.execute(_Q["put"], tenant, source_key, run_id, thread, kind, storable(text))
 
 
-async def take(conn: Connection, run_id: str | None, limit: int) -> list[asyncpg.Record]:
+async def take(conn: Connection, run_id: str | None, limit: int) -> list[Row]:
     """Return rows of one run, or the oldest of all. They stay until `drop`: doing one twice leaves one memory.
 
     Rows that failed before come after the others; those that were set aside are left out.
@@ -55,10 +58,17 @@ async def count(conn: Connection) -> int:
     return value
 
 
-async def put_recall(conn: Connection, run_id: str, step_no: int, hits: list[MemoryHit]) -> None:
-    """Store what memory knew when a run began, so that its request can be rebuilt."""
+async def put_recall(conn: Connection, run_id: str, step_no: int, hits: list[MemoryHit]) -> bool:
+    """Store what memory knew when a run began, so that its request can be rebuilt. False: it was stored before."""
     text = json.dumps([hit.model_dump(mode="json") for hit in hits], ensure_ascii=False)
-    await conn.execute(_Q["put_recall"], run_id, step_no, text)
+    status: str = await conn.execute(_Q["put_recall"], run_id, step_no, text)
+    return status.endswith(" 1")
+
+
+async def recalled(conn: Connection, run_id: str, step_no: int) -> int | None:
+    """Return how many hits are stored for a run's recall step; None if it has not been made."""
+    count: int | None = await conn.fetchval(_Q["recalled"], run_id, step_no)
+    return count
 
 
 async def get_recall(conn: Connection, run_id: str, step_no: int) -> list[MemoryHit]:

@@ -27,6 +27,7 @@ __all__ = [
     "definition",
     "end",
     "find",
+    "has_ended",
     "has_open",
     "insert",
     "known_agents",
@@ -151,6 +152,12 @@ async def insert(
 async def lock(conn: Connection, run_id: str) -> asyncpg.Record | None:
     """Lock a run's row: run_id, state, message, started_at, agent, and seq of its message (None: not placed)."""
     return await conn.fetchrow(_Q["lock"], run_id)
+
+
+async def has_ended(conn: Connection, run_id: str) -> bool:
+    """Whether a run has ended; one that is not known has not."""
+    found: bool = await conn.fetchval(_Q["has_ended"], run_id)
+    return found
 
 
 async def begin(conn: Connection, run_id: str, scope: str, base: Begun) -> None:

@@ -197,7 +197,7 @@ class _Taken:
             return "" if self._mark.exists() else "its code was never executed to its end"
         if self.block.language != "console":
             return ""
-        started = Counter(word for words in _spawned[self._since :] for word in set(words))
+        started = Counter(word for words in _spawned[self._since :] for word in words)  # one script may have them all
         wanted = Counter(_command(line) for line in lines(self.block.text))
         return ", ".join(
             f"{word} was started {started[word]} times of {n}" for word, n in wanted.items() if started[word] < n

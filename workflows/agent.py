@@ -34,6 +34,8 @@ from holdfast.workflows.inputs import parse
 from holdfast.workflows.refusals import Refusals
 from holdfast.workflows.run import RunLoop, tell
 
+_STOPPING = "the run is being stopped already"
+
 
 @workflow.defn(name=AGENT_WORKFLOW)
 class AgentWorkflow:
@@ -95,7 +97,7 @@ class AgentWorkflow:
             if carry.current is None and carry.queue:
                 carry.current = carry.queue.pop(0)
             if carry.current is not None:
-                if not await RunLoop(carry, self._should_roll, self._keep).work(carry.current):
+                if not await self._loop().work(carry.current):
                     await self._roll()
                 carry.current = None
                 details.show(carry)
@@ -107,6 +109,9 @@ class AgentWorkflow:
             await workflow.wait_condition(lambda: bool(carry.queue) or (self._quiet() and not carry.inbox))
             if not carry.queue:
                 return
+
+    def _loop(self) -> RunLoop:
+        return RunLoop(self._carry, self._should_roll, self._keep, self._refusals)
 
     async def _idle(self) -> None:
         """Wait a while for the next message; not on a thread that another run asked for, where none is expected."""
@@ -149,7 +154,7 @@ class AgentWorkflow:
         await workflow.wait_condition(lambda: admitter.done() or not (self._admitting or carry.inbox))
         for run in ([carry.current] if carry.current else []) + carry.queue:
             run.stop = run.stop or "cancelled in Temporal"
-            await RunLoop(carry, self._should_roll, self._keep).work(run)
+            await self._loop().work(run)
         await workflow.wait_condition(lambda: admitter.done() or (self._quiet() and not carry.inbox))
 
     # ------------------------------------------------------------------------------------ admission
@@ -185,7 +190,8 @@ class AgentWorkflow:
                 for run in carry.queue:
                     if run.message_id == carry.child.message.message_id:
                         run.stop = run.stop or carry.child_stop
-                carry.child = carry.child_stop = None
+                        run.stop_request = run.stop_request or carry.child_stop_request
+                carry.child = carry.child_stop = carry.child_stop_request = None
             carry.opened = True
             self._admitting = False
             for run in admitted.ended:
@@ -303,23 +309,31 @@ class AgentWorkflow:
     @workflow.update(name="stop")
     def stop(self, request: StopRequest) -> Receipt:
         """Stop a run: steps in flight are cancelled, the ledger decides what became of them."""
-        return self._stop(request)
+        try:
+            return self._stop(request)
+        except InvalidInput as exc:
+            raise self._refusals.add(request, exc) from None
 
     @stop.validator
     def _check_stop(self, request: StopRequest) -> None:
         inbox.check_stop(request)
-        inbox.find_run(self._carry, request.run_id)
 
     @workflow.signal(name="stop")
     def stop_by_signal(self, request: StopRequest) -> None:
         """Stop from the Web UI or any client."""
         try:
             inbox.check_stop(request)
+        except InvalidInput as exc:
+            self._say(f"a stop was refused: {exc}")
+            return
+        try:
             self._stop(request)
         except InvalidInput as exc:
+            self._refusals.add(request, exc)
             self._say(f"a stop was refused: {exc}")
 
     def _stop(self, request: StopRequest) -> Receipt:
+        request = request.model_copy(update={"decision_id": request.decision_id or workflow.uuid4().hex})
         by = f" by {request.actor}" if request.actor else ""
         why = f"stopped{by}{': ' + request.reason if request.reason else ''}"
         try:
@@ -329,10 +343,16 @@ class AgentWorkflow:
             tenant, thread = split_workflow_id(workflow.info().workflow_id)
             if child is None or request.run_id != run_id_for(tenant, thread, child.message.message_id):
                 raise
-            self._carry.child_stop = why  # asked for, and not admitted yet
-            return Receipt(decision_id="", run_id=request.run_id)
-        run.stop = run.stop or why
-        return Receipt(decision_id="", run_id=run.run_id)
+            if self._carry.child_stop is None:  # asked for, and not admitted yet
+                self._carry.child_stop, self._carry.child_stop_request = why, request
+            else:
+                self._refusals.note(request, _STOPPING)
+            return Receipt(decision_id=request.decision_id or "", run_id=request.run_id)
+        if run.stop is None:
+            run.stop, run.stop_request = why, request  # its audit row is written with the end of the run
+        else:
+            self._refusals.note(request, _STOPPING)
+        return Receipt(decision_id=request.decision_id or "", run_id=run.run_id)
 
     @workflow.signal(name="settled")
     def settled(self, step_no: int) -> None:

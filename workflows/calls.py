@@ -33,6 +33,9 @@ from holdfast.workflows import children, details, options
 __all__ = ["Round"]
 
 _RECHECK = (30.0, 120.0, 600.0)  # seconds between looks at a call in doubt or a child, should its signal be lost
+_LONGER = 6.0  # so many times longer each look at a run that waits for an approval waits than the one before
+_LONGEST = 86_400.0  # seconds
+_LOOK = 0  # the number of a look among the tasks, which are known by their steps
 
 Keep = Callable[[asyncio.Task[None]], None]
 
@@ -49,12 +52,16 @@ class Round:
         self._words: dict[int, asyncio.Task[None]] = {}  # a person's words on calls under way, by step
         self._heard: set[str | None] = set()  # ids of the words that are being carried out
         self._looks = 0
+        self._looked = 0  # at the approvals
+        self._over = False  # a decision came to nothing, because the run has ended
+        self._behind = False  # it was looked at them because a message waits behind this run
 
     async def finish(self) -> bool:
         """Wait until every call is done. False: the workflow should roll over first, or the run is to stop."""
         run = self._run
         try:
-            await self._ask()
+            if not run.asked:
+                await self._ask()
             while True:
                 details.show(self._carry)
                 for call in run.calls:
@@ -63,6 +70,8 @@ class Round:
                         self._tasks[call.step_no] = asyncio.create_task(step(self, call))
                     if self._has_word(call):
                         self._words[call.step_no] = asyncio.create_task(self._hear(call))
+                if self._blocks():
+                    self._look()
                 if not self._tasks and not self._words and all(call.state == "done" for call in run.calls):
                     return True
                 if run.stop is not None or (self._idle() and self._should_roll()):
@@ -99,8 +108,22 @@ class Round:
             run.stop is not None
             or any(task.done() for task in (*self._tasks.values(), *self._words.values()))
             or any(self._step_of(call) is not None or self._has_word(call) for call in run.calls)
+            or self._blocks()
             or (self._idle() and self._should_roll())
         )
+
+    def _asks(self) -> bool:
+        return any(call.state == "approval" for call in self._run.calls)
+
+    def _blocks(self) -> bool:
+        """Whether the run may have ended, or a message waits behind it that it was not looked at for yet."""
+        behind = bool(self._carry.queue) and not self._behind
+        return (self._over or behind) and _LOOK not in self._tasks and self._asks()
+
+    def _look(self) -> None:
+        """See in the background whether this run still waits: a Reset may have come after a decision, or its end."""
+        self._over, self._behind = False, self._behind or bool(self._carry.queue)
+        self._tasks[_LOOK] = asyncio.create_task(self._ask())
 
     def _step_of(self, call: Call) -> _Step | None:
         """Return what is to be done for a call now, if anything."""
@@ -140,9 +163,16 @@ class Round:
         looks_at = "look at calls in doubt" if unclear else "look after the agents that were asked"
         if doubtful:
             timeout = timedelta(seconds=_RECHECK[min(self._looks, len(_RECHECK) - 1)])
+        elif self._asks() and _LOOK not in self._tasks:
+            looks_at = "see whether this run still waits for a person"
+            timeout = timedelta(seconds=min(self._carry.limits.look_after * _LONGER**self._looked, _LONGEST))
         try:
             await workflow.wait_condition(self._actionable, timeout=timeout, timeout_summary=looks_at)
         except TimeoutError:
+            if not doubtful:
+                self._looked = min(self._looked + 1, 20)
+                self._look()
+                return
             self._looks += 1
             for call in doubtful:
                 if call.state == "in_doubt":
@@ -151,24 +181,26 @@ class Round:
                     call.state = "answered"
 
     async def _ask(self) -> None:
-        waiting = [call for call in self._run.calls if call.state == "approval"]
-        if waiting and not self._run.asked:
-            asked: Asked = await options.execute(
-                Activity.REQUEST_APPROVALS,
-                RequestApprovals(calls=waiting, definition=self._run.definition, **self._ref(waiting[0])),
-                Asked,
-                self._carry.limits,
-                summary=f"ask for approval: {', '.join(call.tool for call in waiting)}"[:PREVIEW],
-            )
-            self._run.asked = True
-            for call in waiting:
-                call.shown = asked.shown.get(call.step_no, "")
-                if call.step_no in asked.settled and call.state == "approval":
-                    call.state = "ready"
-            for said in asked.said:
-                for call in waiting:  # one that was decided meanwhile hears of it when that word is recorded
-                    if call.step_no == said.step_no and call.state == "approval":
-                        self._decided(call, said)
+        # Also what was decided before it was asked, as at a roll-over: a decision is recorded with its request.
+        waiting = [call for call in self._run.calls if call.state in ("approval", "deciding")]
+        if not waiting:
+            return
+        asked: Asked = await options.execute(
+            Activity.REQUEST_APPROVALS,
+            RequestApprovals(calls=waiting, definition=self._run.definition, **self._ref(waiting[0])),
+            Asked,
+            self._carry.limits,
+            summary=f"ask for approval: {', '.join(call.tool for call in waiting)}"[:PREVIEW],
+        )
+        self._run.asked = True
+        for call in waiting:
+            call.shown = asked.shown.get(call.step_no, "")
+            if call.step_no in asked.settled and call.state == "approval":
+                call.state = "ready"
+        for said in asked.said:
+            for call in waiting:  # one that was decided meanwhile hears of it when that word is recorded
+                if call.step_no == said.step_no and call.state == "approval":
+                    self._decided(call, said)
 
     def _decided(self, call: Call, said: Said) -> None:
         """Let a decision count that was recorded before a Reset."""
@@ -264,6 +296,7 @@ class Round:
             self._decided(call, recorded.said)
         elif not recorded.accepted:
             call.state, call.pending = "approval", None
+            self._over = recorded.over
         elif not decision.approve:
             call.state = "rejected"
         else:

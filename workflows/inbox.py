@@ -168,8 +168,7 @@ def check_stop(request: StopRequest) -> None:
 def _check_ids(word: Decision | Resolution | StopRequest) -> None:
     _check_word("run_id", word.run_id, LABEL)
     _check_word("actor", word.actor, NAME)
-    if not isinstance(word, StopRequest):
-        _check_word("decision_id", word.decision_id, LABEL)
+    _check_word("decision_id", word.decision_id, LABEL)
     if isinstance(word, Decision):
         _check_word("call_id", word.call_id, LABEL)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
-from holdfast.contracts import Activity, AuditRefusals, Carry, Decision, RefusedWord, Resolution
+from holdfast.contracts import Activity, AuditRefusals, Carry, Decision, RefusedWord, Resolution, StopRequest
 from holdfast.errors import InvalidInput
 from holdfast.workflows import options
 from holdfast.workflows.inbox import BATCH
@@ -27,14 +27,18 @@ class Refusals:
         self._words: list[RefusedWord] = []
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, word: Decision | Resolution, exc: InvalidInput) -> ApplicationError:
+    def add(self, word: Decision | Resolution | StopRequest, exc: InvalidInput) -> ApplicationError:
         """Have a refused word audited, and return the refusal as its sender gets it."""
+        self.note(word, str(exc))
+        return ApplicationError(str(exc), type=type(exc).__name__, non_retryable=True)
+
+    def note(self, word: Decision | Resolution | StopRequest, why: str) -> None:
+        """Have a word audited that changes nothing."""
         if len(self._words) < _MOST:
-            self._words.append(_refused(self._carry, word, str(exc)))
+            self._words.append(_refused(self._carry, word, why))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._audit())
             self._keep(self._task)
-        return ApplicationError(str(exc), type=type(exc).__name__, non_retryable=True)
 
     async def _audit(self) -> None:
         while self._words:
@@ -49,10 +53,12 @@ class Refusals:
             del self._words[: len(batch)]
 
 
-def _refused(carry: Carry, word: Decision | Resolution, why: str) -> RefusedWord:
+def _refused(carry: Carry, word: Decision | Resolution | StopRequest, why: str) -> RefusedWord:
     about: dict[str, str]
     if isinstance(word, Resolution):
         action, step, about = "resolve", str(word.step_no), {"outcome": word.outcome}
+    elif isinstance(word, StopRequest):
+        action, step, about = "stop", "", {} if word.reason is None else {"reason": word.reason}
     else:
         action, step, about = "approve" if word.approve else "reject", word.call_id or "", {"call": word.call_id or ""}
     return RefusedWord(

@@ -35,6 +35,7 @@ from holdfast.contracts import (
 from holdfast.visible import first_line
 from holdfast.workflows import children, details, options, policy
 from holdfast.workflows.calls import Round
+from holdfast.workflows.refusals import Refusals
 
 __all__ = ["RunLoop", "tell"]
 
@@ -61,11 +62,16 @@ class RunLoop:
     """Works on one run; all that must survive continue-as-new is in `carry`."""
 
     def __init__(
-        self, carry: Carry, should_roll: Callable[[], bool], keep: Callable[[asyncio.Task[None]], None]
+        self,
+        carry: Carry,
+        should_roll: Callable[[], bool],
+        keep: Callable[[asyncio.Task[None]], None],
+        refusals: Refusals,
     ) -> None:
         self._carry = carry
         self._should_roll = should_roll
         self._keep = keep
+        self._refusals = refusals
 
     async def work(self, run: Run) -> bool:
         """Carry the run on to its end; False: roll the workflow over first, then call this again."""
@@ -96,6 +102,9 @@ class RunLoop:
         if not run.begun:
             begin = BeginRun(definition=run.definition, **self._step(run))
             base: Begun = await self._do(Activity.BEGIN_RUN, begin, Begun, "begin")
+            if base.over is not None:  # as after a Reset, or where its message came again as it ended
+                self._carry.step_no = base.step_no
+                raise _Finished(base.over)
             if base.moved is not None:
                 children.move(run, base.moved)
                 run.budget = base.moved.budget
@@ -191,7 +200,7 @@ class RunLoop:
         self._check_stop(run)
         for steer in [other for other in self._carry.queue if other.mode == "steer" and other.stop is None]:
             self._carry.queue.remove(steer)
-            await self._do(
+            joined: Begun = await self._do(
                 Activity.BEGIN_RUN,
                 # No step of its own: after a Reset it has joined already, and numbers must not shift.
                 BeginRun(
@@ -204,6 +213,9 @@ class RunLoop:
                 Begun,
                 "steer",
             )
+            if joined.over is not None:  # nobody would answer it there: it becomes a run of its own
+                self._carry.queue.insert(0, steer)
+                raise _Finished(joined.over)
             self._tell(steer)
 
     async def _compact(self, run: Run) -> bool:
@@ -239,6 +251,7 @@ class RunLoop:
         if any(call.child is not None and call.state != "done" for call in run.calls):
             run.stop = run.stop or end.error or end.state.value
             self._keep(asyncio.create_task(children.stop_all(self._carry, run.calls, run.stop)))
+        asked = run.stop_request
         ended: Ended = await self._do(
             Activity.END_RUN,
             EndRun(
@@ -247,20 +260,25 @@ class RunLoop:
                 answer_seq=end.answer_seq,
                 steps=run.steps,
                 memory=run.memory,
+                stop=asked,
                 **self._step(run),
             ),
             Ended,
             f"end: {end.state}",
         )
         run.calls = []
+        if run.stop_request is not None and asked is None:
+            self._refusals.note(run.stop_request, f"it came too late: the run is {ended.state.value}")
+        run.stop_request = None
+        said = ended if ended.before else end  # what is on record counts
         self._carry.brief = run.notify is not None
         self._carry.last = ThreadResult(
             run_id=run.run_id,
             agent=run.agent,
             state=ended.state.value,
             question=run.preview,
-            answer=first_line(end.preview, PREVIEW),
-            error=end.error[:_SHOWN] if end.error is not None else None,
+            answer=first_line(said.preview, PREVIEW),
+            error=said.error[:_SHOWN] if said.error is not None else None,
         )
         # Where a price is not known, the sum of the others would say less than was spent.
         cost = COST.value_unset() if run.unpriced else COST.value_set(run.cost_usd)

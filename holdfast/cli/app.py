@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Durable AI agents that never lose work and never do a thing twice.",
+    help="Durable AI agents: runs outlive any crash, and a ledger keeps their calls from taking effect twice.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

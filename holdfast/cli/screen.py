@@ -292,6 +292,11 @@ class Screen:
         )
         self._now()
 
+    def _stop_requested(self, _: Event, data: dict[str, Any]) -> None:
+        by = f" by {clean(str(data['actor']))}" if data.get("actor") else ""
+        reason = f": {clean(str(data['reason']))}" if data.get("reason") else ""
+        self.line("!", f"stop requested{by}{reason}", style="yellow")
+
     def _invalid(self, _: Event, data: dict[str, Any]) -> None:
         self.line("!", f"the answer does not fit: {clean(str(data.get('why', '')))}", style="yellow")
         if data.get("correction"):

@@ -240,6 +240,10 @@ def render_detail(detail: Detail, console: Console, *, lines: bool = False) -> N
             word = str(event.data.get("outcome", "")).replace("_", " ")
             line = f"step {event.data.get('step')} resolved{by} at {clock(event.at)}: {word}"
             console.print(Text(f"\n{clean(line)}", style="dim"))
+        if event.kind == "stop_requested":
+            by = f" by {event.data['actor']}" if event.data.get("actor") else ""
+            reason = f": {event.data['reason']}" if event.data.get("reason") else ""
+            console.print(Text(f"\n{clean(f'stop requested{by} at {clock(event.at)}{reason}')}", style="dim"))
     if detail.answer is not None:
         console.print()
         console.print(Text(clean(output_text(detail.answer.output))))

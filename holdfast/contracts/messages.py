@@ -81,7 +81,7 @@ class Resolution(Contract):
 class Receipt(Contract):
     """The answer to `decide`, `resolve` and `stop`: the word was taken; its audit row has the decision id."""
 
-    decision_id: str = Field(description="id of the audit row; empty for a stop")
+    decision_id: str = Field(description="id of the audit row")
     run_id: str = Field(description="the run it is about")
     step_no: int | None = Field(default=None, description="the step it is about")
 
@@ -93,6 +93,7 @@ class StopRequest(Contract):
         default=None, description="the run to stop, which may be queued; left out: the one under way"
     )
     reason: str | None = Field(default=None, max_length=500, description="kept with the run")
+    decision_id: str | None = Field(default=None, description=_DECISION_ID)
     actor: str | None = Field(default=None, description=_ACTOR)
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from holdfast.contracts.agents import Budget
 from holdfast.contracts.base import MOST_STEPS, Contract, EffectClass, Mode
-from holdfast.contracts.messages import Decision, Message, Resolution
+from holdfast.contracts.messages import Decision, Message, Resolution, StopRequest
 
 _RUN_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
@@ -71,6 +71,7 @@ class Run(Contract):
     loop_count: int = 0
     steps: int = 0
     stop: str | None = None
+    stop_request: StopRequest | None = Field(default=None, description="the request that stops it, not audited yet")
     parent: str | None = Field(default=None, description="the run whose call this one answers")
     depth: int = Field(default=0, description="how many runs are above it")
     preview: str = Field(default="", description="the first line of its message, as it is shown")
@@ -100,6 +101,7 @@ class Limits(Contract):
     task_timeout: float = 3.0
     hook_time: float = 0.0
     linger_asked: float = 10.0
+    look_after: float = 600.0
 
 
 class ChildStart(Contract):
@@ -129,6 +131,7 @@ class Carry(Contract):
     last: ThreadResult | None = Field(default=None, description="how the last run ended")
     brief: bool = Field(default=False, description="a workflow asked for the last run: nobody goes on with it here")
     child_stop: str | None = Field(default=None, description="that one is to stop as soon as it is admitted")
+    child_stop_request: StopRequest | None = Field(default=None, description="the request that says so")
 
 
 class ThreadStart(Contract):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from holdfast.contracts.agents import Budget
 from holdfast.contracts.base import Contract, EffectClass, RunState
-from holdfast.contracts.messages import Ask, Decision, Message, Resolution
+from holdfast.contracts.messages import Ask, Decision, Message, Resolution, StopRequest
 from holdfast.contracts.state import Call, ChildStart, Limits, Run
 
 
@@ -67,6 +67,7 @@ class Begun(Contract):
     cost_usd: float = 0.0
     unpriced: int = Field(default=0, description="model calls whose price is not known")
     moved: Owner | None = Field(default=None, description="the thread was handed over since the run was admitted")
+    over: RunState | None = Field(default=None, description="the run, or the one to join, has ended: begin nothing")
 
 
 class ModelStep(StepRef):
@@ -215,6 +216,7 @@ class Recorded(Contract):
     args_hash: str = ""
     why: str | None = None
     said: Said | None = Field(default=None, description="the decision that stands instead")
+    over: bool = Field(default=False, description="the run has ended, or is another workflow's now")
 
 
 class RefusedWord(Contract):
@@ -257,13 +259,20 @@ class EndRun(StepRef):
     answer_seq: int | None = None
     steps: int = 0
     memory: bool = False
+    stop: StopRequest | None = Field(default=None, description="the request to stop it, to be audited with its end")
 
 
 class Ended(Contract):
-    """The run's row as it is now closed; `outbox` says that memory has something to remember."""
+    """The run's row as it is now closed; `outbox` says that memory has something to remember.
+
+    `before`: it had ended before, with this error and the beginning of this answer.
+    """
 
     state: RunState
     outbox: bool = False
+    before: bool = False
+    error: str | None = None
+    preview: str = ""
 
 
 class Recall(StepRef):

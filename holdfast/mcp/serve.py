@@ -70,7 +70,7 @@ async def open_servers(
         await equipment.equip()
         yield equipment
     finally:
-        await runner.call(rack.close)
+        await runner.let_go(rack.close)
 
 
 async def _make(kind: type[Rack], settings: Settings, pool: Pool, agents: Mapping[str, Agent]) -> Rack:

@@ -222,7 +222,8 @@ class Host:
         while True:
             try:
                 own = value if isinstance(value, str) else await asyncio.to_thread(copy.deepcopy, value)
-                return check(value, await self._run(plugin, hook, function, at, own))
+                given = await self._run(plugin, hook, function, at, own)
+                return check(value, given) if isinstance(value, str) else await asyncio.to_thread(check, value, given)
             except Exception as exc:
                 refusal = _refusal(exc)
                 if refusal is not None:

@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError as FutureCancelled
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -26,10 +26,13 @@ from holdfast.tools.threads import Attempt, Ended, Seat, ThreadPool
 from holdfast.tools.tool import AnyTool
 from holdfast.tools.watchdog import Watchdog
 
-__all__ = ["Begun", "NeverBegan", "NotBegun", "ToolRunner", "invoke"]
+__all__ = ["CLOSING", "Begun", "NeverBegan", "NotBegun", "ToolRunner", "invoke"]
+
+CLOSING = 2.0  # seconds to close what is open, in all; a supervisor allows five beyond `shutdown_grace`
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 Begun = Callable[[Future[Ended[Any]]], None]
 
@@ -62,11 +65,11 @@ class _LoopCall:
         self.name = name
         self.start = start
         self.future: Future[Ended[Any]] = Future()
-        self.body: Future[Ended[Any]] = Future()  # done when the call has ended, and each thread that it started
+        self.body: Future[Ended[Any]] = Future()  # done when the call and all that `add` was given have ended
         self.context = contextvars.copy_context()
         self.context.run(_CALL.set, self)
         self.task: asyncio.Task[None] | None = None
-        self._parts: set[Future[Any]] = {self.future}
+        self._parts: set[Future[Any] | asyncio.Task[Any]] = {self.future}
         self._lock = threading.Lock()
         self.future.add_done_callback(self._part_ended)
 
@@ -80,13 +83,13 @@ class _LoopCall:
             ended = Ended(error=exc)
         self.future.set_result(ended)
 
-    def add(self, thread: Future[Any]) -> None:
-        """Count work in a thread as part of this call's body."""
+    def add(self, part: Future[Any] | asyncio.Task[Any]) -> None:
+        """Count a task, or work in an executor, as part of this call's body."""
         with self._lock:
-            self._parts.add(thread)
-        thread.add_done_callback(self._part_ended)
+            self._parts.add(part)
+        part.add_done_callback(self._part_ended)
 
-    def _part_ended(self, part: Future[Any]) -> None:
+    def _part_ended(self, part: Future[Any] | asyncio.Task[Any]) -> None:
         with self._lock:
             self._parts.discard(part)
             if self._parts or self.body.done():
@@ -99,6 +102,15 @@ class _LoopCall:
     def cancel(self) -> None:
         if self.task is not None:
             self.task.cancel()
+
+    def loop_closed(self) -> None:
+        """Take note that no task goes on; work in executors does."""
+        if not self.future.cancel() and not self.future.done():
+            self.future.set_result(Ended(error=RuntimeError("the worker's tool loop was closed")))
+        with self._lock:
+            tasks = [part for part in self._parts if isinstance(part, asyncio.Task)]
+        for task in tasks:
+            self._part_ended(task)
 
 
 @dataclass
@@ -113,15 +125,25 @@ class _Start:
 _CALL: contextvars.ContextVar[_LoopCall | None] = contextvars.ContextVar("holdfast_tool_call", default=None)
 
 
-class _Threads(ThreadPoolExecutor):
-    """The tool loop's default executor, for `asyncio.to_thread`: it knows which call its work belongs to."""
+class _Loop(asyncio.SelectorEventLoop):
+    """The tool loop. It counts the tasks of a call and its work in executors as part of the call's body.
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future = super().submit(fn, *args, **kwargs)
+    Cancelling a call does not end what it has shielded, or what runs in a thread: that may still take effect.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._threads = ThreadPoolExecutor(thread_name_prefix="holdfast-to-thread")
+        self.set_default_executor(self._threads)  # shut down with the loop
+        self.set_task_factory(_task_of_call)
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Submit to *executor*, and keep what the awaiting task cannot see: whether the work still runs."""
+        future = (executor or self._threads).submit(func, *args)
         call = _CALL.get()
         if call is not None:
             call.add(future)
-        return future
+        return asyncio.wrap_future(future, loop=self)
 
 
 class ToolRunner:
@@ -143,7 +165,8 @@ class ToolRunner:
         self._running = False
         self._stopping = asyncio.Event()  # used on the tool loop alone
         self._over: Future[None] = Future()
-        self._live: set[Future[Ended[Any]]] = set()
+        self._live: set[_LoopCall] = set()
+        self._until: float | None = None  # when calls end that have no nearer deadline, as the worker ends
         self._watchdog: Watchdog | None = None
 
     @property
@@ -160,9 +183,7 @@ class ToolRunner:
         """Start the tool loop and its watchdog."""
         if self._loop is not None:
             raise RuntimeError("a ToolRunner starts once; make another")
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_task_factory(_named_task)
-        self._loop.set_default_executor(_Threads(thread_name_prefix="holdfast-to-thread"))
+        self._loop = _Loop()
         thread = threading.Thread(target=self._serve, args=(self._loop,), name="holdfast-tool-loop", daemon=True)
         thread.start()
         self._running = True
@@ -179,6 +200,8 @@ class ToolRunner:
         self._pool.close()
         with suppress(RuntimeError):  # the loop ended on its own
             self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._until is not None:
+            grace = max(0.0, min(grace, self._until - time.monotonic()))
         await asyncio.wait({asyncio.wrap_future(self._over)}, timeout=grace)
         if self.left or not self._over.done():
             log.warning("tools were left running", threads=self.left, loop_ended=self._over.done())
@@ -193,18 +216,22 @@ class ToolRunner:
     # ------------------------------------------------------------------------------------------ called by activities
 
     @asynccontextmanager
-    async def seat(self, tool: AnyTool, *, within: float) -> AsyncIterator[Seat | None]:
-        """Hold a thread for a sync tool, so that its clock need not run while others are busy; None for an async one.
+    async def seat(self, tool: AnyTool, *, within: float, look_up: bool = False) -> AsyncIterator[Seat | None]:
+        """Hold a thread for a sync tool or its *look_up*: its clock need not run while others are busy.
+
+        An async one has none: it waits here until the tool loop answers, which another tool may block.
 
         Raises:
-            ToolNotStarted: no thread was free within so many seconds, or the worker stops.
+            NeverBegan: neither happened within so many seconds, or the worker stops.
 
         """
-        if tool.is_async:
+        function = tool.lookup if look_up else tool.function
+        if not self._running:
+            raise NeverBegan(f"{tool.name} was not started: the worker is stopping. Nothing took effect.")
+        if inspect.iscoroutinefunction(function) if look_up else tool.is_async:
+            await self._answered(tool.name, within)
             yield None
             return
-        if not self._running:
-            raise ToolNotStarted(f"{tool.name} was not started: the worker is stopping. Nothing took effect.")
         seat = Seat(self._pool)
         try:
             either: set[asyncio.Future[Any]] = {
@@ -213,7 +240,7 @@ class ToolRunner:
             }
             await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
             if not seat.taken.done():
-                raise ToolNotStarted(
+                raise NeverBegan(
                     f"{tool.name} was not started: for {within:.1f} s no thread was free. Nothing took effect. Raise "
                     "HOLDFAST_TOOL_THREADS or mend the tool that hangs."
                 )
@@ -249,7 +276,9 @@ class ToolRunner:
         work = functools.partial(tool.function, **tool.bind(args, ctx))
         return await self._run(tool.name, work, is_async=tool.is_async, deadline=deadline, begun=begun, seat=seat)
 
-    async def look_up(self, tool: AnyTool, args: dict[str, Any], ctx: ToolContext, *, deadline: float) -> Any:
+    async def look_up(
+        self, tool: AnyTool, args: dict[str, Any], ctx: ToolContext, *, deadline: float, seat: Seat | None = None
+    ) -> Any:
         """Return what a `verifiable` tool's look-up finds for this call: its result, or None for no effect (yet).
 
         Raises as `run` does.
@@ -258,7 +287,7 @@ class ToolRunner:
             raise ValueError(f"tool {tool.name} has no lookup=")
         work = functools.partial(tool.lookup, ctx, **args)
         is_async = inspect.iscoroutinefunction(tool.lookup)
-        return await self._run(f"{tool.name} (lookup)", work, is_async=is_async, deadline=deadline)
+        return await self._run(f"{tool.name} (lookup)", work, is_async=is_async, deadline=deadline, seat=seat)
 
     async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a coroutine function on the tool loop: what shares its connections with tools lives there.
@@ -268,6 +297,22 @@ class ToolRunner:
         name = getattr(function, "__qualname__", repr(function))
         found: T = await self._run(name, functools.partial(function, *args, **kwargs), is_async=True, deadline=None)
         return found
+
+    def end_by(self, until: float) -> None:
+        """Let no call from now on take longer than *until*, on the clock of `time.monotonic()`: the worker ends.
+
+        The first word counts.
+        """
+        if self._until is None:
+            self._until = until
+
+    async def let_go(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Close what lives on the tool loop. Where a tool blocks the loop it is left as it is, after a moment."""
+        self.end_by(time.monotonic() + CLOSING)
+        try:
+            await self.call(function)
+        except (TimeoutError, ToolNotStarted) as exc:
+            log.warning("not closed in order, because a tool does not let go of the tool loop", error=str(exc))
 
     async def guest(
         self, name: str, function: Callable[..., Any], /, *args: Any, timeout: float, patience: float
@@ -294,6 +339,19 @@ class ToolRunner:
 
     # ------------------------------------------------------------------------------------------------------- inside
 
+    async def _answered(self, name: str, within: float) -> None:
+        """Wait until the tool loop takes its turn."""
+        answer: Future[None] = Future()
+        if self._loop is not None:
+            with suppress(RuntimeError):  # closed
+                self._loop.call_soon_threadsafe(answer.set_result, None)
+        await asyncio.wait({asyncio.wrap_future(answer)}, timeout=within)
+        if not answer.done():
+            raise NeverBegan(
+                f"{name} was not started: for {within:.1f} s another tool blocked the tool loop. Nothing took effect. "
+                "Mend the tool that blocks; the worker's log names it."
+            )
+
     async def _run(
         self,
         name: str,
@@ -306,19 +364,18 @@ class ToolRunner:
         start: _Start | None = None,
     ) -> Any:
         started = time.monotonic()
+        if self._until is not None:
+            deadline = self._until if deadline is None else min(deadline, self._until)
         if deadline is not None and deadline <= started:
-            raise ToolNotStarted(f"{name} was not started: its deadline had passed. Nothing took effect.")
+            raise NeverBegan(f"{name} was not started: its deadline had passed. Nothing took effect.")
         call = self._begin(name, work, is_async=is_async, seat=seat)
         if begun is not None:
             begun(call.future if isinstance(call, Attempt) else call.body)
         waiter = asyncio.wrap_future(call.future)
         try:
             if start is not None:
-                await asyncio.wait(
-                    {waiter, asyncio.wrap_future(start.begun)},
-                    timeout=start.patience,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+                either: set[asyncio.Future[Any]] = {waiter, asyncio.wrap_future(start.begun)}
+                await asyncio.wait(either, timeout=start.patience, return_when=asyncio.FIRST_COMPLETED)
                 if not (waiter.done() or start.begun.done()) and self._withdraw(call):
                     raise _never_began(name, time.monotonic() - started)
                 started = time.monotonic()
@@ -351,8 +408,8 @@ class ToolRunner:
             bound = functools.partial(contextvars.copy_context().run, work)
             return self._pool.submit(bound) if seat is None else seat.start(bound)
         call = _LoopCall(name, work)
-        self._live.add(call.future)
-        call.future.add_done_callback(self._live.discard)
+        self._live.add(call)
+        call.body.add_done_callback(lambda _: self._live.discard(call))
 
         def launch() -> None:
             if not call.future.cancelled():
@@ -393,8 +450,8 @@ class ToolRunner:
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
-            for future in list(self._live):
-                future.cancel()  # never begun; nobody shall wait for it
+            for call in list(self._live):
+                call.loop_closed()  # nobody shall wait for it
             self._over.set_result(None)
 
     async def _until_stopped(self) -> None:
@@ -414,12 +471,17 @@ def _never_began(name: str, waited: float) -> NeverBegan:
     )
 
 
-def _named_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
-    """Give tasks that a tool makes the tool's own name, for the watchdog."""
+def _task_of_call(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+    """Give tasks that a tool makes the tool's own name, for the watchdog, and count them as part of its call."""
     parent = asyncio.current_task(loop)
     if options.get("name") is None and parent is not None:
         options["name"] = parent.get_name()
-    return asyncio.Task(coro, loop=loop, **options)
+    task = asyncio.Task(coro, loop=loop, **options)
+    context: contextvars.Context | None = options.get("context")
+    call = _CALL.get() if context is None else context.get(_CALL)
+    if call is not None:
+        call.add(task)
+    return task
 
 
 def _tame(name: str, error: BaseException) -> BaseException:

@@ -36,6 +36,7 @@ class Attempt:
     work: Callable[[], Any]
     future: Future[Ended[Any]] = field(default_factory=Future)
     left: bool = False
+    queued: bool = False  # no thread was free for it at first
 
 
 class ThreadPool:
@@ -64,6 +65,7 @@ class ThreadPool:
                 return attempt
             self._waiting.append(attempt)
             self._grow()
+            attempt.queued = len(self._waiting) > self._idle
             self._changed.notify()
         return attempt
 

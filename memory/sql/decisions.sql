@@ -15,7 +15,7 @@ where p.run_id = $1 and p.step_no = $2 and p.call_id = $3 and p.args_hash = $4 a
 
 -- name: decide
 update approvals set state = $3, args = $4, decision_id = $5, decided_at = clock_timestamp()
-where run_id = $1 and step_no = $2 and state = 'pending'
+where run_id = $1 and step_no = $2 and call_id = $6 and state = 'pending'
 
 -- name: void
 update approvals set state = 'void', decided_at = clock_timestamp() where run_id = $1 and state = 'pending'

@@ -1,7 +1,9 @@
 -- name: insert
+-- Nothing is begun for a run that has ended, as when a Reset brings its workflow back.
 insert into effects (key, run_id, scope, step_no, tool, class, args_hash, state, owner, lease_until, settle)
-values ($1, $2, $3, $4, $5, $6, $7, 'in_flight', $8, clock_timestamp() + make_interval(secs => $9),
-        make_interval(secs => $10))
+select $1, $2, $3, $4, $5, $6, $7, 'in_flight', $8, clock_timestamp() + make_interval(secs => $9),
+       make_interval(secs => $10)
+where not exists (select from runs where run_id = $2 and state not in ('queued', 'running', 'waiting'))
 on conflict (key) do nothing
 
 -- name: lock
@@ -10,7 +12,9 @@ select *,
        extract(epoch from lease_until + settle - clock_timestamp())::float8 as settle_left,
        extract(epoch from greatest(lease_until, deadline) - clock_timestamp())::float8 as deadline_left,
        extract(epoch from clock_timestamp() - first_sent_at)::float8 as since_sent,
-       coalesce(deadline < clock_timestamp(), false) as overran
+       coalesce(deadline < clock_timestamp(), false) as overran,
+       exists (select from runs r where r.run_id = effects.run_id
+               and r.state not in ('queued', 'running', 'waiting')) as over
 from effects where key = $1 for update
 
 -- name: take_over
@@ -51,11 +55,17 @@ update effects set error = $3 where key = $1 and fence = $2 and state in ('in_fl
 -- name: guard
 -- Locked before it is judged: the clock is read when the row is ours, however long that took.
 with held as materialized (
-    select key, lease_until from effects where key = $1 and fence = $2 and state = 'in_flight' for update
+    select key, lease_until from effects where key = $1 and fence = $2 and state = 'in_flight'
+    and not exists (select from runs r where r.run_id = effects.run_id
+                    and r.state not in ('queued', 'running', 'waiting')) for update
 )
 update effects e set sent_at = clock_timestamp(), deadline = clock_timestamp() + make_interval(secs => $3),
                      first_sent_at = coalesce(e.first_sent_at, clock_timestamp()), sends = sends + 1, looks = 0
 from held where e.key = held.key and held.lease_until > clock_timestamp()
+
+-- name: unsend
+-- The row goes on saying that it may have been sent: an earlier owner's request may have landed.
+update effects set sends = greatest(sends - 1, 0) where key = $1 and fence = $2 and state = 'in_flight'
 
 -- name: complete
 with before as (

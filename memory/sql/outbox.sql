@@ -24,5 +24,8 @@ select count(*) from (select from outbox where refused_at is null limit 1000) as
 insert into recalls (run_id, step_no, hits) values ($1, $2, $3)
 on conflict (run_id, step_no) do nothing
 
+-- name: recalled
+select json_array_length(hits) from recalls where run_id = $1 and step_no = $2
+
 -- name: get_recall
 select hits from recalls where run_id = $1 and step_no = $2

@@ -34,6 +34,9 @@ select r.run_id, r.message_id, r.agent, r.definition, r.mode, r.notify, r.state,
 from runs r
 where r.run_id = $1
 
+-- name: has_ended
+select exists (select from runs where run_id = $1 and state not in ('queued', 'running', 'waiting'))
+
 -- name: begin
 update runs set state = 'running', started_at = coalesce(started_at, clock_timestamp()), scope = $2, base = $3
 where run_id = $1

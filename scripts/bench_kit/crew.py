@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from holdfast import Client
 from holdfast.handles import RunHandle
 from scripts.bench_kit.models import model_server
 from tests import histories, standalone
-from tests.conformance.processes import start
+from tests.conformance.processes import Birth, start
 from tests.kit import World, until
 
 __all__ = ["RUNS", "Count", "Crew", "Worker", "crew"]
@@ -74,7 +74,7 @@ class _Nursery:
     def __init__(self) -> None:
         self._process = start("scripts.bench_kit.deaths")
 
-    def tell(self, word: dict[str, Any]) -> dict[str, Any]:
+    def tell(self, word: Mapping[str, object]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(word) + "\n")
@@ -113,8 +113,7 @@ class Crew:
             BENCH_DIE_WITH=str(RUNS),
             OPENAI_API_KEY="none",
         )
-        word: dict[str, Any] = {"bear": str(ready), "log": str(log), "role": "agents", "env": env, "fork": True}
-        word["switches"] = list(deaths)
+        word = Birth(bear=str(ready), log=str(log), role="agents", env=env, switches=list(deaths), fork=True)
         born = Worker((await asyncio.to_thread(self._nursery.tell, word))["pid"], log)
         self._live.append(born)
 

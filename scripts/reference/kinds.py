@@ -159,6 +159,13 @@ class Joined(_Kind):
     message_id: str = Field(description="as it was sent")
 
 
+class StopRequested(_Kind):
+    """A person has stopped the run."""
+
+    actor: str | None = Field(description="who, as they said")
+    reason: str | None = Field(description="why, as they said")
+
+
 class Merged(_Kind):
     """This run, a steering message's, joined another; the last event."""
 
@@ -239,6 +246,7 @@ KINDS: dict[str, type[_Kind]] = {
     "joined": Joined,
     "merged": Merged,
     "compacted": Compacted,
+    "stop_requested": StopRequested,
     "ended": Ended,
 }
 

@@ -184,7 +184,7 @@ def budgets_hold(books: Books) -> Iterator[str]:
             bought[row["run"]].append((row["created_at"], reply.get("tokens", 0)))
     for row in books["late"]:
         if row["tokens"]:
-            late[run_of.get(row["key"], "")].append((row["at"], row["tokens"]))
+            late[row.get("run") or run_of.get(row["key"], "")].append((row["at"], row["tokens"]))
     for run in books["runs"]:
         budget, name = json.loads(run["budget"] or "null") or {}, books.names[run["run"]]
         calls, others = bought[run["run"]], late[run["run"]]

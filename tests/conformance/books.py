@@ -30,7 +30,7 @@ _TABLES = {
     "effects": "select key, run_id::text as run, scope, step_no, tool, class, args_hash, state, fence, owner, "
     "sent_at, deadline, sends, result, error, created_at, ended_at, extract(epoch from settle)::float8 as settles "
     "from effects",
-    "late": "select key, tokens, at from late_outcomes order by id",
+    "late": "select key, tokens, at, outcome->>'run_id' as run from late_outcomes order by id",
     "ledger": "select id, at, key, run_id::text as run, step_no, tool, class, state, fence, owner, sent_at, error "
     "from evidence.ledger order by id",
     "messages": "select m.seq, m.run_id::text as run, m.step_no, m.role, m.call_id, m.body, m.blob, m.created_at, "
@@ -218,7 +218,7 @@ class Books:
         row = self.runs.get(run)
         terminated = "Terminate" in fault["kind"] and bool(self.threads_above(run) & set(fault["threads"]))
         if terminated and row is not None and row["state"] == "stopped" and row["ended_at"] is not None:
-            return max(until, row["ended_at"])
+            until = max(until, row["ended_at"])
         return until
 
     def stopped(self, run: str) -> Row | None:

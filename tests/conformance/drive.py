@@ -71,11 +71,11 @@ OUTAGE = Plan(
 CAMPAIGN = Plan(
     "campaign",
     faults.CAMPAIGN,
-    faults=45,
+    faults=40,
     calls=150,
     at_once=4,
     lanes=1,
-    gap=(1.0, 7.0),
+    gap=(2.0, 7.0),
     patience=300.0,
     every_kind=True,
     fork=False,

@@ -6,7 +6,8 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from temporalio.worker import Replayer
 from holdfast.convert import data_converter
 from holdfast.runtime import MEMORY_WORKFLOWS, WORKFLOWS, workflow_runner
 from tests.conformance.processes import ROOT
+from tests.kit import PATIENCE
 
-__all__ = ["TABLES", "export", "model_call", "rounds", "run_auditor"]
+__all__ = ["TABLES", "export", "model_call", "replayed", "rounds", "run_auditor"]
 
 TABLES = Path(__file__).with_name("evidence.sql")
 
@@ -29,23 +31,52 @@ async def export(temporal: Client, queues: tuple[str, ...], folder: Path) -> Asy
     replayer = Replayer(
         workflows=[*WORKFLOWS, *MEMORY_WORKFLOWS], data_converter=data_converter, workflow_runner=workflow_runner()
     )
-    order: list[tuple[str, str]] = []
+    histories: list[WorkflowHistory] = []
+    runs: list[str] = []  # after a Reset a history names an older one
+    async for found in temporal.list_workflows(" or ".join(f"TaskQueue = '{queue}'" for queue in queues)):
+        history = await temporal.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
+        whole = {"workflow_id": found.id, "run_id": found.run_id, "type": found.workflow_type}
+        path = folder / f"{found.id.replace(':', '_')}-{found.run_id}.json"
+        path.write_text(json.dumps({**whole, **history.to_json_dict()}), encoding="utf-8")
+        histories.append(history)
+        runs.append(found.run_id)
+    number = 0
+    async for history, error in replayed(replayer, histories):
+        yield history.workflow_id, runs[number], error
+        number += 1
 
-    async def histories() -> AsyncIterator[WorkflowHistory]:
-        async for found in temporal.list_workflows(" or ".join(f"TaskQueue = '{queue}'" for queue in queues)):
-            history = await temporal.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
-            whole = {"workflow_id": found.id, "run_id": found.run_id, "type": found.workflow_type}
-            path = folder / f"{found.id.replace(':', '_')}-{found.run_id}.json"
-            path.write_text(json.dumps({**whole, **history.to_json_dict()}), encoding="utf-8")
-            order.append((found.id, found.run_id))
-            yield history
 
-    done = 0
-    async with replayer.workflow_replay_iterator(histories()) as results:
-        async for result in results:
-            failure = result.replay_failure
-            yield *order[done], None if failure is None else repr(failure)[:2000]
-            done += 1
+async def replayed(
+    replayer: Replayer, histories: Sequence[WorkflowHistory], patience: float = PATIENCE
+) -> AsyncIterator[tuple[WorkflowHistory, str | None]]:
+    """Yield each history, and why it does not replay.
+
+    On a starved machine the SDK's replayer may wait for ever for a result: that one begins anew, from this history on.
+    A history at which it waits twice for longer than *patience* seconds is said not to replay.
+    """
+    done, stuck = 0, -1
+    while done < len(histories):
+        replaying = replayer.workflow_replay_iterator(_each(histories[done:]))
+        results = await replaying.__aenter__()
+        try:
+            while done < len(histories):
+                failure = (await asyncio.wait_for(anext(results), patience)).replay_failure
+                yield histories[done], None if failure is None else repr(failure)[:2000]
+                done += 1
+        except TimeoutError:
+            if stuck == done:
+                yield histories[done], f"its replay did not end within {patience:.0f} s, twice"
+                done += 1
+            else:
+                stuck = done
+        finally:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(replaying.__aexit__(None, None, None), patience)
+
+
+async def _each(histories: Sequence[WorkflowHistory]) -> AsyncIterator[WorkflowHistory]:
+    for history in histories:
+        yield history
 
 
 def model_call(entry: dict[str, Any]) -> tuple[datetime, str, int, bool, str | None]:

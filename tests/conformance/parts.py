@@ -48,7 +48,7 @@ class Scale:
 
 
 # About 40 minutes on two cores that have nothing else to do.
-CAMPAIGN = Scale("campaign", seeds=3, outage=60, cut_off=30, waiting=200, kills=1, loads=(0,), cases=600)
+CAMPAIGN = Scale("campaign", seeds=3, outage=60, cut_off=30, waiting=200, kills=1, loads=(0,), cases=400)
 TRIAL = Scale("trial", seeds=1, outage=10, cut_off=10, waiting=20, kills=1, loads=(0,), cases=20)
 
 

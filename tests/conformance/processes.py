@@ -8,16 +8,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import psutil
 
 from tests.conformance import clock
 
-__all__ = ["ROOT", "Born", "Nursery", "start"]
+__all__ = ["ROOT", "Birth", "Born", "Nursery", "start"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,6 +83,17 @@ def start(module: str, *arguments: str, **environment: str) -> subprocess.Popen[
     )
 
 
+class Birth(TypedDict):
+    """What a nursery is told of a process that it shall start; `nursery` says how it reads that."""
+
+    bear: str
+    log: str
+    role: str
+    env: dict[str, str]
+    switches: list[str]
+    fork: bool
+
+
 class Nursery:
     """The program that bears processes; several stages may share one, for it imports for seconds."""
 
@@ -89,7 +101,7 @@ class Nursery:
         self._process = start("tests.conformance.nursery", **clock.environment())
         self._word = asyncio.Lock()
 
-    async def tell(self, word: dict[str, Any]) -> dict[str, Any]:
+    async def tell(self, word: Mapping[str, object]) -> dict[str, Any]:
         """Say a word and return the answer."""
         async with self._word:
             assert self._process.stdin is not None

@@ -20,7 +20,7 @@ from tests.conformance import clock
 from tests.conformance.cluster import Cluster
 from tests.conformance.evidence import export, model_call
 from tests.conformance.offices import Offices
-from tests.conformance.processes import Born, start
+from tests.conformance.processes import Birth, Born, start
 from tests.conformance.proxy import FaultProxy
 from tests.conformance.servers import Ground
 from tests.conformance.witness import Witness
@@ -106,8 +106,7 @@ class Stage:
             **self.offices.environment,
         )
         off = list(switches)
-        word: dict[str, Any] = {"bear": str(ready), "log": str(log), "role": role, "env": env, "switches": off}
-        word["fork"] = self.fork or bool(off)
+        word = Birth(bear=str(ready), log=str(log), role=role, env=env, switches=off, fork=self.fork or bool(off))
         pid = int((await self.ground.nursery.tell(word))["pid"])
         born = Born(pid, role, ready, log, wrong, deaths=deaths)
         self.live.append(born)

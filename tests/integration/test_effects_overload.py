@@ -132,6 +132,80 @@ async def test_a_call_stopped_while_it_waits_for_a_thread_was_not_sent(make_worl
         assert [row["state"] for row in await world.rows(states)] == ["failed", "in_doubt"]
 
 
+HELD = """
+import time
+from pathlib import Path
+
+from holdfast import Agent, ToolContext, tool
+
+HERE = Path(__file__).parent
+
+
+@tool(effect="pure", timeout=600.0)
+def holds() -> str:
+    "Hold the only thread."
+    (HERE / "held").touch()
+    while not (HERE / "go").exists():
+        time.sleep(0.02)
+    return "held"
+
+
+@tool(effect="pure", timeout=0.5, attempts=1)
+def quick(ctx: ToolContext) -> str:
+    "Say how much time there is left."
+    return f"{ctx.remaining > 0.3}"
+
+
+def posted(ctx: ToolContext) -> str | None:
+    return "posted"
+
+
+@tool(effect="verifiable", lookup=posted, settle=0.1, timeout=0.5, attempts=1)
+async def posts() -> str:
+    "Take effect, and lose the connection."
+    raise RuntimeError("lost the connection")
+
+
+one = Agent(name="one", model="openai/test", tools=[holds, quick, posts])
+"""
+
+HOLDING = """
+conversations:
+  - when: hold it
+    replies: [{call: {holds: {}}}, {say: "{{last_tool}}"}]
+  - when: be quick
+    replies: [{call: {quick: {}}}, {say: "{{last_tool}}"}]
+  - when: post it
+    replies: [{call: {posts: {}}}, {say: "{{last_tool}}"}]
+"""
+
+
+@pytest.mark.parametrize(("ask", "answer"), [("be quick", "True"), ("post it", "posted")])
+async def test_waiting_for_a_thread_is_no_try_and_takes_none_of_the_tools_time(
+    make_world: MakeWorld, ask: str, answer: str
+) -> None:
+    """Of `pure` tools and of look-ups as of those with an effect: four times no thread was free, then one is."""
+    async with ModelServer(HOLDING) as models:
+        world = await make_world(HELD, api_base=models.base_url, tool_threads=1)
+        await world.worker()
+        client = await world.client()
+        holding = await client.start("one", "hold it")
+        await until(lambda: (world.folder / "held").exists(), "the only thread is taken")
+        run = await client.start("one", ask)
+        doubts = "select 1 from events where kind = 'in_doubt'"
+
+        async def waited() -> bool:
+            if (await run.status()).ended or await world.rows(doubts):
+                return True
+            return any(re.search(r"attempt ([5-9]|\d\d)", line) for line in await run.trouble())
+
+        await until(waited, "five attempts found no thread")
+        assert not await world.rows(doubts)
+        (world.folder / "go").touch()
+        assert (await run.result(timeout=PATIENCE)).output == answer
+        assert (await holding.result(timeout=PATIENCE)).output == "held"
+
+
 async def _none_in_flight(world: World, query: str) -> bool:
     rows = await world.rows(query)
     return len(rows) == 2 and all(row["state"] != "in_flight" for row in rows)

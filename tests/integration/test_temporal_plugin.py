@@ -13,13 +13,13 @@ from temporalio.exceptions import ActivityError
 from temporalio.exceptions import TimeoutError as TimedOut
 from temporalio.worker import Replayer, Worker
 
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, DecisionRefused
 from holdfast.plugin import HoldfastPlugin
 from holdfast.settings import Settings
 from holdfast.testing import ModelServer
 from tests.conftest import MakeWorld
 from tests.integration._orders import Handle, Waits, hangs, price
-from tests.kit import PATIENCE, World
+from tests.kit import PATIENCE, World, until
 
 AGENTS = '''
 from holdfast import Agent, tool
@@ -37,6 +37,49 @@ conversations:
   - replies:
       - call: {order_status: {order_id: "17"}}
       - say: "It says: {{last_tool}}"
+"""
+
+
+HANGING = '''
+import pathlib, time
+from holdfast import Agent, ToolContext, tool
+
+HERE = pathlib.Path(__file__).parent
+
+def note(name: str, ctx: ToolContext) -> None:
+    with (HERE / name).open("a") as file:
+        file.write(ctx.idempotency_key + "\\n")
+
+def hang(name: str, ctx: ToolContext) -> str:
+    note(f"{name}.begun", ctx)
+    while not (HERE / f"{name}.go").exists():
+        time.sleep(0.02)
+    note(name, ctx)
+    return "sent"
+
+def sent(ctx: ToolContext) -> str | None:
+    path = HERE / "ships"
+    return "found" if path.exists() and ctx.idempotency_key in path.read_text() else None
+
+@tool(effect="verifiable", lookup=sent, settle=0.1, timeout=600)
+def ships(ctx: ToolContext) -> str:
+    """Ship when the test says."""
+    return hang("ships", ctx)
+
+@tool(effect="once", timeout=600)
+def posts(ctx: ToolContext) -> str:
+    """Post when the test says."""
+    return hang("posts", ctx)
+
+one = Agent("one", "openai/test", "Help.", tools=[ships, posts])
+'''
+
+HANG = """
+conversations:
+  - when: ships
+    replies: [{call: {ships: {}}}, {say: "{{last_tool}}"}]
+  - when: posts
+    replies: [{call: {posts: {}}}, {say: "{{last_tool}}"}]
 """
 
 
@@ -117,3 +160,42 @@ def test_a_converter_that_may_not_write_our_models_is_refused() -> None:
     codec = Codec()
     made = plugin.configure_client({"data_converter": DataConverter(payload_codec=codec)})  # type: ignore[typeddict-item]
     assert made["data_converter"].payload_codec is codec
+
+
+async def test_a_body_that_outlives_the_worker_keeps_its_call(make_world: MakeWorld) -> None:
+    """The process lives on, so does the thread: nobody repeats its call, and nobody may say that it was not done."""
+    async with ModelServer(HANG) as models:
+        world = await make_world(HANGING, api_base=models.base_url, shutdown_grace=1.0)
+        temporal = await connect(world, plugins=[HoldfastPlugin(world.settings)])
+        ours = await world.client()
+        async with Worker(temporal, task_queue=world.settings.task_queue):
+            await until(lambda: world.rows("select 1 from agents"), "the worker has said which agents there are")
+            ships, posts = await ours.start("one", "ships"), await ours.start("one", "posts")
+            for name in ("ships", "posts"):
+                await until((world.folder / f"{name}.begun").exists, "the body has begun")
+        await world.worker()
+        later = (
+            "select 1 from effects where tool = 'ships' and clock_timestamp() > created_at + make_interval(secs => $1)"
+        )
+        [row] = await world.rows(
+            "select extract(epoch from clock_timestamp() - min(created_at))::float8 s from effects"
+        )
+        past = row["s"] + world.settings.scaled(4 * world.settings.lease)
+        await until(lambda: world.rows(later, past), "several leases have passed since the worker was closed")
+        held = "select tool, step_no, fence, lease_until > clock_timestamp() as held from effects order by tool"
+        calls = await world.rows(held)
+        assert [(call["tool"], call["fence"], call["held"]) for call in calls] == [
+            ("posts", 1, True),
+            ("ships", 1, True),
+        ]
+        with pytest.raises(DecisionRefused, match="body still runs on"):
+            await posts.resolve(calls[0]["step_no"], not_done=True)
+        for name in ("ships", "posts"):
+            (world.folder / f"{name}.go").touch()
+        assert (await ships.result(timeout=PATIENCE)).output == "found"
+        over = "select 1 from effects where tool = 'posts' and lease_until < clock_timestamp()"
+        await until(lambda: world.rows(over), "the lease ends with the body")
+        await posts.resolve(calls[0]["step_no"], done="it was in the box")
+        assert (await posts.result(timeout=PATIENCE)).output == "it was in the box"
+        for name in ("ships", "posts"):
+            assert len((world.folder / name).read_text().split()) == 1
