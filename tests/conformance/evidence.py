@@ -25,7 +25,9 @@ __all__ = ["TABLES", "export", "model_call", "replayed", "rounds", "run_auditor"
 TABLES = Path(__file__).with_name("evidence.sql")
 
 
-async def export(temporal: Client, queues: tuple[str, ...], folder: Path) -> AsyncIterator[tuple[str, str, str | None]]:
+async def export(
+    temporal: Client, queues: tuple[str, ...], folder: Path
+) -> AsyncIterator[tuple[str, str, str | None, int]]:
     """Write the history of every workflow on these queues to *folder*; yield its ids, and why it does not replay."""
     await asyncio.to_thread(folder.mkdir, exist_ok=True)
     replayer = Replayer(
@@ -41,15 +43,15 @@ async def export(temporal: Client, queues: tuple[str, ...], folder: Path) -> Asy
         histories.append(history)
         runs.append(found.run_id)
     number = 0
-    async for history, error in replayed(replayer, histories):
-        yield history.workflow_id, runs[number], error
+    async for history, error, hangs in replayed(replayer, histories):
+        yield history.workflow_id, runs[number], error, hangs
         number += 1
 
 
 async def replayed(
     replayer: Replayer, histories: Sequence[WorkflowHistory], patience: float = PATIENCE
-) -> AsyncIterator[tuple[WorkflowHistory, str | None]]:
-    """Yield each history, and why it does not replay.
+) -> AsyncIterator[tuple[WorkflowHistory, str | None, int]]:
+    """Yield each history, why it does not replay, and how many times its replay did not end in time.
 
     On a starved machine the SDK's replayer may wait for ever for a result: that one begins anew, from this history on.
     A history at which it waits twice for longer than *patience* seconds is said not to replay.
@@ -61,11 +63,11 @@ async def replayed(
         try:
             while done < len(histories):
                 failure = (await asyncio.wait_for(anext(results), patience)).replay_failure
-                yield histories[done], None if failure is None else repr(failure)[:2000]
+                yield histories[done], None if failure is None else repr(failure)[:2000], int(stuck == done)
                 done += 1
         except TimeoutError:
             if stuck == done:
-                yield histories[done], f"its replay did not end within {patience:.0f} s, twice"
+                yield histories[done], f"its replay did not end within {patience:.0f} s, twice", 2
                 done += 1
             else:
                 stuck = done

@@ -55,7 +55,7 @@ create table evidence.model_calls (
 -- Events as clients saw them who broke off and came back: each position of each watcher.
 create table evidence.watched (run_id uuid not null, watcher int not null, position int not null, seq bigint not null);
 create table evidence.memories (id text not null, run_id text, text text not null);
-create table evidence.replays (workflow_id text not null, run_id text not null, error text);
+create table evidence.replays (workflow_id text not null, run_id text not null, error text, hangs integer not null);
 
 -- The ledger as it changes, written by the database itself; renewals of a lease alone are left out.
 create table evidence.ledger (

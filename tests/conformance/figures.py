@@ -40,6 +40,7 @@ class Figures:
     executions: int  # of workflows
     rolled_over: int  # executions that continued as new
     replayed: int  # histories that were replayed and gave the same commands
+    replay_hangs: int  # replays that the SDK's replayer did not end in time; each history has two tries
     asked: dict[str, int]  # guarded calls, by class
     fates: dict[str, dict[str, int]]  # of guarded calls, by class
     effects: int
@@ -83,6 +84,7 @@ def count(books: Books) -> Figures:
             "workflowExecutionContinuedAsNewEventAttributes" in history["events"][-1] for history in books.histories
         ),
         replayed=sum(row["error"] is None for row in books["replays"]),
+        replay_hangs=sum(row["hangs"] for row in books["replays"]),
         asked=dict(asked),
         fates=fates,
         effects=sum(books.by_key.values()) - pure,

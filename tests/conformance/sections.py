@@ -62,6 +62,7 @@ def result(data: Json) -> str:
             ("runs that ended otherwise than they should", _wrong(data, "4")),
             ("runs that had not ended when a client's patience had", _wrong(data, "18")),
             ("histories that replay", f"{drives['replayed']:,} of {drives['executions']:,}"),
+            ("replays that hung, and were tried once more", drives["replay_hangs"]),
             (
                 "processes that ended by themselves, and were started again",
                 ", ".join(f"{times:,} {when}" for when, times in sorted(drives["exits"].items())) or "0",

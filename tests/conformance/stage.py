@@ -205,7 +205,7 @@ class Stage:
         await self.note("insert into evidence.memories values ($1, $2, $3)", *hits)
         queues = (self.world.settings.task_queue, self.world.settings.memory_queue)
         async for row in export(self.plain, queues, self.histories):
-            await self.note("insert into evidence.replays values ($1, $2, $3)", row)
+            await self.note("insert into evidence.replays values ($1, $2, $3, $4)", row)
 
     async def _memories(self) -> list[tuple[str, str | None, str]]:
         if not any(born.role == "memory" for born in self.live):

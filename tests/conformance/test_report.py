@@ -58,6 +58,7 @@ SEED: Json = {
     "executions": 9,
     "rolled_over": 3,
     "replayed": 9,
+    "replay_hangs": 1,
     "asked": {**_NONE, "once": 200},
     "fates": {name: dict.fromkeys(FATES, 0) for name in GUARDED},
     "effects": 200,

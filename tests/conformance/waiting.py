@@ -307,7 +307,7 @@ class Crash:
         queues = (settings.task_queue, settings.memory_queue)
         plain = await histories.connect(settings)
         replays = [row async for row in export(plain, queues, folder / "histories")]
-        await self._note("insert into evidence.replays values ($1, $2, $3)", replays)
+        await self._note("insert into evidence.replays values ($1, $2, $3, $4)", replays)
         recorder = folder / "recorder.jsonl"
         arrivals = [json.loads(line) for line in recorder.read_text(encoding="utf-8").splitlines()]
         notes: dict[str, list[str]] = {each.name: [] for each in self._waiting}
