@@ -38,7 +38,7 @@ class _Waits:
 
 @pytest.mark.parametrize(("times", "error"), [(0, None), (1, None), (2, "its replay did not end within 0 s, twice")])
 async def test_a_replayer_that_waits_for_ever_begins_anew(times: int, error: str | None) -> None:
-    """Each history has one result, in its place; only the one that hangs twice did not replay, and each hang is counted."""
+    """Each history has one result, in its place; only one that hangs twice did not replay, and hangs are counted."""
     histories = [WorkflowHistory(name, []) for name in ("a", "b", "c")]
     replayer = cast("Replayer", _Waits("b", times))
     found = [(history.workflow_id, *rest) async for history, *rest in replayed(replayer, histories, patience=0.2)]
