@@ -42,9 +42,10 @@ class Body:
 
     @property
     def words(self) -> str:
-        """What a person is told of a body that runs on."""
+        """What a person is told about a body that is still running."""
         where = f"worker process {os.getpid()} on {socket.gethostname()}"
-        return f"its body still runs on {where}, since {self._since:%Y-%m-%d %H:%M:%S} UTC; to end it, end that worker"
+        since = f"{self._since:%Y-%m-%d %H:%M:%S} UTC"
+        return f"its body is still running in {where}, since {since}; to end it, stop that worker"
 
     async def ended(self, within: float | None = None) -> Ended[Any] | None:
         """Return how it ended; None if it runs on after *within* seconds, or never began."""

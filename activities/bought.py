@@ -20,7 +20,7 @@ async def count_again(deps: Deps, step: Step, at: Here, reply: llm.ModelReply) -
     async def count(conn: Connection) -> tuple[ModelReply, bool]:
         done = await ledger.stored(conn, step.key)
         if done is None:
-            raise StaleWriter(f"step {step.step_no} was recorded and is gone")
+            raise StaleWriter(f"step {step.step_no} was recorded, but its row no longer exists")
         out = ModelReply.model_validate(done[0])
         return out, await _charge(conn, step, at, reply)
 

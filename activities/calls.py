@@ -90,8 +90,9 @@ async def arguments_of(deps: Deps, at: Here, inp: ToolStep) -> dict[str, Any]:
     args: dict[str, Any] = json.loads(text or "{}")
     if args_hash(args) != inp.args_hash:
         raise ToolArgumentsInvalid(
-            f"the arguments of call {inp.call_id} in the database are not the ones it was made or approved with, so "
-            "nothing was done. Look at who writes there."
+            f"the arguments of call {inp.call_id} in the database differ from those that were requested or approved, "
+            "so "
+            "the call was not made. Find out who changed them."
         )
     return args
 

@@ -54,11 +54,12 @@ class ChildActivities:
         if done is not None:
             return ChildReady(outcome=await recorded_outcome(self._deps, at, inp, step.key, done[0]))
         if over:
-            raise StaleWriter(f"run {inp.run_id} has ended: {inp.agent} is not asked for it any more")
+            raise StaleWriter(f"run {inp.run_id} has ended, so {inp.agent} is not asked for it any more")
         if inp.depth > settings.agent_depth:
             text = (
-                f"error: {inp.agent} was not asked: agents may ask one another {settings.agent_depth} deep, and this "
-                f"conversation is at that depth already. {DO_WITHOUT}"
+                f"error: {inp.agent} was not asked: agents may ask other agents up to a depth of "
+                f"{settings.agent_depth}, and this "
+                f"conversation has reached that depth. {DO_WITHOUT}"
             )
             return ChildReady(outcome=await commit_outcome(self._deps, at, inp, Outcome(text, status="error")))
         unpriced = None if asked is None else await unbound(self._deps, inp.run_id, asked[1])

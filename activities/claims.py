@@ -17,7 +17,10 @@ from holdfast.memory.ledger import Claim, Step
 
 __all__ = ["TryAgain", "emit_doubt", "settled_by", "take"]
 
-_ABANDONED = "abandoned: nobody can tell whether this call took effect; a person gave it up. " + DO_NOT_REPEAT
+_ABANDONED = (
+    "abandoned: it is unknown whether this call took effect, and a person decided to continue without it. "
+    + DO_NOT_REPEAT
+)
 
 
 class TryAgain(ApplicationError):
@@ -53,7 +56,7 @@ async def take(deps: Deps, at: Here, inp: ToolStep, step: Step) -> Claim:
         if seq is not None:
             deps.notifier.poke(step.run_id, seq)
         if claim.kind == "over":
-            raise StaleWriter(f"run {step.run_id} has ended: {step.tool} is not called for it any more")
+            raise StaleWriter(f"run {step.run_id} has ended, so {step.tool} is not called for it any more")
         if claim.kind != "wait":
             return claim
         await asyncio.sleep(min(max(claim.seconds, 0.05), lease))

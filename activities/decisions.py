@@ -33,7 +33,7 @@ from holdfast.visible import fitted, visible
 __all__ = ["DecisionActivities"]
 
 _MOST_SHOWN = 5  # calls of which they do
-_VOID = "another workflow has taken the thread over and withdrew the approval: decide on the one that is pending now"
+_VOID = "another workflow has taken over the thread and withdrawn this approval: decide the one that is pending now"
 _SHOWN = 2000  # characters of long arguments that travel in a history, to be shown beside it
 
 
@@ -140,21 +140,26 @@ class DecisionActivities:
             run = await runs.lock(conn, inp.run_id)
             over = run is None or run["state"] not in OPEN_STATES
             before = await decisions.audited(conn, decision_id)
-            if before is not None and before.about(inp.run_id, inp.step_no, inp.seq):  # this very word, again
+            if before is not None and before.about(inp.run_id, inp.step_no, inp.seq):  # the same decision, sent again
                 said = await self._said(conn, inp, inp)
                 over = over and not before.accepted
                 digest = before.detail.get("args_hash") or inp.args_hash
                 why = before.detail.get("why")
                 return Recorded(accepted=before.accepted, said=said, args_hash=digest, why=why, over=over)
             if before is not None:
-                out = Recorded(accepted=False, why=f"decision id {decision_id} is another call's: give each its own")
+                out = Recorded(
+                    accepted=False,
+                    why=f"decision id {decision_id} was already used for another call: use a different id for each "
+                    "decision",
+                )
                 decision_id = f"{activity.info().workflow_run_id}:{activity.info().activity_id}"  # of all its attempts
             said = await self._said(conn, inp, inp)
             if said is not None:
                 word = "approved" if said.approve else "rejected"
                 out = Recorded(accepted=False, said=said, why=f"the call was {word} before: one decision stands")
             elif over:
-                out = Recorded(accepted=False, why="the run has ended: nothing of it waits for a decision", over=True)
+                why = "the run has ended, so none of its calls waits for a decision"
+                out = Recorded(accepted=False, why=why, over=True)
             elif out.accepted and not await self._mirror(conn, inp, text, decision_id):
                 out = Recorded(accepted=False, why=_VOID, over=True)
             fresh = await self._audit(conn, inp, out, decision_id)

@@ -130,8 +130,8 @@ class EffectCall(Settling):
                 waiting = self._attempt.runner.seat(self._tool, within=self._attempt.seat_within)
                 seat = await stack.enter_async_context(waiting)
                 if seat is not None and seat.attempt.queued and await given_up(self._deps, self._at):
-                    await self._not_sent("its end was asked for while it waited for a thread")
-                    raise TryAgain("its end was asked for while it waited for a thread: nothing was sent")
+                    await self._not_sent("it was stopped while it waited for a thread")
+                    raise TryAgain("the call was stopped while it waited for a thread: nothing was sent")
                 await self._guard()
             except asyncio.CancelledError:
                 self._deps.spawn(self._not_sent("it was cut off before anything was sent"))
@@ -148,7 +148,7 @@ class EffectCall(Settling):
                 held = await ledger.guard(conn, self._step.key, self._fence, self._declared.timeout)
         except UNAVAILABLE as exc:
             # Whether or not it was written down, nothing was sent, and the row shall not say otherwise.
-            await self._not_sent("not sent: no database")
+            await self._not_sent("not sent: the database could not be reached")
             raise TryAgain(f"the database did not answer before anything was sent: {exc!r}") from exc
         if not held:
             raise TryAgain("the lease ran out before anything was sent")
@@ -237,7 +237,7 @@ class EffectCall(Settling):
         if self._last_try:
             return await self._doubt(said)
         await self._release()
-        raise TryAgain(f"no telling whether it took effect: {said}") from exc
+        raise TryAgain(f"it is unknown whether it took effect: {said}") from exc
 
     # ------------------------------------------------------------------------------------ a body that runs on
 
@@ -287,7 +287,10 @@ class EffectCall(Settling):
             if ended is None or not self._proves(ended):
                 what = "never began" if ended is None else f"ended with {error!r}"
                 await self._release(
-                    shown(f"its body {what}, after it was given up: nobody can tell whether it took effect")
+                    shown(
+                        f"its body {what} after the call had exceeded its timeout or was cut off: it is unknown "
+                        "whether it took effect"
+                    )
                 )
             elif error is None:
                 await self._succeeded(ended.value)

@@ -83,7 +83,10 @@ class Leases:
         finally:
             self._closed = True
             if self._running():
-                log.warning("bodies of tools run on; their calls stay this process's", calls=len(self._running()))
+                log.warning(
+                    "tool bodies are still running; this process keeps renewing the leases of their calls",
+                    calls=len(self._running()),
+                )
             else:
                 with suppress(RuntimeError):  # it has ended by itself
                     loop.call_soon_threadsafe(renewing.cancel)

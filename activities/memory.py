@@ -103,7 +103,7 @@ class MemoryActivities:
         try:
             await self._memory.remember([_record(row) for row in rows])
         except (StorageError, *_HOPELESS) as exc:
-            log.info("memory did not take rows together: each is tried alone", rows=len(rows), error=str(exc))
+            log.info("memory refused several rows at once, so each is tried alone", rows=len(rows), error=str(exc))
         else:
             return [row["id"] for row in rows], 0
         taken: list[int] = []
@@ -128,7 +128,7 @@ class MemoryActivities:
         async with self._deps.pool.acquire() as conn:
             await outbox.set_aside(conn, row["id"], why)
         log.error(
-            "long-term memory will never take this text: it is set aside in the table outbox",
+            "long-term memory permanently refused this text: it is set aside in the table outbox",
             outbox_id=row["id"],
             run_id=str(row["run_id"]),
             thread=row["thread"],
@@ -182,7 +182,7 @@ class MemoryToolRunner(ToolRunner):
             return await self._remember(args["text"], ctx)
         if self._memory is None:
             raise ToolError(
-                "the memory worker does not answer: no worker took this from the task queue "
+                "the memory worker does not answer: no worker accepted this from the task queue "
                 f"{self._queue} in time. {GO_ON}"
             )
         try:
@@ -190,8 +190,8 @@ class MemoryToolRunner(ToolRunner):
         except MemoryRefused as exc:
             raise ToolError(f"the long-term memory cannot search for this text: {mask(str(exc))}") from exc
         except StorageError as exc:
-            log.warning("a recall was not answered", error=str(exc))
-            raise ToolError("the long-term memory does not answer just now; go on without it") from exc
+            log.warning("the long-term memory did not answer a recall", error=str(exc))
+            raise ToolError("the long-term memory does not answer at the moment; continue without it") from exc
         return "\n".join(_line(hit) for hit in hits) or "nothing is remembered about that"
 
     async def _remember(self, text: str, ctx: ToolContext) -> str:
@@ -201,17 +201,17 @@ class MemoryToolRunner(ToolRunner):
         )
         try:
             if self._memory is None:
-                raise StorageError(f"no worker of the task queue {self._queue} took it in time")
+                raise StorageError(f"no worker of the task queue {self._queue} accepted it in time")
             await self._memory.remember([record])
         except MemoryRefused as exc:
             raise ToolError(f"this text cannot be remembered: {mask(str(exc))}") from exc
         except StorageError as exc:
-            log.warning("a memory waits for its store", error=str(exc))
+            log.warning("a memory could not be stored yet; it is kept in PostgreSQL and stored later", error=str(exc))
             about = {"tenant": ctx.tenant, "run_id": ctx.run_id, "thread": ctx.thread, "kind": record.kind}
             # The same key, so that it is one memory whatever came of this try.
             async with self._database.acquire() as conn:
                 await outbox.put(conn, source_key=source, text=text, **about)
-            return "noted; it will be remembered as soon as the long-term memory answers again"
+            return "noted; it will be stored as soon as the long-term memory answers again"
         return "remembered"
 
 

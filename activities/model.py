@@ -351,7 +351,7 @@ class ModelActivities:
         args: dict[str, object] = {}
         text = ""
         if number >= _MOST_CALLS:
-            why = f"error: at most {_MOST_CALLS} calls may stand in one reply. {OTHERS_NEXT}"
+            why = f"error: one reply may contain at most {_MOST_CALLS} calls. {OTHERS_NEXT}"
         elif declared is None:
             names = ", ".join(tool.name for tool in definition.tools) or "none"
             why = f"error: there is no tool {asked.name[:64]!r}. The tools are: {names}"

@@ -33,11 +33,11 @@ async def ask_again(deps: Deps, key: str, exc: ModelUnavailable, spent: float) -
             else:
                 await model_refusals.drop(conn, key)
     except UNAVAILABLE as away:  # time without a database does not count
-        log.info("a refusal of the model is not counted: the database is away", error=repr(away))
+        log.info("a refusal of the model is not counted, because PostgreSQL is unavailable", error=repr(away))
         return _pause(exc, patience)
     if waited < patience:
         return again
-    asked = "" if exc.retry_after is None else f" It asked for {exc.retry_after:.0f} s more."
+    asked = "" if exc.retry_after is None else f" The provider asked to wait {exc.retry_after:.0f} s more."
     return ApplicationError(
         f"the model did not answer for {waited:.0f} s: {exc}{asked} HOLDFAST_MODEL_PATIENCE allows more time.",
         type="ModelUnavailable",
@@ -53,8 +53,8 @@ def _pause(exc: ModelUnavailable, left: float) -> ModelUnavailable:
     if after <= left:
         return ModelUnavailable(str(exc), retry_after=max(after, _FIRST_PAUSE))
     return ModelUnavailable(
-        f"{exc} The provider asks to wait {after:.0f} s; it is asked once more in {left:.0f} s, when "
-        "HOLDFAST_MODEL_PATIENCE is over.",
+        f"{exc} The provider asks to wait {after:.0f} s; it is called once more in {left:.0f} s, when "
+        "HOLDFAST_MODEL_PATIENCE ends.",
         retry_after=max(left, _FIRST_PAUSE),
     )
 

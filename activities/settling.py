@@ -86,7 +86,9 @@ class Settling:
 
         before, seq = await self._deps.insist(settle)
         if before is None:
-            raise FencedOut(f"{self._tool.name}: another attempt has taken this call over; its outcome counts")
+            raise FencedOut(
+                f"{self._tool.name}: another attempt has taken over this call, and that attempt's outcome counts"
+            )
         await self._tell(before, seq)
         return outcome.contract()
 
@@ -112,7 +114,7 @@ class Settling:
 
         before, seq = await self._deps.insist(settle)
         if before is None:
-            raise TryAgain("another attempt has taken this call over")
+            raise TryAgain("another attempt has taken over this call")
         await self._tell(before, seq)
         return outcome.contract()
 
@@ -123,7 +125,7 @@ class Settling:
 
         held, seq = await self._deps.insist(settle)
         if not held:
-            raise TryAgain("another attempt has taken this call over")
+            raise TryAgain("another attempt has taken over this call")
         if seq is not None:
             self._deps.notifier.poke(self._step.run_id, seq)
         log.warning("a call is in doubt", tool=self._tool.name, why=why)

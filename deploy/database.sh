@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the database of Holdfast and the role that owns it, which is no superuser: workers and clients log in as that.
-# It may run at every start, and hands over what an older stack made as the superuser. The server is named by PG*.
+# Creates the database of Holdfast and the role that owns it, which is not a superuser; workers and clients log in as it.
+# It may run at every start, and gives the role what an older stack created as the superuser. PG* variables name the server.
 set -eu
 
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --set=password="$OWNER_PASSWORD" --dbname=postgres <<'SQL'

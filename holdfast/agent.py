@@ -70,8 +70,8 @@ class Agent:
             tools: what `@tool` made; plain functions become `once` tools, lists of tools are opened. An MCPServer
                 stands for the tools of that server, another agent for a tool that asks it (see `as_tool`).
             budget: what one run may spend; unset, 50 rounds.
-            memory: recall before a run and remember after it, within the thread, and add the tools `remember` and
-                `recall`.
+            memory: recall the thread's memories before a run and store new ones after it; also add the tools
+                `remember` and `recall`.
             window: tokens of conversation sent to the model; None: what it takes.
             temperature: passed to the model if set.
             seed: passed to the model if set.
@@ -86,8 +86,8 @@ class Agent:
             description: what it can do, for agents that may ask it or hand over to it.
             handoffs: agents, or names of agents defined later, that may take the conversation over; for each there is a
                 tool `hand_off_to_…`.
-            price: what the model's tokens cost this agent: `Price(input=0.25, output=2.00)`, in USD per million.
-                None: the price in LiteLLM's table. A budget in USD needs one of them.
+            price: price of the model's tokens for this agent: `Price(input=0.25, output=2.00)`, in USD per million.
+                None: the price in LiteLLM's table. A budget in USD needs a known price.
 
         Raises:
             ConfigurationError: something does not fit; the message says what and what to write instead.
@@ -272,7 +272,8 @@ def _check_prices(label: str, price: object, params: object) -> None:
     pricing = [str(name) for name in params if is_pricing(str(name))] if isinstance(params, dict) else []
     if pricing:
         raise ConfigurationError(
-            f"{label}: params has {', '.join(pricing)}, a price that LiteLLM would use for every agent of the process; "
+            f"{label}: params contains {', '.join(pricing)}, a price that LiteLLM would use for every agent in the "
+            "process; "
             f"{_HINTS['price']}."
         )
 

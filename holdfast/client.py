@@ -272,8 +272,8 @@ class Client:
     async def get(self, run: str) -> RunHandle:
         """Return the run with this id, or whose id begins so.
 
-        A whole id may be of a run that was accepted a moment ago and is not stored yet: it is looked for again for
-        `accepted_wait`; one that this client has started is known to it.
+        A full id may belong to a run that was accepted a moment ago and is not stored yet, so `get` retries for up to
+        `accepted_wait`. Runs that this client has started are found without a retry.
 
         Raises:
             UnknownRun: there is none, or several begin so.

@@ -65,7 +65,7 @@ class ConfigurationError(HoldfastError):
     """A setting is wrong. Nothing was started.
 
     When: a setting, an agent, a tool or a signature is declared wrongly, or a server lacks what Holdfast needs.
-    Do: mend what the message names, and start again.
+    Do: fix what the message names, and start again.
     """
 
 
@@ -122,7 +122,7 @@ class InvalidInput(HoldfastError):
     """The input was refused. Nothing was stored.
 
     When: an argument does not fit: too long, of the wrong form, not JSON, a file in the way.
-    Do: mend what the message names, and send it again.
+    Do: fix what the message names, and send it again.
     """
 
 
@@ -229,7 +229,7 @@ class StorageError(HoldfastError):
 
 
 class MemoryRefused(StorageError):
-    """Long-term memory will never take this text: the embedding model or the store refused it.
+    """Long-term memory cannot store this text: the embedding model or the store refused it permanently.
 
     When: the embedding provider or Qdrant answers 400, 413 or 422, or the text's key belongs to another tenant.
     Do: shorten or change the text. What waited to be remembered is set aside: `outbox.refusal` says why, and the
@@ -240,8 +240,8 @@ class MemoryRefused(StorageError):
 class StaleWriter(StorageError):
     """Another workflow execution owns this thread now; this one may write no more.
 
-    When: a workflow that was reset or replaced still tries to write to its thread, or goes on with an ended run.
-    Do: nothing: the workflow that took its place goes on, and what is on record of the run stands.
+    When: a workflow that was reset or replaced still tries to write to its thread, or continues a run that has ended.
+    Do: nothing. The workflow that replaced it continues, and the recorded results of the run are kept.
     """
 
 
@@ -257,7 +257,7 @@ class FencedOut(EffectError):
     """A newer owner has taken this call over; its outcome was set aside.
 
     When: a worker that was slow or frozen finishes a call that another one has taken over.
-    Do: nothing: the newer attempt counts; the late outcome is in `late_outcomes` for 30 days
+    Do: nothing: the newer attempt counts; the late outcome is kept in `late_outcomes` for 30 days
     (`HOLDFAST_KEEP_LATE_OUTCOMES`).
     """
 
@@ -282,8 +282,8 @@ class ServerLost(EffectError):
     """A tool's server was lost before it answered. Whether the call took effect is not known.
 
     When: an MCP server dies, hangs or loses its connection amid a call.
-    Do: nothing for `pure` tools, nor for `keyed` ones until `attempts` sends have ended so; a `once` call, and a
-    `keyed` one after those, is in doubt and waits for `holdfast resolve`.
+    Do: nothing for `pure` tools, and for `keyed` tools until all `attempts` have ended this way; a `once` call, and a
+    `keyed` call after its last attempt, is in doubt and waits for `holdfast resolve`.
     """
 
 
@@ -291,7 +291,7 @@ class ToolResultInvalid(EffectError):
     """The tool ran and its effect stands, but what it returned cannot be kept.
 
     When: a tool returns what is no JSON, or is too long to be kept.
-    Do: mend the tool. The call is done and is not made again.
+    Do: fix the tool. The call is done and is not made again.
     """
 
 
@@ -328,7 +328,7 @@ class ModelRefused(ModelError):
     """The provider refused the request.
 
     When: the provider says no: a wrong key, an unknown model, a parameter it does not take, its content policy.
-    Do: mend what the provider names, then send a new message.
+    Do: fix what the provider names, then send a new message.
     """
 
 
@@ -351,8 +351,8 @@ class Refused(HoldfastError):
 class PluginFailed(Refused):
     """A required plugin failed, so the step it guards failed too.
 
-    When: a plugin that may refuse, or that is declared `required`, raised or took too long three times.
-    Do: correct the plugin that the message names, or take it out.
+    When: a plugin that may refuse something, or is declared `required`, raised an exception or timed out three times.
+    Do: correct the plugin that the message names, or remove it.
     """
 
 

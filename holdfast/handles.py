@@ -37,7 +37,7 @@ class RunHandle(RunReader):
     async def approve(
         self, call: str | None = None, *, args: dict[str, Any] | None = None, actor: str | None = None
     ) -> Receipt:
-        """Approve a pending call, named by its step number as text; it may be left out if only one is pending.
+        """Approve a pending call, identified by its step number as text; may be left out if only one is pending.
 
         With *args*, the call is made with these arguments instead. Returns once the decision stands.
 
@@ -70,7 +70,7 @@ class RunHandle(RunReader):
         return receipt
 
     async def _elsewhere(self, refused: DecisionRefused, kind: str) -> DecisionRefused:
-        """Return the refusal, with what waits in runs of agents that this one asked, where nothing waits in it."""
+        """Return the refusal; if no call waits in this run, add the calls that wait in runs of agents that it asked."""
         calls = [call for call in await self.waiting() if call.kind == kind]
         if not calls or any(call.run_id == self.run_id for call in calls):
             return refused
@@ -82,14 +82,15 @@ class RunHandle(RunReader):
         )
         more = f"; and {len(calls) - _NAMED} more" if len(calls) > _NAMED else ""
         return DecisionRefused(
-            f"Nothing waits in run {self.run_id[:8]} itself ({refused}), but in runs of agents that it asked: "
+            f"No call waits in run {self.run_id[:8]} itself ({refused}). These calls wait in runs of agents that it "
+            "asked: "
             f"{where}{more}."
         )
 
     async def stop(self, reason: str | None = None, *, actor: str | None = None) -> Receipt:
         """Stop the run: a step in flight is cancelled, and the ledger decides what became of it.
 
-        The request has an audit row, of the receipt's decision id, as soon as the run has ended.
+        The audit row of the request has the receipt's `decision_id`, and is written when the run ends.
 
         Raises:
             InvalidInput: the run has ended already.
@@ -110,7 +111,7 @@ class RunHandle(RunReader):
         abandon: bool = False,
         actor: str | None = None,
     ) -> Receipt:
-        """Say what became of a call in doubt: `done` with its result, `not_done`, or `abandon` it. Give exactly one.
+        """Settle a call in doubt: `done` with its result, `not_done`, or `abandon`. Give exactly one.
 
         Raises:
             InvalidInput: not exactly one of them is given.
@@ -125,7 +126,7 @@ class RunHandle(RunReader):
         }
         chosen: list[_Outcome] = [outcome for outcome, said in given.items() if said]
         if len(chosen) != 1:
-            raise InvalidInput("say exactly one of: done with its result, not done, abandon")
+            raise InvalidInput("give exactly one of: done with its result, not_done, abandon")
         word = Resolution(
             step_no=step,
             outcome=chosen[0],

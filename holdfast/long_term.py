@@ -39,12 +39,12 @@ async def keep_opening(memory: LongTermMemory, settings: Settings) -> None:
     while True:
         try:
             await memory.open()
-            log.info("the long-term memory is open")
+            log.info("the long-term memory is available")
             return
         except StorageError as exc:
-            log.warning("the long-term memory is away: runs go on without it", error=str(exc))
+            log.warning("the long-term memory does not answer: runs continue without it", error=str(exc))
         except Exception:  # tried again all the same: without this task memory would be gone for good
-            log.exception("the long-term memory was not opened: runs go on without it")
+            log.exception("the long-term memory could not be opened: runs continue without it")
         await asyncio.sleep(settings.scaled(settings.sweep_every))
 
 
@@ -63,7 +63,7 @@ async def drain_outbox(deps: Deps) -> None:
                     task_timeout=timedelta(seconds=deps.settings.scaled(deps.settings.task_timeout)),
                 )
         except (*UNAVAILABLE, RPCError) as exc:
-            log.info("outbox not looked at", error=str(exc))
+            log.info("the memory outbox could not be checked", error=str(exc))
         except Exception:  # looked at again later
-            log.exception("outbox not looked at")
+            log.exception("the memory outbox could not be checked")
         await asyncio.sleep(deps.settings.scaled(deps.settings.sweep_every))

@@ -310,16 +310,16 @@ class RunReader:
     async def trace(self, *, whole: bool = True) -> list[StepDetail]:
         """Return the run's steps with arguments, results, errors and replies in full, in order.
 
-        Calls that wait for approval, were rejected or not made are among them. With *whole* False, long results are as
-        the model was given them: trimmed. The requests of model calls are not in it: see `step`.
+        They include calls that wait for approval, were rejected or were not made. With *whole* False, long results are
+        trimmed, as the model got them. The requests of model calls are not included: see `step`.
         """
         tenant = self._link.tenant
         return await self._link.read(lambda conn: trace.read_steps(conn, tenant, self.run_id, whole=whole))
 
     async def step(self, number: int, *, request: bool = True) -> StepDetail:
-        """Return one step in full; of a model call with the request as it was sent: system prompt, tools, messages.
+        """Return one step in full; for a model call, including the request as sent: system prompt, tools, messages.
 
-        The request is not rebuilt with *request* False.
+        With *request* False, the request is not rebuilt.
 
         Raises:
             InvalidInput: the run has no such step.
@@ -331,8 +331,8 @@ class RunReader:
             found = await trace.read_steps(conn, tenant, self.run_id, whole=True, only=number)
             if not found:
                 raise InvalidInput(
-                    f"run {self.run_id} has no step {number} on record. `holdfast show {self.run_id[:8]}` lists its "
-                    "steps; a model call is among them once its reply is there."
+                    f"no step {number} is recorded for run {self.run_id}. `holdfast show {self.run_id[:8]}` lists its "
+                    "steps; a model call is listed once its reply has been recorded."
                 )
             wanted = request and found[0].kind == "model"
             sent = await trace.read_request(conn, settings, self.run_id, number) if wanted else None
@@ -341,7 +341,7 @@ class RunReader:
         return await self._link.read(look)
 
     async def approvals(self) -> list[ApprovalView]:
-        """Return the calls that a person was asked about, decided ones too, in order of their steps."""
+        """Return the calls that a person was asked to approve, including decided ones, ordered by step."""
         return await self._link.read(lambda conn: trace.read_approvals(conn, self.run_id))
 
     async def waiting(self) -> list[WaitingCall]:

@@ -167,7 +167,7 @@ async def _close_pool(pool: Pool) -> None:
     try:
         await asyncio.wait_for(pool.close(), CLOSING)
     except TimeoutError:  # cancelled, it has cut its connections
-        log.warning("connections to PostgreSQL were cut: something still used them")
+        log.warning("PostgreSQL connections were closed although they were still in use")
 
 
 def agent_activities(deps: Deps) -> list[Any]:
@@ -368,14 +368,14 @@ async def _serve(workers: list[Worker], deps: Deps, stop: asyncio.Event) -> None
     ready.cancel()
     grace = deps.settings.shutdown_grace
     end = time.monotonic() + grace
-    log.info("worker takes no more work, and ends when its calls have ended", at_most=grace)
+    log.info("worker takes no more work, and exits when its calls in flight have ended", at_most=grace)
     shutdown = asyncio.gather(*(worker.shutdown() for worker in workers))
     await asyncio.wait({shutdown}, timeout=grace + CLOSING)
     stopping.cancel()
     if shutdown.done():
         await asyncio.gather(*running)
     else:
-        log.warning("steps do not end; the ledger says how their calls stand")
+        log.warning("some steps have not ended; the ledger has the state of their calls")
     await finish_background(deps, end)
 
 

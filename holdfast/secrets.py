@@ -302,7 +302,7 @@ def address(url: str) -> str:
     Where a stray `@`, `/`, `?` or `#` leaves open what is the password, none of it is shown.
     """
     if not is_plain(url):
-        return "an address that is not shown (it is not of the form scheme://host:port/name)"
+        return "an address that is not shown (it does not have the form scheme://host:port/name)"
     authority, rest = _authority(url)
     return authority.rpartition("@")[2] + rest.partition("?")[0]
 

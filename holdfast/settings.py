@@ -1,7 +1,7 @@
 """Every limit, default and time-out, validated at start. Any room may read them; runtime and CLI load them.
 
 Sources, strongest first: arguments, `HOLDFAST_*` variables, `.env`, `holdfast.toml`, the defaults here.
-All durations are in seconds. A slow machine sets one number, `time_scale`, which says what it multiplies.
+All durations are in seconds. On a slow machine set `time_scale`, whose description lists what it multiplies.
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ class Settings(BaseSettings):
     temporal_ui: str | None = Field(default=None, description="Base URL of the Temporal Web UI, for links.")
     temporal_binary: Path | None = Field(
         default=None,
-        description="A `temporal` CLI binary to run as the embedded server. From the environment alone.",
+        description="Path of a `temporal` CLI binary to run as the embedded server. Read from the environment only.",
     )
     safe_directory: str | None = Field(
         default=None,
-        description="Folders whose files are used though another user owns them, with `:` between; `*`: all. From the "
-        "environment alone.",
+        description="Folders whose files are used even if another user owns them, separated by `:`; `*`: all "
+        "folders. Read from the "
+        "environment only.",
     )
     database_url: str | None = Field(default=None, description="postgresql:// URL; unset: the embedded PostgreSQL.")
     qdrant_url: str | None = Field(
@@ -89,47 +90,50 @@ class Settings(BaseSettings):
     stop_grace: float = Field(
         default=10.0,
         gt=0,
-        description="Ctrl-C stops the whole stack within this time, and cuts off calls that take longer.",
+        description="After Ctrl-C the whole stack stops within this time; calls that take longer are cut off.",
     )
     shutdown_grace: float = Field(
         default=600.0,
         gt=0,
-        description="A worker told to stop (SIGTERM, a reload) takes no more work and ends when its calls in flight "
-        "have ended; after this time it cuts them off.",
+        description="A worker told to stop (SIGTERM, a reload) takes no more work and exits when its calls in flight "
+        "have ended; calls that take longer than this are cut off.",
     )
     plugins: str = Field(
         default="none",
         pattern=r"^[^\s,]+(\s*,\s*[^\s,]+)*$",
-        description="Names of the installed plugins to use, with commas, or `none`. An installed plugin that neither "
-        "this nor the list `plugins` of the agents file names is never imported.",
+        description="Names of the installed plugins to use, separated by commas, or `none`. An installed plugin that "
+        "neither "
+        "this setting nor the list `plugins` of the agents file names is never imported.",
     )
     reload: bool = Field(
         default=True, description="The embedded stack replaces its workers when the agents file changes."
     )
     tool_threads: int = Field(default=32, ge=1, le=1024, description="Threads of a worker for synchronous tools.")
     max_concurrent_steps: int = Field(
-        default=64, ge=1, le=2000, description="Model calls and tool calls that a worker runs at once."
+        default=64, ge=1, le=2000, description="Model calls and tool calls that a worker runs at the same time."
     )
     max_concurrent_control: int = Field(
         default=32,
         ge=1,
         le=2000,
-        description="Short activities that a worker runs at once beside them, on the control queue: admissions, "
-        "decisions, begins and ends of runs.",
+        description="Short activities that a worker runs at the same time on the control queue: admitting messages, "
+        "recording decisions, starting and ending runs.",
     )
     max_concurrent_workflow_tasks: int = Field(
         default=0,
         ge=0,
         le=1000,
-        description="Workflow tasks that a worker runs at once; 0: twice the processors, at most 8. All replay under "
-        "one interpreter lock: with many more, long histories miss their task time-out together.",
+        description="Workflow tasks that a worker runs at the same time; 0: twice the number of processors, at most "
+        "8. All replays share "
+        "one interpreter lock, so with many more of them long histories exceed their task timeout.",
     )
     database_pool: int = Field(
         default=10,
         ge=2,
         le=200,
-        description="Most PostgreSQL connections of a worker's activities. Its tools have as many again (at least 4), "
-        "and one renews leases: 21 in all by default.",
+        description="Maximum number of PostgreSQL connections for a worker's activities. Its tools use as many again "
+        "(at least 4), "
+        "and one connection renews leases: 21 in total by default.",
     )
     start_timeout: float = Field(
         default=60.0, gt=0, description="A process of the embedded stack is ready within this time."
@@ -147,7 +151,8 @@ class Settings(BaseSettings):
     )
     ready_file: Path | None = Field(
         default=None,
-        description="A worker that polls touches this file every `sweep_every` seconds, whatever `time_scale` is.",
+        description="While a worker polls, it touches this file every `sweep_every` seconds, regardless of "
+        "`time_scale`.",
     )
 
     # Times, and the one number that multiplies some of them
@@ -165,20 +170,21 @@ class Settings(BaseSettings):
     key_lifetime: float = Field(
         default=86_400.0,
         gt=0,
-        description="Seconds for which a remote is taken to remember an idempotency key, unless the `keyed` tool says.",
+        description="How long a remote is assumed to remember an idempotency key, unless the `keyed` tool sets "
+        "`key_lifetime`.",
     )
     task_timeout: float = Field(
         default=3.0, gt=0, description="A workflow task taken by a killed worker is handed on after this."
     )
-    linger: float = Field(default=3.0, ge=0, description="How long an idle thread's workflow stays.")
+    linger: float = Field(default=3.0, ge=0, description="How long the workflow of an idle thread keeps running.")
     linger_asked: float = Field(
-        default=0.5, ge=0, description="The same after a run that AskWorkflow or a schedule asked for."
+        default=0.5, ge=0, description="The same, after a run that AskWorkflow or a schedule asked for."
     )
     look_after: float = Field(
         default=600.0,
         gt=0,
-        description="A run that waits for an approval looks so often whether it has been ended meanwhile; each look "
-        "waits six times longer than the one before, at most a day.",
+        description="How long a run that waits for an approval waits before it checks whether it has ended meanwhile. "
+        "Each further wait is six times as long as the one before, at most one day.",
     )
     client_patience: float = Field(default=60.0, gt=0, description="A client waits so long for a server to come back.")
     memory_wait: float = Field(
@@ -189,51 +195,57 @@ class Settings(BaseSettings):
         default=200,
         ge=1,
         le=10_000,
-        description="Threads with work that one sweep looks at; the next goes on from there.",
+        description="Threads with open runs that one sweep checks; the next sweep continues from there.",
     )
     collect_every: float = Field(
-        default=600.0, gt=0, description="Interval of the collection of rows that nothing needs any more."
+        default=600.0, gt=0, description="Interval of the cleanup that deletes rows which are no longer needed."
     )
-    collect_batch: int = Field(
-        default=1000, ge=1, le=100_000, description="Rows of each kind that one collection looks at."
-    )
+    collect_batch: int = Field(default=1000, ge=1, le=100_000, description="Rows of each kind that one cleanup checks.")
     keep_blobs: float = Field(
         default=7 * DAY,
         ge=HOUR,
-        description="A large text that no message names is kept so long: a message under way may yet name it.",
+        description="How long a large text is kept that no message refers to: a message in flight may still refer to "
+        "it.",
     )
     keep_late_outcomes: float = Field(
         default=30 * DAY,
         ge=HOUR,
-        description="Outcomes of calls that came after another was recorded are kept so long.",
+        description="How long the late outcome of a call is kept after another outcome was recorded.",
     )
     keep_deltas: float = Field(
-        default=1 * HOUR, ge=60, description="Tokens of a model call whose reply was never recorded are kept so long."
+        default=1 * HOUR,
+        ge=60,
+        description="How long the streamed tokens of a model call are kept whose reply was never recorded.",
     )
     accepted_wait: float = Field(
-        default=1.0, ge=0, description="`Client.get` waits so long for a run that was accepted a moment ago."
+        default=1.0,
+        ge=0,
+        description="How long `Client.get` waits for a run that was accepted a moment ago and is not stored yet.",
     )
-    hook_timeout: float = Field(default=10.0, gt=0, description="Longest that one try of a plugin's hook may take.")
+    hook_timeout: float = Field(default=10.0, gt=0, description="Timeout of one try of a plugin's hook.")
     event_tries: int = Field(
         default=10,
         ge=1,
-        description="An event that a required plugin refuses so often, and takes others meanwhile, is set aside.",
+        description="An event that a required plugin refuses this many times, while it accepts others, is set aside.",
     )
     event_pause_max: float = Field(
         default=300.0,
         gt=0,
-        description="Longest pause before it is told again. The first is `sweep_every`, each next one twice as long.",
+        description="Longest pause before an event is delivered again. The first pause is `sweep_every`, and each is "
+        "twice as long as the one before.",
     )
     event_look: int = Field(
-        default=20_000, ge=100, description="Events that one look for what a plugin has not heard reads at most."
+        default=20_000,
+        ge=100,
+        description="Maximum number of events that are read at once to find those not yet delivered to a plugin.",
     )
     model_timeout: float = Field(default=600.0, gt=0, description="Longest model call.")
     model_patience: float = Field(
         default=1800.0,
         gt=0,
-        description="A run fails when its model has refused, or not answered, for so long, counted from its first "
-        "refusal. Time in which nobody asked it does not count: no worker, no free slot or no database. A longer "
-        "`Retry-After` is cut to what is left; then the model is asked once more.",
+        description="How long a model may refuse or fail to respond before its run fails, counted from the first "
+        "refusal. Time without a worker, a free slot or PostgreSQL does not count. A longer `Retry-After` is shortened "
+        "to the time that is left, after which the model is called once more.",
     )
 
     # Sizes
@@ -247,7 +259,8 @@ class Settings(BaseSettings):
     decision_args_max: int = Field(
         default=64 * KiB,
         ge=256,
-        description="Longest edited arguments of an approval that our client sends; a thread takes 128 KiB "
+        description="Maximum size of edited arguments that Holdfast's client sends with an approval; a thread "
+        "accepts 128 KiB "
         "from any client.",
     )
     schedule_text_max: int = Field(default=16 * KiB, ge=256, description="Longest message template of a schedule.")
@@ -256,7 +269,8 @@ class Settings(BaseSettings):
     roll_after_events: int = Field(
         default=500,
         ge=50,
-        description="Continue-as-new before this many history events: a worker that takes over replays them all.",
+        description="A workflow continues as new before it has this many history events, because a worker that takes "
+        "over replays all of them.",
     )
 
     # MCP servers
@@ -285,11 +299,12 @@ class Settings(BaseSettings):
     model_price: str | None = Field(
         default=None,
         pattern=r"^\d+(\.\d+)?/\d+(\.\d+)?$",
-        description="Price of that model: USD per million input and output tokens, such as `0.25/2.00`.",
+        description="Price of the model in HOLDFAST_MODEL: USD per million input and output tokens, such as "
+        "`0.25/2.00`.",
     )
     api_base: str | None = Field(
         default=None,
-        description="Base URL of an OpenAI-compatible server, for every agent without an `api_base` of its own.",
+        description="Base URL of an OpenAI-compatible server, for every agent that does not set its own `api_base`.",
     )
     offline: bool | None = Field(default=None, description="True: offline/extractive stands in when a key is missing.")
 
@@ -360,7 +375,7 @@ class Settings(BaseSettings):
         for path in (Path(_ENV_FILE), Path("holdfast.toml")):
             if path.exists() and not path.is_file() and not path.is_dir():
                 raise ConfigurationError(
-                    f"{path} is no regular file, but a pipe or a device: it is not read. Remove it."
+                    f"{path} is not a regular file but a pipe or a device, so it is not read. Remove it."
                 )
         env_file, toml_settings = _EnvFile(settings_cls), TomlConfigSettingsSource(settings_cls)
         for name, source in ((_ENV_FILE, env_file), ("holdfast.toml", toml_settings)):
@@ -390,8 +405,9 @@ def _check_file(name: str, source: PydanticBaseSettingsSource) -> None:
         raise ConfigurationError(why)
     for setting in sorted(_ENVIRONMENT_ONLY & set(source())):
         raise ConfigurationError(
-            f"{name} sets {setting}, which only the environment may: a folder that was copied or unpacked would run a "
-            f"program of its own. Take it out of {name} and set HOLDFAST_{setting.upper()} in your environment."
+            f"{name} sets {setting}, which may be set in the environment only: otherwise a copied or unpacked folder "
+            "could run any "
+            f"program. Remove it from {name} and set HOLDFAST_{setting.upper()} in your environment."
         )
 
 
@@ -403,9 +419,9 @@ def _check_password(settings: Settings, overrides: Mapping[str, object]) -> None
     found = None if ours or settings.database_url is None else borrowed_password(settings.database_url)
     if found is not None:
         raise ConfigurationError(
-            f"A file of this folder (.env or holdfast.toml) names the PostgreSQL server, without a password, and that "
-            f"of {found} would be sent there: a folder that was copied or unpacked may name any server. Set "
-            "HOLDFAST_DATABASE_URL in your environment instead, or write its own password into the URL."
+            "A file of this folder (.env or holdfast.toml) names a PostgreSQL server without a password, so the "
+            f"password of {found} would be sent to it. A folder that was copied or unpacked may name any server. Set "
+            "HOLDFAST_DATABASE_URL in your environment instead, or write the server's own password into the URL."
         )
 
 

@@ -111,7 +111,7 @@ class Sweeper:
             except Exception as exc:  # one thread that cannot be dealt with must not keep the others waiting
                 if isinstance(exc, RPCError) and exc.status in _AWAY:
                     raise
-                log.exception("a thread cannot be swept", thread=f"{row.tenant}:{row.thread}"[:300])
+                log.exception("a thread could not be checked by the sweep", thread=f"{row.tenant}:{row.thread}"[:300])
 
     async def _go_on(self, conn: Connection, row: OpenThread, why: str | None) -> None:
         workflow_id = workflow_id_for(row.tenant, row.thread)
@@ -163,4 +163,4 @@ class Sweeper:
             late = await chores.collect_late_outcomes(conn, settings.keep_late_outcomes, settings.collect_batch)
             deltas = await chores.collect_deltas(conn, settings.keep_deltas, settings.collect_batch)
         if blobs or late or deltas:
-            log.info("removed what nothing needs any more", blobs=blobs, late_outcomes=late, deltas=deltas)
+            log.info("deleted rows that are no longer needed", blobs=blobs, late_outcomes=late, deltas=deltas)

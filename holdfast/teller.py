@@ -84,7 +84,7 @@ class Teller:
         except (*UNAVAILABLE, NeverBegan):
             raise
         except Exception:
-            log.exception("a run cannot be told", plugin=plugin.name, run_id=run_id)
+            log.exception("events of a run cannot be delivered", plugin=plugin.name, run_id=run_id)
             settings = self._deps.settings
             pause = settings.scaled(settings.sweep_every)
             async with self._deps.pool.acquire() as conn:
@@ -126,7 +126,7 @@ class Teller:
                 return False
             await listeners.set_aside(conn, plugin.name, run_id, event.seq, error)
         log.error(
-            "a plugin never took an event: it is set aside in the table unheard, and the next ones are told",
+            "a plugin refused an event too often: it is set aside in the table unheard, and later events are delivered",
             plugin=plugin.name,
             run_id=run_id,
             seq=event.seq,

@@ -81,8 +81,8 @@ def doubt(path: Path, *, private: bool = False) -> str | None:
         return None
     folder = path.absolute() if stat.S_ISDIR(found.st_mode) and not private else path.absolute().parent
     return (
-        f"{path} is not used: {why}, who could have it name any server or program. If you trust it, make it your own "
-        f"(chown, chmod go-w), or set {SAFE}={folder} in your environment."
+        f"{path} is not used: {why}. Such a file could make Holdfast use any server or program. If you trust it, take "
+        f"ownership of it (chown, chmod go-w), or set {SAFE}={folder} in your environment."
     )
 
 
@@ -198,5 +198,5 @@ def read_own(path: Path) -> str:
         found = os.fstat(descriptor)
         why = _objection(found, _GROUP_TOO)
         if not stat.S_ISREG(found.st_mode) or (why is not None and not _vouched(path)):
-            raise PermissionError(f"{path} is not used: {why or 'it is no plain file'}")
+            raise PermissionError(f"{path} is not used: {why or 'it is not a regular file'}")
         return file.read(_LONGEST)

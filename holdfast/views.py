@@ -43,7 +43,7 @@ class Answer(_View, Generic[Out]):
 
     `output` is the text, or where the agent gives typed answers its JSON value, or that as the type it was read as.
     `text` is what the model wrote. `tokens_below` and `cost_usd_below` are what the agents spent that it asked.
-    `unpriced` counts model calls whose price is not known, which `cost_usd` does not include.
+    `unpriced` counts model calls whose price is unknown; `cost_usd` does not include them.
     """
 
     run_id: str
@@ -65,8 +65,8 @@ class RunSummary(_View):
     """One line of the list of runs. `approvals` and `in_doubt` count what waits for a person.
 
     `parent_run_id` is the run that asked for this one, if another agent did; `tokens_below` and `cost_usd_below` are
-    what the agents spent that it asked, and those that they asked. `unpriced` counts model calls whose price is not
-    known, which `cost_usd` does not include.
+    what was spent by the agents that it asked, and by those that they asked. `unpriced` counts model calls whose price
+    is unknown; `cost_usd` does not include them.
     """
 
     run_id: str
@@ -140,9 +140,9 @@ class StepView(_View):
 
 
 class ApprovalView(_View):
-    """A call that a person was asked about.
+    """A call that a person was asked to approve.
 
-    `args` are the edited ones if a person changed them, else the model's; `asked_args` are always the model's.
+    `args` are the edited arguments if a person changed them, else the model's; `asked_args` are always the model's.
     """
 
     step_no: int
@@ -172,9 +172,9 @@ class MessageView(_View):
 
 
 class WaitingCall(_View):
-    """A call that waits for a person, in a run or in a run of an agent that it asked.
+    """A call that waits for a person, in this run or in the run of an agent that it asked.
 
-    `kind` says what for: an `approval`, with the call's `args`, or a word on what became of a call `in_doubt`.
+    `kind` says what it waits for: an `approval` of the call with these `args`, or a decision about a call `in_doubt`.
     """
 
     run_id: str

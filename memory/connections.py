@@ -44,10 +44,10 @@ async def shortage(
         need = agents * of_agents + memory * of_memory + row["others"]
         if need > row["most"]:
             return Shortage(
-                f"PostgreSQL allows {row['most']} connections ({row['name']}), and up to {need} may be wanted: "
-                f"{agents} workers of agents may hold {of_agents} each, {memory} of memory {of_memory} each, "
-                f"and there are {row['others']} other connections",
-                f"raise the limit to {need} and 5 for each further client, lower HOLDFAST_DATABASE_POOL "
+                f"PostgreSQL allows {row['most']} connections ({row['name']}), and up to {need} may be needed: "
+                f"{agents} agent workers may use {of_agents} each, {memory} memory workers {of_memory} each, "
+                f"and {row['others']} other connections are open",
+                f"raise the limit to {need}, plus 5 for each further client, lower HOLDFAST_DATABASE_POOL "
                 f"({settings.database_pool}), or run fewer workers",
             )
     return None

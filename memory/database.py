@@ -101,7 +101,7 @@ _UNREAD = (ValueError, asyncpg.ClientConfigurationError)
 
 def _advice(url: str, exc: BaseException) -> StorageError:
     if isinstance(exc, _UNREAD):
-        why = "the URL cannot be read; percent-encode special characters of user and password"
+        why = "the URL cannot be parsed; percent-encode special characters in user and password"
     else:
         why = str(exc) or type(exc).__name__
     return StorageError(
@@ -172,7 +172,7 @@ async def _leave(pool: Pool, conn: Connection) -> None:
     """
     if getattr(conn.get_settings(), "default_transaction_read_only", "off") == "on":
         await pool.expire_connections()
-        raise asyncpg.InterfaceError("PostgreSQL takes no writes any more: another server is looked for")
+        raise asyncpg.InterfaceError("this PostgreSQL server no longer accepts writes; connecting to another one")
 
 
 async def _heed(pool: Pool, conn: Connection) -> None:

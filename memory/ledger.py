@@ -52,7 +52,9 @@ _Q = queries("ledger")
 
 _LOST = "its worker was lost after the request was sent"
 _KEY_TOO_OLD = "it was sent so long ago that the remote may have forgotten its idempotency key (key_lifetime)"
-_OTHER_ARGUMENTS = "the ledger has this call with other arguments, which took effect or may have: nothing was sent"
+_OTHER_ARGUMENTS = (
+    "the ledger has this call with different arguments, which took effect or may have taken effect: nothing was sent"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +341,8 @@ async def resolve(
     if outcome == "not_done" and row["lease_left"] is not None and row["lease_left"] > 0 and row["overran"]:
         return Settled(
             False,
-            f"its worker still renews the lease of this call: {row['error']}. `not done` is taken once that has ended",
+            f"its worker still renews the lease of this call: {row['error']}. `not done` is accepted once the body "
+            "has ended",
             row["state"],
         )
     if outcome == "not_done" and row["deadline_left"] is not None and row["deadline_left"] > 0:

@@ -169,10 +169,10 @@ def _embed(embedder: Embedder, texts: list[str]) -> Vectors:
         if status in REFUSALS:
             which = "a text" if len(texts) == 1 else f"one of {len(texts)} texts"
             raise MemoryRefused(
-                f"The embedding model refused {which} (HTTP {status}): {exc}. It would again: change the text."
+                f"The embedding model refused {which} (HTTP {status}): {exc}. A retry would fail too: change the text."
             ) from exc
         raise StorageError(
-            f"The embedding model did not answer: {type(exc).__name__}: {exc}. It is asked again."
+            f"The embedding model did not answer: {type(exc).__name__}: {exc}. Holdfast retries."
         ) from exc
 
 

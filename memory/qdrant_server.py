@@ -136,22 +136,26 @@ class QdrantServerMemory:
     async def _translated(self) -> AsyncIterator[AsyncQdrantClient]:
         """Lend the client, and turn its errors into ours."""
         if self._client is None:
-            raise StorageError(f"The long-term memory at {self._shown} is not open (yet): it has not answered so far.")
+            raise StorageError(
+                f"The long-term memory at {self._shown} is not available: it has not answered yet. Start it, or "
+                "correct HOLDFAST_QDRANT_URL."
+            )
         try:
             yield self._client
         except UnexpectedResponse as exc:
             if exc.status_code in (401, 403):
                 raise StorageError(
-                    f"Qdrant at {self._shown} refused the key (HTTP {exc.status_code}). Set HOLDFAST_QDRANT_API_KEY."
+                    f"Qdrant at {self._shown} refused the API key (HTTP {exc.status_code}). Correct "
+                    "HOLDFAST_QDRANT_API_KEY."
                 ) from exc
             if exc.status_code in REFUSALS:
                 raise MemoryRefused(
-                    f"Qdrant at {self._shown} refused an operation (HTTP {exc.status_code}) and would again: {exc}."
+                    f"Qdrant at {self._shown} refused an operation (HTTP {exc.status_code}) permanently: {exc}."
                 ) from exc
-            raise StorageError(f"Qdrant at {self._shown} refused an operation: {exc}. Its own log says more.") from exc
+            raise StorageError(f"Qdrant at {self._shown} refused an operation: {exc}. See the log of Qdrant.") from exc
         except (ApiException, OSError) as exc:  # not reached, cut off, or too slow
             raise StorageError(
-                f"Qdrant at {self._shown} did not answer ({exc}). Start it, or mend HOLDFAST_QDRANT_URL."
+                f"Qdrant at {self._shown} did not answer ({exc}). Start it, or correct HOLDFAST_QDRANT_URL."
             ) from exc
 
     async def _prepare(self, client: AsyncQdrantClient) -> None:

@@ -29,7 +29,9 @@ async def resolve_step(
     seq = slot = None
     text = resolution.result if resolution.result is not None else "done"
     if said is not None:
-        settled = ledger.Settled(False, f"decision id {decision_id} is another call's: give each word its own")
+        settled = ledger.Settled(
+            False, f"decision id {decision_id} was already used for another call: use a different id for each decision"
+        )
         decision_id = f"{run_id}:{resolution.step_no}:{uuid.uuid4().hex}"
     elif row is None:
         settled = ledger.Settled(False, f"run {run_id} has no step {resolution.step_no} in the ledger")

@@ -34,7 +34,7 @@ from holdfast.workflows.inputs import parse
 from holdfast.workflows.refusals import Refusals
 from holdfast.workflows.run import RunLoop, tell
 
-_STOPPING = "the run is being stopped already"
+_STOPPING = "the run is already being stopped"
 
 
 @workflow.defn(name=AGENT_WORKFLOW)
@@ -274,7 +274,7 @@ class AgentWorkflow:
 
     @workflow.update(name="resolve")
     def resolve(self, word: Resolution) -> Receipt:
-        """Say what became of a call in doubt."""
+        """Settle a call in doubt."""
         try:
             return self._resolve(word)
         except InvalidInput as exc:

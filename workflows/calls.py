@@ -164,7 +164,7 @@ class Round:
         if doubtful:
             timeout = timedelta(seconds=_RECHECK[min(self._looks, len(_RECHECK) - 1)])
         elif self._asks() and _LOOK not in self._tasks:
-            looks_at = "see whether this run still waits for a person"
+            looks_at = "check whether this run still waits for a person"
             timeout = timedelta(seconds=min(self._carry.limits.look_after * _LONGER**self._looked, _LONGEST))
         try:
             await workflow.wait_condition(self._actionable, timeout=timeout, timeout_summary=looks_at)

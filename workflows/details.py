@@ -27,7 +27,7 @@ def render(carry: Carry, remark: str = "") -> str:
     run = carry.current
     parts = [f"**{visible(remark)}**"] if remark else []
     if run is None:
-        parts.append(f"idle; ends in a moment unless a message comes. {_last(carry)}".strip())
+        parts.append(f"idle; this workflow ends soon unless a message arrives. {_last(carry)}".strip())
     else:
         parts += _run(run)
     if carry.queue:
@@ -63,12 +63,12 @@ def _line(call: Call) -> str:
 def _how_to_decide(run: Run, call: Call) -> str:
     about = {"run_id": run.run_id}
     if call.state == "approval":
-        head = f"### Step {call.step_no}, `{call.tool}`, waits for an approval"
+        head = f"### Step {call.step_no}, `{call.tool}`, waits for approval"
         name = "decide"
         named = {"call_id": str(call.step_no)}
         words = [{"approve": True, **about, **named}, {"approve": False, **about, **named, "reason": "why not"}]
     else:
-        head = f"### Step {call.step_no}, `{call.tool}`: nobody knows whether it took effect"
+        head = f"### Step {call.step_no}, `{call.tool}`, is in doubt: it is unknown whether it took effect"
         name = "resolve"
         step = {"step_no": call.step_no}
         words = [{**about, **step, "outcome": "done", "result": "what it returned"}]

@@ -70,7 +70,9 @@ def check_room(carry: Carry, message: Message) -> None:
         return
     waiting: list[Message | Run] = [*carry.inbox, *carry.queue]
     if len(waiting) >= ROOM or sum(map(_weight, [*waiting, message])) > ROOM_BYTES:
-        raise ThreadFull(f"{len(waiting)} messages wait on this thread already: send it later, or on another thread")
+        raise ThreadFull(
+            f"{len(waiting)} messages are already waiting on this thread: send the message later, or on another thread"
+        )
 
 
 def _weight(message: Message | Run) -> int:
@@ -94,9 +96,11 @@ def _check_word(what: str, word: str | None, most: int, *, least: int = 0, one_l
     try:
         size = len(word.encode())
     except UnicodeEncodeError:
-        raise InvalidInput(f"{what} contains half of a surrogate pair, which is no character: remove it") from None
+        raise InvalidInput(f"{what} contains half of a surrogate pair, which is not a character: remove it") from None
     if size > most or size < least:
-        raise InvalidInput(f"{what} has {size:,} bytes, {least:,} to {most:,} are allowed: mend it and send it again")
+        raise InvalidInput(
+            f"{what} has {size:,} bytes, but {least:,} to {most:,} are allowed: change it and send it again"
+        )
     if one_line and any(char < " " for char in word):
         raise InvalidInput(f"{what} contains a control character: remove it")
     return size
@@ -110,9 +114,9 @@ def _check_json(value: Any, depth: int = 0) -> None:
 
     """
     if depth > DEEPEST:
-        raise InvalidInput(f"the arguments have more than {DEEPEST} levels: make them flatter")
+        raise InvalidInput(f"the arguments are nested more than {DEEPEST} levels deep: make them flatter")
     if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidInput(f"the arguments contain {value}, which JSON has no number for: send a finite number")
+        raise InvalidInput(f"the arguments contain {value}, which JSON cannot represent: send a finite number")
     if isinstance(value, str):
         _check_word("a text in the arguments", value, LONGEST_WORD)
     elif isinstance(value, dict):
@@ -140,7 +144,7 @@ def check_decision(decision: Decision) -> None:
         except ValueError as exc:  # an integer of thousands of digits
             raise InvalidInput(f"the arguments cannot be written as JSON: {exc}") from None
     if size > LONGEST_WORD:
-        raise InvalidInput(f"reason and arguments have {size:,} bytes, {LONGEST_WORD:,} are allowed: shorten them")
+        raise InvalidInput(f"reason and arguments have {size:,} bytes, but {LONGEST_WORD:,} are allowed: shorten them")
 
 
 def check_resolution(word: Resolution) -> None:
@@ -181,11 +185,11 @@ def check_turn(carry: Carry, tenant: str, thread: str, run_id: str | None) -> No
 
     """
     if not carry.opened:
-        raise DecisionRefused("this thread is just being taken up: say it again in a moment")
+        raise DecisionRefused("the workflow of this thread is just starting: try again in a moment")
     waiting = [run.run_id for run in carry.queue]
     waiting += [run_id_for(tenant, thread, message.message_id) for message in carry.inbox] if run_id else []
     if run_id is not None and run_id in waiting:
-        raise DecisionRefused(f"run {run_id} waits in the queue: nothing of it is pending yet")
+        raise DecisionRefused(f"run {run_id} has not started yet: none of its calls waits for a decision")
 
 
 def remember_known(carry: Carry, message_id: str) -> None:
@@ -221,7 +225,7 @@ def find_pending(carry: Carry, decision: Decision) -> Call:
     """
     run = carry.current
     if run is None or (decision.run_id is not None and run.run_id != decision.run_id):
-        raise DecisionRefused("no approval is pending for that run: it has ended, or is another thread's")
+        raise DecisionRefused("no approval is pending for that run: it has ended, or belongs to another thread")
     pending = [call for call in run.calls if call.state == "approval"]
     names = ", ".join(f"{call.step_no} ({call.tool})" for call in pending[:20])
     if decision.call_id is not None:
@@ -229,15 +233,15 @@ def find_pending(carry: Carry, decision: Decision) -> Call:
             if decision.call_id == str(call.step_no):
                 if call.state == "approval":
                     return call
-                raise DecisionRefused(f"call {call.step_no} is not pending: it was decided already")
+                raise DecisionRefused(f"call {call.step_no} is not pending: it has already been decided")
         raise DecisionRefused(
-            f"run {run.run_id} has no call {decision.call_id}: name it by its step. Pending: {names or 'none'}"
+            f"run {run.run_id} has no call {decision.call_id}: give its step number. Pending: {names or 'none'}"
         )
     if len(pending) == 1:
         return pending[0]
     if not pending:
         raise DecisionRefused("no approval is pending on this thread")
-    raise DecisionRefused(f"{len(pending)} approvals are pending, say by call_id which step you mean: {names}")
+    raise DecisionRefused(f"{len(pending)} approvals are pending: give the step number in call_id. Pending: {names}")
 
 
 def find_doubt(carry: Carry, word: Resolution) -> Call:
@@ -255,7 +259,9 @@ def find_doubt(carry: Carry, word: Resolution) -> Call:
             if call.step_no != word.step_no:
                 continue
             if call.resolution is not None:
-                raise DecisionRefused(f"another word on step {word.step_no} is being carried out: see what it did")
+                raise DecisionRefused(
+                    f"another decision on step {word.step_no} is being processed: check its result first"
+                )
             if call.state == "in_doubt":
                 return call
             if call.state == "ready" and call.effect != "pure" and call.agent is None:

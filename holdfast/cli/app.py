@@ -47,11 +47,13 @@ Thread = Annotated[
 ]
 Call = Annotated[
     str | None,
-    typer.Argument(metavar="CALL", help="Step number; may be left out if only one waits.", show_default=False),
+    typer.Argument(
+        metavar="CALL", help="Step number of the call; may be left out if only one waits.", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 NoWait = Annotated[
-    bool, typer.Option("--no-wait", help="Leave with exit code 3 when it waits for a person; the run goes on.")
+    bool, typer.Option("--no-wait", help="Exit with code 3 when the run waits for a person; the run continues.")
 ]
 
 
@@ -121,11 +123,11 @@ def dev(
 def worker(
     agents: AgentsFile = None,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Serve long-term memory, where there is no Qdrant server.")
+        bool, typer.Option("--memory", help="Serve long-term memory instead of agents, if there is no Qdrant server.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write the log as JSON lines.")] = False,
 ) -> None:
-    """Run one worker on servers of your own, until Ctrl-C or SIGTERM. Exit code 2: another start will not help."""
+    """Run one worker that uses your own servers, until Ctrl-C or SIGTERM. Exit code 2: restarting will not help."""
     from holdfast.cli import serving
 
     settings = _settings(agents=agents, log_format="json" if json else None)
@@ -209,21 +211,25 @@ def show(
     run: Run,
     step: Annotated[
         int | None,
-        typer.Argument(metavar="STEP", help="Show all that went in and out of this step.", show_default=False),
+        typer.Argument(
+            metavar="STEP", help="Show everything that went into this step and came out of it.", show_default=False
+        ),
     ] = None,
-    steps: Annotated[bool, typer.Option("--steps", "-s", help="What came of each step on a line under it.")] = False,
+    steps: Annotated[
+        bool, typer.Option("--steps", "-s", help="Show the result or error of each step on a line under it.")
+    ] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
     no_wait: NoWait = False,
     json: Json = False,
 ) -> None:
-    """Show a run: its steps, costs, decisions, and what waits for you. With STEP: what was sent, what came back."""
+    """Show a run: its steps, costs, decisions, and what waits for you. With STEP: the step's full input and output."""
     from holdfast.cli import ask
     from holdfast.cli.follow import print_json
 
     if follow and (steps or step is not None):
-        raise typer.BadParameter("--follow watches the run as a whole: leave out STEP and --steps")
+        raise typer.BadParameter("--follow shows the whole run: leave out STEP and --steps")
     if no_wait and not follow:
-        raise typer.BadParameter("--no-wait goes with --follow")
+        raise typer.BadParameter("--no-wait can be used only with --follow")
     if follow:
         raise typer.Exit(ask.watch(_settings(), run, as_json=json, wait=not no_wait))
 

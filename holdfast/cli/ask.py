@@ -27,7 +27,7 @@ __all__ = ["INTERRUPTED", "WAITS", "Question", "run", "watch"]
 _UNUSUAL = 3.0  # seconds after which a person wonders what is going on
 _SHOWN = 1000  # characters of a call that waits for approval: its beginning and its end
 INTERRUPTED = 130  # as shells report a program ended by Ctrl-C
-WAITS = 3  # with --no-wait: the run waits for a person
+WAITS = 3  # exit code of --no-wait: the run waits for a person
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,9 @@ _HELP = """\
 Type and press Enter. A new line: end it with \\, or Alt-Enter, or Ctrl-J; pasted lines stay together.
 While it works, what you type joins the run at its next model call.
 
-/approve [STEP]         let a call that waits be made
-/reject [STEP] [REASON] do not; the model reads the reason
-/edit [STEP]            change its arguments in your editor first
+/approve [STEP]         approve a call that waits
+/reject [STEP] [REASON] reject it; the model reads the reason
+/edit [STEP]            change its arguments in your editor, then approve it
 /stop            stop the run under way (Ctrl-C does the same; twice leaves)
 /thread [NAME]   show this thread, or change to another; "new" begins one
 /cost            what this thread has cost
@@ -49,8 +49,9 @@ To say something that begins with /, put a blank before it."""
 
 
 _BARE = (
-    "not sent, and nothing decided: {!r} may be for the agent, or for the call that waits. To decide, type /approve or "
-    "/reject; to say it to the agent, put a blank before it."
+    "not sent, and nothing was decided: {!r} could be meant for the agent or for the call that waits. To decide, "
+    "type /approve "
+    "or /reject; to send it to the agent, type a space before it."
 )
 
 
@@ -365,7 +366,9 @@ class Chat:
         spent = sum(run.cost_usd + run.cost_usd_below for run in found)
         unpriced = sum(run.unpriced + run.unpriced_below for run in found)
         many = "the last 1,000 runs" if len(found) == 1000 else f"{len(found)} run{'s' if len(found) != 1 else ''}"
-        here = f"; since you came: {self._screen.tokens:,} tokens, {cost(self._screen.cost_usd, self._screen.unpriced)}"
+        here = (
+            f"; since you joined: {self._screen.tokens:,} tokens, {cost(self._screen.cost_usd, self._screen.unpriced)}"
+        )
         self._note(f"{many} on this thread: {tokens:,} tokens, {cost(spent, unpriced)}{here}")
 
 

@@ -75,7 +75,7 @@ async def follow(
                 else:
                     _how_to_decide(event, screen)
                     if wait:
-                        screen.note("      waiting for it; with --no-wait this command leaves instead")
+                        screen.note("      waiting for a decision; with --no-wait this command would exit instead")
             elif event.kind in ("approval_decided", "ended") and asker is not None:
                 asker.settled(event.run_id, event.data.get("step"))
             if not wait:

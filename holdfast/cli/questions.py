@@ -92,9 +92,11 @@ class Questions:
                 return found[0], rest.strip()
             if found:
                 commands = " or ".join(f"holdfast approve {short(asked.run.run_id)} {step}" for asked in found)
-                raise InvalidInput(f"several runs wait at step {step}: from another terminal, {commands}")
+                raise InvalidInput(f"several runs wait at step {step}: use another terminal and run {commands}")
             raise InvalidInput(f"step {step} does not wait for a decision")
         if len(self._open) == 1 and set(self._open) <= self._before:
             return next(iter(self._open.values())), words
         waiting = ", ".join(f"{asked.step} ({asked.call})" for asked in self._open.values())
-        raise InvalidInput(f"nothing was decided: name the step, as in /approve {next(iter(self._open))[1]}: {waiting}")
+        raise InvalidInput(
+            f"nothing was decided: give the step, as in /approve {next(iter(self._open))[1]}. Waiting: {waiting}"
+        )

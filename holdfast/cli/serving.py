@@ -23,13 +23,14 @@ def worker(settings: Settings, *, memory: bool = False) -> None:
     missing = [name for name, value in given.items() if value is None]
     if missing:
         raise ConfigurationError(
-            f"a worker needs servers to work for, and {' and '.join(missing)} {'are' if missing[1:] else 'is'} not "
-            "set. Set it in the environment, in .env or in holdfast.toml; or run `holdfast dev`, which starts servers "
-            "and workers here."
+            f"a worker needs a Temporal and a PostgreSQL server, but {' and '.join(missing)} "
+            f"{'are' if missing[1:] else 'is'} not set. Set {'them' if missing[1:] else 'it'} in the environment, in "
+            ".env or in holdfast.toml; or run `holdfast dev`, which starts servers and workers on this machine."
         )
     if not memory and not settings.agents.is_file():
         raise ConfigurationError(
-            f"there is no agents file {settings.agents.absolute()}. Name it with --agents FILE or HOLDFAST_AGENTS."
+            f"there is no agents file {settings.agents.absolute()}. Create it, or name yours with --agents FILE or "
+            "HOLDFAST_AGENTS."
         )
     what = "long-term memory" if memory else str(settings.agents)
     say(f"worker for {what}, Temporal at {settings.temporal_address}; Ctrl-C or SIGTERM lets calls in flight finish")

@@ -217,8 +217,8 @@ def render_detail(detail: Detail, console: Console, *, lines: bool = False) -> N
         console.print()
         render_steps(detail.steps, console, lines=lines)
         name = short(status.run_id)
-        hint = f"holdfast show {name} STEP shows a step in full"
-        hint += "" if lines else f"; holdfast show {name} --steps, a result under each"
+        hint = f"holdfast show {name} STEP shows one step in full"
+        hint += "" if lines else f"; holdfast show {name} --steps shows the result under each step"
         console.print(Text(f"\n{hint}", style="dim"), soft_wrap=True)
     if detail.children:
         console.print(Text("\nasked", style="dim"))

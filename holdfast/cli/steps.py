@@ -134,8 +134,8 @@ def _tool(step: StepDetail, console: Console) -> None:
     if step.child is not None:
         console.print(Text(f"run {step.child} answers it: holdfast show {step.child[:8]}", style="dim"))
     if step.edited_args is not None:
-        _part(console, "arguments, as a person changed them", _json(step.edited_args))
-        _part(console, "arguments, as the model chose them", _json(step.args))
+        _part(console, "arguments, as changed by a person", _json(step.edited_args))
+        _part(console, "arguments, as chosen by the model", _json(step.args))
     elif step.args is not None:
         _part(console, "arguments", _json(step.args))
     if step.error:
@@ -155,7 +155,7 @@ def _tool(step: StepDetail, console: Console) -> None:
 
 def _model(step: StepDetail, console: Console) -> None:
     if step.request is None:
-        console.print(Text("its request is not on record: nothing was sent", style="dim"))
+        console.print(Text("no request is recorded for this step: nothing was sent", style="dim"))
     else:
         _request(step.request, console)
     if step.reply is not None:
@@ -168,8 +168,11 @@ def _request(request: SentRequest, console: Console) -> None:
     if request.verified:
         console.print(Text(f"the request as it was sent: sha256 {request.hash}, verified", style="dim"), soft_wrap=True)
     else:
-        text = f"This is not exactly what was sent: it does not have the hash stored then, sha256 {request.hash}."
-        why = "What it was made of has changed since, in the database or in Holdfast."
+        text = (
+            "This is not exactly what was sent: its hash differs from the one stored when it was sent, sha256 "
+            f"{request.hash}."
+        )
+        why = "The data in the database or the code of Holdfast has changed since."
         console.print(Text(f"{text} {why}", style="bold red"))
     _part(console, "settings", _json({"model": request.model, **request.settings}))
     for message in request.messages:

@@ -188,7 +188,7 @@ def waiting_line(call: WaitingCall, run_id: str) -> str:
     if call.kind == "approval":
         return clean(f"{where} waits for approval: {call_text(call.tool, call.args, WHOLE)}")
     return clean(
-        f"{where.rstrip(',')}, {call.tool}, is in doubt: {call.error or 'it was sent, and its outcome is not known'}"
+        f"{where.rstrip(',')}, {call.tool}, is in doubt: {call.error or 'it was sent, and its outcome is unknown'}"
     )
 
 

@@ -20,13 +20,13 @@ class Budget(Stored):
 
 
 class Price(Stored):
-    """What a model's tokens cost, in US dollars per million. `cached`: of input that the provider had cached."""
+    """Price of a model's tokens, in US dollars per million. `cached` is the price of cached input tokens."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     input: float = Field(ge=0, allow_inf_nan=False)
     output: float = Field(ge=0, allow_inf_nan=False)
-    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="None: as other input")
+    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="None: same as other input")
 
 
 class ToolDefinition(Stored):
@@ -44,7 +44,7 @@ class ToolDefinition(Stored):
         default=None, gt=0, description="seconds for which the remote remembers an idempotency key (keyed)"
     )
     single_request: bool = Field(
-        default=False, description="the body makes exactly one connection: if it fails to connect, nothing was sent"
+        default=False, description="the body opens exactly one connection: if connecting fails, nothing was sent"
     )
     queue: Literal["agents", "memory"] = "agents"
     version: str = "1"
@@ -83,4 +83,4 @@ class AgentDefinition(Stored):
     api_base: str | None = None
     params: dict[str, Any] = {}
     output: AnswerDefinition | None = None
-    price: Price | None = Field(default=None, description="None: that of LiteLLM's table")
+    price: Price | None = Field(default=None, description="None: the price in LiteLLM's table")

@@ -12,8 +12,8 @@ from holdfast.contracts.base import MOST_STEPS, Contract, Mode
 _AGENT = "name of the agent"
 _MODE = "`next`: a run of its own, after those before it; `steer`: joins the run under way at its next model call"
 _ONLY_RUN = "refuse it unless this run is under way"
-_ACTOR = "who says so, in at most 1,000 bytes; kept as it is given"
-_DECISION_ID = "id of the audit row, at most 256 bytes; one is made up if it is left out"
+_ACTOR = "who sends this, at most 1,000 bytes; recorded as given, not verified"
+_DECISION_ID = "id of the audit row, at most 256 bytes; generated if left out"
 
 
 class Message(Contract):
@@ -25,11 +25,12 @@ class Message(Contract):
     agent: str = Field(min_length=1, max_length=128, description=_AGENT)
     text: str | None = Field(default=None, description="at most 2 KiB; give it or `text_ref`")
     text_ref: str | None = Field(
-        default=None, description="id of a longer text that was stored first, as our client does; 1 to 1,000 bytes"
+        default=None,
+        description="id of a longer text that was stored before, as Holdfast's client does; 1 to 1,000 bytes",
     )
     mode: Mode = Field(default="next", description=_MODE)
     notify: str | None = Field(
-        default=None, description="workflow id, 1 to 1,000 bytes, that gets the signal `ended` with the run id"
+        default=None, description="id of a workflow, 1 to 1,000 bytes, that receives the signal `ended` with the run id"
     )
 
     @model_validator(mode="after")
@@ -52,7 +53,7 @@ class Decision(Contract):
     approve: bool = Field(description="yes or no")
     run_id: str | None = Field(default=None, description=_ONLY_RUN)
     call_id: str | None = Field(
-        default=None, description="the call's step number, as text; may be left out if exactly one call waits"
+        default=None, description="step number of the call, as text; may be left out if exactly one call waits"
     )
     reason: str | None = Field(
         default=None, max_length=2000, description="the model reads it when the call is rejected"
@@ -70,7 +71,7 @@ class Decision(Contract):
 class Resolution(Contract):
     """A person's word on a call in doubt. Update and signal `resolve` of AgentWorkflow."""
 
-    step_no: int = Field(ge=0, le=MOST_STEPS, description="the call's step, as `holdfast show` has it")
+    step_no: int = Field(ge=0, le=MOST_STEPS, description="step number of the call, as `holdfast show` prints it")
     outcome: Literal["done", "not_done", "abandon"] = Field(description="what became of it")
     result: str | None = Field(default=None, description="what the call returned, with outcome `done`")
     run_id: str | None = Field(default=None, description=_ONLY_RUN)
@@ -122,7 +123,8 @@ class Ask(Contract):
         default=None,
         min_length=1,
         max_length=256,
-        description="the same id on the same thread names the same run; left out: the workflow id, if longer its hash",
+        description="the same id on the same thread means the same run; default: the workflow id, or its hash if the "
+        "id is longer",
     )
     mode: Mode = Field(default="next", description=_MODE)
     wait: bool = Field(default=True, description="false: end as soon as the message is accepted")
@@ -143,7 +145,7 @@ class AskResult(Contract):
     error: str | None = Field(default=None, description="why there is no answer")
     tokens: int = Field(default=0, description="of its model calls, and of the agents it asked")
     cost_usd: float = Field(default=0.0, description="of the same, where the price is known")
-    unpriced: int = Field(default=0, description="model calls whose price is not known")
+    unpriced: int = Field(default=0, description="model calls whose price is unknown")
     steps: int = Field(default=0, description="model calls, tool calls and memory operations")
     stored: bool = Field(
         default=True, description="false: the message was accepted, and nobody has written it down yet"

@@ -34,9 +34,13 @@ class Call(Contract):
     edited: bool = False
     pending: Decision | None = None
     resolution: Resolution | None = None
-    failed: str = Field(default="", description="what its tool failed with, a preview")
-    shown: str = Field(default="", description="of long arguments, what the details of a waiting approval show")
-    settled: bool = Field(default=False, description="proof came late, before the workflow knew of the doubt")
+    failed: str = Field(default="", description="preview of the error with which its tool failed")
+    shown: str = Field(
+        default="", description="for long arguments: the excerpt that the details of a waiting approval show"
+    )
+    settled: bool = Field(
+        default=False, description="late proof arrived before the workflow knew that the call was in doubt"
+    )
     agent: str | None = Field(default=None, description="the agent that is asked, or takes the conversation over")
     handoff: bool = False
     child: str | None = Field(
@@ -64,18 +68,20 @@ class Run(Contract):
     rounds: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
-    unpriced: int = Field(default=0, description="model calls whose price is not known")
+    unpriced: int = Field(default=0, description="model calls whose price is unknown")
     calls: list[Call] = []
     asked: bool = Field(default=False, description="the approvals of this round are mirrored in Postgres")
     loop_hash: str = ""
     loop_count: int = 0
     steps: int = 0
     stop: str | None = None
-    stop_request: StopRequest | None = Field(default=None, description="the request that stops it, not audited yet")
+    stop_request: StopRequest | None = Field(
+        default=None, description="the request that stops the run, not yet audited"
+    )
     parent: str | None = Field(default=None, description="the run whose call this one answers")
     depth: int = Field(default=0, description="how many runs are above it")
-    preview: str = Field(default="", description="the first line of its message, as it is shown")
-    failures: str = Field(default="", description="the tools that failed in the round before, as it is shown")
+    preview: str = Field(default="", description="the first line of its message, as shown")
+    failures: str = Field(default="", description="the tools that failed in the previous round, as shown")
 
 
 class ThreadResult(Contract):
@@ -129,9 +135,11 @@ class Carry(Contract):
     scope: str = Field(default="", description="effect scope of the thread, where another run gave it one")
     child: ChildStart | None = Field(default=None, description="what another run asks, until it is admitted")
     last: ThreadResult | None = Field(default=None, description="how the last run ended")
-    brief: bool = Field(default=False, description="a workflow asked for the last run: nobody goes on with it here")
+    brief: bool = Field(
+        default=False, description="a workflow asked for the last run, so no further message is expected"
+    )
     child_stop: str | None = Field(default=None, description="that one is to stop as soon as it is admitted")
-    child_stop_request: StopRequest | None = Field(default=None, description="the request that says so")
+    child_stop_request: StopRequest | None = Field(default=None, description="the request to stop the child")
 
 
 class ThreadStart(Contract):

@@ -65,9 +65,11 @@ class Begun(Contract):
     steps: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
-    unpriced: int = Field(default=0, description="model calls whose price is not known")
+    unpriced: int = Field(default=0, description="model calls whose price is unknown")
     moved: Owner | None = Field(default=None, description="the thread was handed over since the run was admitted")
-    over: RunState | None = Field(default=None, description="the run, or the one to join, has ended: begin nothing")
+    over: RunState | None = Field(
+        default=None, description="state of the run, or of the one to join, if it has ended; nothing is begun then"
+    )
 
 
 class ModelStep(StepRef):
@@ -90,7 +92,7 @@ class ModelReply(Contract):
     calls: list[Call] = []
     tokens: int = 0
     cost_usd: float = 0.0
-    unpriced: int = Field(default=0, description="1: the price is not known, and cost_usd is 0 for that")
+    unpriced: int = Field(default=0, description="1: the price is unknown, so cost_usd is 0")
     preview: str = ""
     compact: bool = False
     error: str | None = None
@@ -122,7 +124,7 @@ class ToolStep(StepRef):
     args_hash: str
     edited: bool = False
     rejected: str | None = Field(default=None, description="a person rejected the call: fill its slot with this reason")
-    unserved: bool = Field(default=False, description="no worker of the memory queue took it: carry it out without one")
+    unserved: bool = Field(default=False, description="no worker of the memory queue accepted the call: do without")
 
 
 class ToolOutcome(Contract):
@@ -194,7 +196,9 @@ class Asked(Contract):
 
     settled: list[int] = []
     said: list[Said] = []
-    shown: dict[int, str] = Field(default={}, description="by step, what is shown of arguments that are not sent along")
+    shown: dict[int, str] = Field(
+        default={}, description="by step: the excerpt that is shown of arguments that are not sent along"
+    )
 
 
 class RecordDecision(StepRef):
@@ -216,13 +220,13 @@ class Recorded(Contract):
     args_hash: str = ""
     why: str | None = None
     said: Said | None = Field(default=None, description="the decision that stands instead")
-    over: bool = Field(default=False, description="the run has ended, or is another workflow's now")
+    over: bool = Field(default=False, description="the run has ended, or belongs to another workflow now")
 
 
 class RefusedWord(Contract):
-    """A person's word that was refused, as the audit keeps it."""
+    """A person's decision that was refused, as it is recorded in the audit."""
 
-    id: str = Field(description="of the audit row, where the word has no id of its own or that one is taken")
+    id: str = Field(description="id of the audit row if the decision has no id or its id is taken")
     decision_id: str | None = None
     action: str
     run_id: str | None = None
@@ -233,7 +237,7 @@ class RefusedWord(Contract):
 
 
 class AuditRefusals(Contract):
-    """Write the audit rows of refused words."""
+    """Write the audit rows of refused decisions."""
 
     words: list[RefusedWord]
 
@@ -259,7 +263,9 @@ class EndRun(StepRef):
     answer_seq: int | None = None
     steps: int = 0
     memory: bool = False
-    stop: StopRequest | None = Field(default=None, description="the request to stop it, to be audited with its end")
+    stop: StopRequest | None = Field(
+        default=None, description="the request to stop the run, to be audited when it ends"
+    )
 
 
 class Ended(Contract):
@@ -313,7 +319,8 @@ class MemoryQuestion(Contract):
     tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]{1,128}$", description="whose memory")
     text: str = Field(min_length=1, max_length=4000, description="what to look for")
     thread: str | None = Field(
-        default=None, description="the conversation to look in; without it: all of the tenant's, for operators alone"
+        default=None,
+        description="the conversation to search; without it: all conversations of the tenant, for operators only",
     )
     limit: int = Field(default=5, ge=1, le=100, description="at most so many hits")
 

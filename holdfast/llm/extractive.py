@@ -113,7 +113,7 @@ def _found(planner: Planner, turn: Turn, wanted: Wanted) -> str:
     text = f"I found nothing that answers “{wanted.clause.text}”"
     text += f". I tried {', '.join(tried[:6])}." if tried else ": I could not tell which tool looks it up."
     if planner.forms and not tried:
-        text += f" Write the call out, and I make it: {', '.join(planner.forms[:_FORMS])}."
+        text += f" Write the call out and I will make it: {', '.join(planner.forms[:_FORMS])}."
     ranked = planner.evidence.rank(question)
     if ranked and ranked[0].score >= 0.35 and not ranked[0].passage.heading:
         text += f" The nearest passage, which may be about something else: {_quote(ranked[0].passage)}"

@@ -129,9 +129,9 @@ def would_never_bind(
     else:
         line = f'Agent("{reached.name}", …, price=Price(input=0.25, output=2.00))  # USD per million tokens'
     return (
-        f"agent {whose!r} has a budget of {usd} USD{below}, and the price of {model} is "
-        f"not known: the budget would never bind. Add the price (0 if it costs nothing), for example:\n  {line}\n"
-        "or limit it by tokens: Budget(tokens=…)."
+        f"agent {whose!r} has a budget of {usd} USD{below}, but the price of {model} is unknown, so the budget would "
+        f"never take effect. Add the price (0 if it costs nothing), for example:\n  {line}\n"
+        "or limit the run by tokens: Budget(tokens=…)."
     )
 
 

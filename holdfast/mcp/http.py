@@ -50,7 +50,8 @@ async def check_private(declared: Endpoint, url: str, *, resolve: Resolve = look
         address = parse(found)
         if address is None or not is_local(address):
             raise ConfigurationError(
-                f"{host} leads to {found}, which is not in a private network, and credentials would go there in the "
+                f"{host} resolves to {found}, which is not in a private network, and credentials would be sent there "
+                "in the "
                 "clear. Use https://."
             )
 

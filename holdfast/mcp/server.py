@@ -247,7 +247,8 @@ class MCPServer(ToolSource):
         assert parts.hostname is not None
         if in_the_clear(url, dict(pairs)) and not may_be_local(parts.hostname):
             raise ConfigurationError(
-                f"{self._label}: its credentials would cross the network in the clear. Use https://; http:// is for "
+                f"{self._label}: its credentials would cross the network unencrypted. Use https://; http:// is "
+                "allowed only for "
                 "servers on this machine or in a private network."
             )
         return Endpoint(self.name, url=url, headers=pairs, protocol=protocol, connect_timeout=patience)

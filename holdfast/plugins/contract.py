@@ -3,8 +3,8 @@
 A hook is a method, `def` or `async def`. Where several plugins have it, the first is outermost: what goes in
 (`message`, `before_model`, `before_tool`) it sees first, what comes out (`after_model`, `answer`, `after_tool`) it sees
 last. Returning None changes nothing. Raising `Refused` refuses; any other exception is the plugin's own failure: it is
-logged and recorded as an event of the run. A plugin with a hook that may refuse is a guardrail: if it fails, the step
-it guards fails, unless it declares `required = False`. Any other plugin is left out.
+logged and recorded as an event of the run. A plugin with a hook that may refuse something is a guardrail: if it fails,
+the step it guards fails too, unless it declares `required = False`. Any other plugin that fails is skipped.
 
 Hooks run in activities, never in workflow code. When a worker dies in a hook, the step begins again and the hook is
 called again; what is on record is never shown to a hook a second time. So a hook may run more than once for one step,
@@ -93,11 +93,11 @@ class Plugin:
     Attributes:
         name: how people and events call it; unset, the name of the class.
         order: lower is further out. Equal ones: installed ones by name, then those of the agents file as listed there.
-        required: whether a step fails when this plugin fails, and no worker starts when it cannot. Unset, True for a
-            plugin with `message`, `before_model`, `after_model`, `answer`, `before_tool` or `after_tool`, which may
-            refuse. True also repeats an `event` until the plugin has taken it, or refused it so often while it takes
-            others that it is set aside.
-        timeout: seconds of one try of a hook; unset, HOLDFAST_HOOK_TIMEOUT.
+        required: whether a step fails if this plugin fails, and workers do not start if its `start` fails. Default:
+            True for a plugin with `message`, `before_model`, `after_model`, `answer`, `before_tool` or `after_tool`,
+            which may refuse something. True also repeats an `event` until the plugin has accepted it, or has refused it
+            HOLDFAST_EVENT_TRIES times while it accepts others; then the event is set aside.
+        timeout: seconds for one try of a hook. Default: HOLDFAST_HOOK_TIMEOUT.
 
     """
 

@@ -261,10 +261,12 @@ class Host:
             ToolNotStarted: what has yet to be done begins anew, on any worker.
 
         """
-        log.warning("a plugin was not begun: the step waits", plugin=plugin.name, hook=hook, waits=waits, why=str(exc))
+        log.warning(
+            "a plugin could not start, so the step waits", plugin=plugin.name, hook=hook, waits=waits, why=str(exc)
+        )
         if waits >= _TRIES and hook not in _OUTWARD:
             raise ToolNotStarted(
-                f"{plugin.name}, which must see this {_WHAT[hook]}, was not begun: {exc} The step is tried again."
+                f"{plugin.name}, which must see this {_WHAT[hook]}, was not started: {exc} The step is retried."
             ) from exc
         await asyncio.sleep(_PAUSE * min(waits, _TRIES))
 

@@ -31,7 +31,7 @@ HOOKS = (
 
 _REFUSING = frozenset({"message", "before_model", "after_model", "answer", "before_tool", "after_tool"})
 
-_NOT_NAMED = "installed and not named: add it to HOLDFAST_PLUGINS, or to `plugins` in the agents file"
+_NOT_NAMED = "installed but not enabled: add its name to HOLDFAST_PLUGINS, or to `plugins` in the agents file"
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +85,10 @@ def find_plugins(settings: Settings, own: Iterable[Plugin | str] = ()) -> list[F
     for name, where in named.items():
         if name not in {point.name for point in points}:
             known = ", ".join(sorted({point.name for point in points})) or "none"
-            raise ConfigurationError(f"{where} names {name}, and no such plugin is installed. Installed: {known}.")
+            raise ConfigurationError(
+                f"{where} names the plugin {name}, which is not installed. Install it or remove the name. Installed: "
+                f"{known}."
+            )
     mine = [_own(plugin) for plugin in given if isinstance(plugin, Plugin)]
     twice = {each.name for each in mine if sum(each.name == other.name for other in mine) > 1}
     if twice:
@@ -98,7 +101,7 @@ def find_plugins(settings: Settings, own: Iterable[Plugin | str] = ()) -> list[F
         if point.name not in named:
             found.append(Found(point.name, _source(point), problem=_NOT_NAMED))
         elif point.name in taken:
-            found.append(Found(point.name, _source(point), problem="another plugin has its name"))
+            found.append(Found(point.name, _source(point), problem="another plugin has the same name"))
         else:
             taken.add(point.name)
             found.append(_load(point, _source(point)))
@@ -113,7 +116,7 @@ def _named(setting: str) -> dict[str, str]:
         if name in ("all", "none") or name.startswith("-"):
             known = ",".join(sorted({point.name for point in installed()})) or "none"
             raise ConfigurationError(
-                f"HOLDFAST_PLUGINS={setting!r}: installed plugins are used only by their names. Installed: {known}."
+                f"HOLDFAST_PLUGINS={setting!r} is not supported: list the plugins to use by name. Installed: {known}."
             )
     return dict.fromkeys(names, "HOLDFAST_PLUGINS")
 
@@ -129,8 +132,9 @@ def _load(point: EntryPoint, source: str) -> Found:
         _check(plugin, f"the plugin {point.name} of {source}")
     except (Exception, SystemExit) as exc:
         raise ConfigurationError(
-            f"the plugin {point.name} of {source} does not load: {type(exc).__name__}: {exc}. Correct it, or take its "
-            "name out of HOLDFAST_PLUGINS or of `plugins` in the agents file."
+            f"the plugin {point.name} of {source} could not be loaded: {type(exc).__name__}: {exc}. Correct it, or "
+            "remove its "
+            "name from HOLDFAST_PLUGINS or from `plugins` in the agents file."
         ) from exc
     plugin.name = point.name
     return Found(point.name, source, plugin)
@@ -159,11 +163,12 @@ def _check(plugin: object, what: str) -> None:
     misspelt = [name for name in odd if not name.startswith("on_")]
     if misspelt:  # a guardrail that is never called lets everything pass
         raise ConfigurationError(
-            f"{what}: {', '.join(misspelt)} is no hook and would never be called. The hooks are: {', '.join(HOOKS)}. "
-            "Give a method of your own another name."
+            f"{what}: {', '.join(misspelt)} is not a hook and would never be called. The hooks are: "
+            f"{', '.join(HOOKS)}. "
+            "If it is a helper method, rename it."
         )
     if odd:
-        log.warning("a plugin has methods that look like hooks and are none", plugin=what, methods=odd)
+        log.warning("a plugin has methods that look like hooks but are not", plugin=what, methods=odd)
 
 
 def _odd(plugin: Plugin) -> list[str]:

@@ -94,7 +94,7 @@ async def ensure_binary(settings: Settings, notify: Callable[[str], None]) -> Pa
         f"{cache}.\n" + "\n".join(f"  - {line}" for line in tried) + "\nDo one of these, then try again:\n"
         "  - install the Temporal CLI (https://docs.temporal.io/cli) so that `temporal` is on PATH;\n"
         "  - set HOLDFAST_TEMPORAL_BINARY to a `temporal` binary;\n"
-        f"  - install Go, which builds it once in some minutes (go install {_PACKAGE}@{CLI_VERSION});\n"
+        f"  - install Go, which builds it once in a few minutes (go install {_PACKAGE}@{CLI_VERSION});\n"
         "  - set TEMPORAL_ADDRESS to a Temporal server that runs elsewhere."
     )
 
@@ -153,7 +153,7 @@ def way_to_get() -> str | None:
     """Return what a first start would do to get a server, or None if it could not. Takes 3 s at most."""
     if _reachable():
         return f"downloads the server {CLI_VERSION}, or builds it where Go is installed"
-    return f"builds the server {CLI_VERSION} with Go (some minutes)" if _on_path("go") else None
+    return f"builds the server {CLI_VERSION} with Go (a few minutes)" if _on_path("go") else None
 
 
 async def _download(cache: Path, notify: Callable[[str], None]) -> str | None:
@@ -177,7 +177,7 @@ async def _build(cache: Path, notify: Callable[[str], None]) -> str | None:
     go = _on_path("go")
     if go is None:
         return "build: Go is not installed"
-    notify(f"building the Temporal server {CLI_VERSION} with Go (once; 3 minutes on two idle cores)")
+    notify(f"building the Temporal server {CLI_VERSION} with Go (once; about 3 minutes on two cores)")
     with tempfile.TemporaryDirectory(dir=cache, prefix="build-") as folder:
         for name in ("go.mod", "go.sum"):  # copied: Go wants to lock the folder it works in, and ours may be read-only
             shutil.copy(_MODULE / name, folder)

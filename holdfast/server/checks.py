@@ -145,7 +145,7 @@ def _model_key(settings: Settings) -> Check:
         return Check("model key", ok=True, detail=", ".join(keys) or f"models at {address(settings.api_base or '')}")
     servers = _servers_named(settings)
     if servers:
-        return Check("model key", ok=True, detail=f"none is needed: each agent names its own server ({servers})")
+        return Check("model key", ok=True, detail=f"not needed: each agent names its own server ({servers})")
     hint = "set the key of your provider, for example OPENAI_API_KEY; until then answers only quote what tools return"
     return Check("model key", ok=True, detail="none is set: offline/extractive stands in", hint=hint)
 

@@ -146,8 +146,8 @@ def _supervisor(pid: int, home: Path) -> psutil.Process:
             raise psutil.NoSuchProcess(pid)
         if time.monotonic() > until:
             raise StackError(
-                f"{home / 'lock'} is held, and names the pid {pid}, which is not what holds it: no signal was "
-                "sent. Try again; if it stays so, find the holder with `fuser` and end it."
+                f"{home / 'lock'} is held by a process other than pid {pid}, which it names, so no signal was "
+                "sent. Try again; if this persists, find the process that holds it with `fuser` and end it."
             )
         time.sleep(_POLL)
     return process

@@ -41,6 +41,6 @@ def warning() -> str | None:
         return None
     names = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
     return (
-        f"Other accounts on this machine ({names}) can reach Temporal and its Web UI, which ask for no password: they "
-        "may read runs and decide approvals. On a shared machine use servers of your own (docs/howto/security.md)."
+        f"Other accounts on this machine ({names}) can reach Temporal and its Web UI, which require no password: they "
+        "can read runs and decide approvals. On a shared machine, use your own servers (docs/howto/security.md)."
     )

@@ -44,7 +44,7 @@ def fetch(folder: Path) -> str | None:
     """
     machine = _machine()
     if machine not in DIGESTS:
-        return f"no checksum is known of an archive for {machine}"
+        return f"Holdfast has no checksum for an archive for {machine}"
     name = f"temporal_cli_{VERSION}_{machine}.tar.gz"
     archive = folder / name
     try:
@@ -54,7 +54,7 @@ def fetch(folder: Path) -> str | None:
     if found != DIGESTS[machine]:
         return (
             f"{name} was refused: its SHA-256 is {found}, not {DIGESTS[machine]}. It is not the archive that Holdfast "
-            "was made with; something on the way may have replaced it"
+            "expects; it may have been replaced on the way"
         )
     try:
         with tarfile.open(archive) as opened:
@@ -78,7 +78,7 @@ def _download(url: str, into: Path) -> str:
         while block := response.read(1 << 16):
             size += len(block)
             if size > _MOST or time.monotonic() > deadline:
-                raise TimeoutError(f"more than {_MOST} bytes, or longer than {_LONGEST:.0f} s")
+                raise TimeoutError(f"the archive has more than {_MOST} bytes, or took longer than {_LONGEST:.0f} s")
             digest.update(block)
             out.write(block)
     return digest.hexdigest()

@@ -155,7 +155,7 @@ class Reloader:
         changed = [path for path in sorted({*hashes, *self.tried}) if hashes.get(path) != self.tried.get(path)]
         names = ", ".join(path.name for path in changed[:3] or [self._agents])
         names += " and others" if len(changed) > 3 else ""
-        self._notify(f"{names} changed: checking it, then new workers load it")
+        self._notify(f"{names} changed: checking whether it loads before new workers start")
         verdict = await self._attempt(self._environment(), timeout=self._timeout)
         self.tried, self._good = hashes, verdict.error is None
         if verdict.error is not None:
@@ -165,5 +165,5 @@ class Reloader:
         before, self._plugins = self._plugins, self._names_plugins()
         self.memory_is_old = self.memory_is_old or before or self._plugins
         self._told(None, None)
-        self._notify(f"{names} changed and can be loaded; runs under way keep their definition")
+        self._notify(f"{names} changed and loads; runs under way keep their definition")
         self._roll()

@@ -43,11 +43,15 @@ class Roll:
         """
         supervisor = self._supervisor
         while len(self._draining) >= _MOST_DRAINING:
-            supervisor.notify(f"{len(self._draining)} old workers still finish their calls: the restart waits for one")
+            supervisor.notify(
+                f"{len(self._draining)} old workers are still finishing their calls: the restart waits for one of them"
+            )
             await asyncio.wait(self._draining.values(), return_when=asyncio.FIRST_COMPLETED)
         old = [child for child in supervisor.workers if child not in self._draining]
         wanted = max(len(old), supervisor.settings.workers)
-        supervisor.notify(f"rolling restart: {wanted} new workers start; the old ones take work until then")
+        supervisor.notify(
+            f"rolling restart: starting {wanted} new workers; the old ones take work until the first is ready"
+        )
         timeout = supervisor.settings.scaled(supervisor.settings.start_timeout)
         fresh = [supervisor.add_worker(old[0].spec) for _ in range(wanted)]
         coming = {asyncio.create_task(child.wait_ready(timeout=timeout)): child for child in fresh}
@@ -72,7 +76,11 @@ class Roll:
                 if failure is not None:
                     if not isinstance(failure, HoldfastError):
                         raise failure
-                    stay = f"{' and '.join(child.spec.name for child in old)} keep running" if old else "fewer run now"
+                    stay = (
+                        f"{' and '.join(child.spec.name for child in old)} keep running"
+                        if old
+                        else "fewer workers run now"
+                    )
                     notify(f"rolling restart ended, {stay}: {str(failure).splitlines()[0]}")
                     return "refused" if isinstance(failure, ConfigurationError) else "late"
                 if not may_go_on():
@@ -84,7 +92,9 @@ class Roll:
                     self._leave(child)
                 if first is not None and leaving:
                     first()
-                    notify("the first new worker takes runs; the old ones finish their calls and end")
+                    notify(
+                        "the first new worker is ready and takes new work; the old workers finish their calls and exit"
+                    )
         notify("rolling restart done")
         return "done"
 
@@ -112,7 +122,7 @@ class Roll:
         going = asyncio.create_task(self._supervisor.drop(child, timeout=grace + _DRAIN_MARGIN))
         done, _ = await asyncio.wait([going], timeout=_TELL)
         if not done:
-            self._supervisor.notify(f"{child.spec.name} finishes its calls in flight, for {grace:.0f} s at most")
+            self._supervisor.notify(f"{child.spec.name} is finishing its calls in flight, for at most {grace:.0f} s")
             await going
             self._supervisor.notify(f"{child.spec.name} has finished its calls")
 

@@ -237,7 +237,7 @@ class Supervisor:
         It carries out `remember` and `recall` for all agents, so it needs nothing of the agents file but its plugins.
         """
         for old in [child for child in self._children if child.spec.role == "memory"]:
-            self.notify("the memory process starts anew, to load the plugins of the agents file")
+            self.notify("the memory process is restarted to load the plugins of the agents file")
             await self.drop(old, timeout=_MEMORY_ENDS)
             try:
                 await self._add(old.spec).wait_ready(timeout=self.settings.scaled(self.settings.start_timeout))

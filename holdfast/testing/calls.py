@@ -63,7 +63,7 @@ def cut(text: str) -> str:
 class FinishedRun:
     """A run, read whole from the stack: one that has ended, or as `Running.look` finds it.
 
-    `cost` is in US dollars, without the `unpriced` model calls, whose price is not known. `steps` are rows of the
+    `cost` is in US dollars, without the `unpriced` model calls, whose price is unknown. `steps` are rows of the
     effect ledger, model calls among them; `calls` the tool calls in the order in which the model asked.
     """
 

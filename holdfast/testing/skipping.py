@@ -108,8 +108,8 @@ def _compare(folder: Path) -> None:
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     if wrong := sorted(name for name in pinned | found if pinned.get(name) != found.get(name)):
         raise NoTestServer(
-            f"mvn got other files for {MAVEN} than the checksums in {_CHECKSUMS} say: {', '.join(wrong[:5])}. "
-            "They were removed; something between you and Maven's repository may have replaced them"
+            f"mvn downloaded files for {MAVEN} that do not match the checksums in {_CHECKSUMS}: "
+            f"{', '.join(wrong[:5])}. They were removed; they may have been replaced on the way from Maven's repository"
         )
 
 

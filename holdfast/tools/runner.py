@@ -106,7 +106,7 @@ class _LoopCall:
     def loop_closed(self) -> None:
         """Take note that no task goes on; work in executors does."""
         if not self.future.cancel() and not self.future.done():
-            self.future.set_result(Ended(error=RuntimeError("the worker's tool loop was closed")))
+            self.future.set_result(Ended(error=RuntimeError("the tool loop of the worker was closed")))
         with self._lock:
             tasks = [part for part in self._parts if isinstance(part, asyncio.Task)]
         for task in tasks:
@@ -241,8 +241,8 @@ class ToolRunner:
             await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
             if not seat.taken.done():
                 raise NeverBegan(
-                    f"{tool.name} was not started: for {within:.1f} s no thread was free. Nothing took effect. Raise "
-                    "HOLDFAST_TOOL_THREADS or mend the tool that hangs."
+                    f"{tool.name} was not started: no thread was free for {within:.1f} s. Nothing took effect. Raise "
+                    "HOLDFAST_TOOL_THREADS or fix the tool that hangs."
                 )
             yield seat
         finally:
@@ -312,7 +312,7 @@ class ToolRunner:
         try:
             await self.call(function)
         except (TimeoutError, ToolNotStarted) as exc:
-            log.warning("not closed in order, because a tool does not let go of the tool loop", error=str(exc))
+            log.warning("connections were not closed in order, because a tool blocks the tool loop", error=str(exc))
 
     async def guest(
         self, name: str, function: Callable[..., Any], /, *args: Any, timeout: float, patience: float
@@ -348,8 +348,8 @@ class ToolRunner:
         await asyncio.wait({asyncio.wrap_future(answer)}, timeout=within)
         if not answer.done():
             raise NeverBegan(
-                f"{name} was not started: for {within:.1f} s another tool blocked the tool loop. Nothing took effect. "
-                "Mend the tool that blocks; the worker's log names it."
+                f"{name} was not started: another tool blocked the tool loop for {within:.1f} s. Nothing took effect. "
+                "Fix the tool that blocks; the worker's log names it."
             )
 
     async def _run(
@@ -466,8 +466,8 @@ class ToolRunner:
 
 def _never_began(name: str, waited: float) -> NeverBegan:
     return NeverBegan(
-        f"{name} was not started: for {waited:.1f} s no thread was free or something else blocked its loop. Nothing "
-        "took effect. Raise HOLDFAST_TOOL_THREADS or mend what hangs."
+        f"{name} was not started: for {waited:.1f} s, no thread was free or another function blocked its event loop. "
+        "Nothing took effect. Raise HOLDFAST_TOOL_THREADS or fix the function that hangs."
     )
 
 

@@ -76,7 +76,7 @@ class Tool(Generic[P, R]):
         if single_request and effect in ("pure", "local_tx"):
             raise ConfigurationError(
                 f"tool {signature.name}: single_request= belongs to effect='once', 'keyed' or 'verifiable', not "
-                f"{effect!r}: whatever a `pure` or `local_tx` tool raises, nothing took effect. Leave it out."
+                f"{effect!r}: if a `pure` or `local_tx` tool raises, nothing took effect in any case. Remove it."
             )
         try:
             self._definition = ToolDefinition(
@@ -229,11 +229,11 @@ def tool(
         attempts: tries before a repeated failure is told to the model.
         settle: seconds a sent request may still land at the remote (`verifiable`).
         lookup: `(ctx, **arguments)`, sync or async: the result of the call that took effect, or None (`verifiable`).
-        key_lifetime: seconds for which the remote remembers ctx.idempotency_key (`keyed`); later than that after the
-            first send, a call that was cut off is in doubt instead of sent again. None: HOLDFAST_KEY_LIFETIME, a day.
-        single_request: The body makes exactly one connection, which is its effect; a refused connection, a failed name
-            look-up or an untrusted certificate then proves that nothing was sent, and the call is tried again. Default
-            False: such an error leaves a `once` call in doubt.
+        key_lifetime: seconds for which the remote remembers ctx.idempotency_key (`keyed`). If the first send is longer
+            ago, a call that was cut off is in doubt instead of being sent again. None: HOLDFAST_KEY_LIFETIME, one day.
+        single_request: the body opens exactly one connection, which is its only effect. A refused connection, a failed
+            name lookup or an untrusted certificate then proves that nothing was sent, and the call is retried. With
+            False (the default), such an error puts a `once` call in doubt.
         name: name for the model, if not the function's.
         version: change it when the tool's meaning changes.
 

@@ -66,7 +66,7 @@ class Watchdog(threading.Thread):
             return None
         name = task.get_name()
         log.warning(
-            "an event loop is blocked: nothing else async that runs on it can go on",
+            "an event loop is blocked: no other async function on it can run",
             loop_of=self._whose,
             tool=name,
             at=self._place(),

@@ -42,7 +42,7 @@ class Recalled(_Kind):
 
 
 class MemoryUnavailable(_Kind):
-    """Long-term memory did not answer in time, or cannot search for this message; the run goes on without."""
+    """Long-term memory did not answer in time, or cannot search for this message; the run continues without it."""
 
     why: str = Field(description="what it said")
 
@@ -68,7 +68,7 @@ class Replied(_Kind):
     tokens_in: int = Field(description="tokens sent")
     tokens_out: int = Field(description="tokens received")
     cost_usd: float = Field(description="what it cost, 0 where the price is not known")
-    unpriced: int = Field(default=0, description="1 where the price is not known; left out where it is")
+    unpriced: int = Field(default=0, description="1 if the price is unknown; otherwise left out")
     seconds: float = Field(description="how long it took")
     model: str = Field(description="who answered")
     seq: int = Field(description="place of the reply in the thread")
@@ -111,7 +111,7 @@ class ApprovalRequested(_Kind):
     step: int = Field(description=_STEP)
     call_id: str = Field(description=_CALL)
     tool: str = Field(description=_TOOL)
-    args: str = Field(max_length=2000, description="its arguments, JSON; long ones by beginning and end")
+    args: str = Field(max_length=2000, description="its arguments as JSON; of long ones, the beginning and the end")
     args_hash: str = Field(description="what the decision is bound to")
 
 
@@ -120,7 +120,7 @@ class ApprovalDecided(_Kind):
 
     approve: bool = Field(description="yes or no")
     reason: str | None = Field(description="what the model reads of a rejection")
-    actor: str | None = Field(description="who, as they said")
+    actor: str | None = Field(description="who decided, as given, not verified")
     edited: bool = Field(description="the arguments were changed")
     step: int = Field(description=_STEP)
     call_id: str = Field(description=_CALL)
@@ -148,8 +148,8 @@ class Resolved(_Kind):
     """A person has said what became of it."""
 
     step: int = Field(description=_STEP)
-    outcome: Literal["done", "not_done", "abandon"] = Field(description="their word")
-    actor: str | None = Field(description="who, as they said")
+    outcome: Literal["done", "not_done", "abandon"] = Field(description="what the person decided")
+    actor: str | None = Field(description="who decided, as given, not verified")
 
 
 class Joined(_Kind):
@@ -160,10 +160,10 @@ class Joined(_Kind):
 
 
 class StopRequested(_Kind):
-    """A person has stopped the run."""
+    """Somebody has asked to stop the run, which ends with the next event."""
 
-    actor: str | None = Field(description="who, as they said")
-    reason: str | None = Field(description="why, as they said")
+    actor: str | None = Field(description="who asked, as given, not verified")
+    reason: str | None = Field(description="the reason, as given")
 
 
 class Merged(_Kind):
@@ -191,7 +191,7 @@ class ChildEnded(_Kind):
     agent: str = Field(description="who had it at the end")
     tokens: int = Field(description="spent by it and all below it")
     cost_usd: float = Field(description="spent by it and all below it")
-    unpriced: int = Field(default=0, description="model calls whose price is not known; left out if there are none")
+    unpriced: int = Field(default=0, description="model calls whose price is unknown; left out if there are none")
 
 
 class HandedOff(_Kind):
@@ -221,8 +221,8 @@ class Ended(_Kind):
     steps: int = Field(description="all steps")
     tokens_below: int = Field(default=0, description="spent by the agents it asked; left out if there are none")
     cost_usd_below: float = Field(default=0.0, description="spent by the agents it asked; left out if there are none")
-    unpriced: int = Field(default=0, description="model calls whose price is not known; left out if there are none")
-    unpriced_below: int = Field(default=0, description="the same of the agents it asked; left out if there are none")
+    unpriced: int = Field(default=0, description="model calls whose price is unknown; left out if there are none")
+    unpriced_below: int = Field(default=0, description="the same for the agents it asked; left out if there are none")
 
 
 KINDS: dict[str, type[_Kind]] = {

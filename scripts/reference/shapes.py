@@ -70,7 +70,7 @@ def _of(model: type[BaseModel], *without: str) -> dict[str, str]:
 
 _RUN = {"run_id": "string"}
 _EVENT = Shape(
-    "each [event](events.md), with arguments, replies, and `result` or `error` of calls in full",
+    "each [event](events.md), with the full arguments, replies, and `result` or `error` of calls",
     {"kind": "string", **_of(Event, "kind")},
 )
 _ANSWER = Shape(
@@ -84,7 +84,7 @@ _ANSWER = Shape(
     },
 )
 _WAITING = Shape(
-    "with `--no-wait`, at the end, if it waits for a person",
+    "with `--no-wait`, at the end, if the run waits for a person",
     {
         "kind": '"waiting"',
         **_RUN,
@@ -159,7 +159,7 @@ SHAPES: dict[str, list[Shape]] = {
     "runs": [Shape("each run", _of(RunSummary))],
     "show": [
         Shape(
-            "without `--follow` and STEP, alone",
+            "without `--follow` and STEP, a single object",
             {
                 **_of(RunStatus, "usage"),
                 "usage": named(Usage),
@@ -175,7 +175,7 @@ SHAPES: dict[str, list[Shape]] = {
         Shape(f"with `--follow`, {_EVENT.when}", _EVENT.fields),
         Shape("with `--follow`, at the end", _ANSWER.fields),
         Shape(
-            "with STEP, alone",
+            "with STEP, a single object",
             {
                 **_of(StepDetail),
                 "request": f"{named(SentRequest)} or null",

@@ -45,13 +45,13 @@ def begin(folder: Path, scale: str, labels: Sequence[str], planned: Sequence[str
     if (known["commit"], known["scale"]) != (commit, scale):
         raise SystemExit(
             f"{folder} is of a {known['scale']} of commit {known['commit'][:12]}, and this is a {scale} of "
-            f"{commit[:12]}. A campaign is of one commit: begin another one, in another folder."
+            f"{commit[:12]}. A campaign tests one commit: start a new one in another folder."
         )
     played = [label for label in labels if (folder / f"{label}.json").exists()]
     if played:
         raise SystemExit(
-            f"{', '.join(played)} was played in {folder}, and what came of it stands, also if it failed. Mend the "
-            "cause, commit it, and begin another campaign in another folder."
+            f"{', '.join(played)} was already run in {folder}, and its result is kept even if it failed. Fix the "
+            "cause, commit, and start a new campaign in another folder."
         )
     return commit
 

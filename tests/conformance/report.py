@@ -57,7 +57,9 @@ def shortfalls(data: Json) -> list[str]:
     short += [f"{found:,} {name} instead of {wanted:,}" for name, found, wanted in counted if found < wanted]
     starved = sections.starved(data)
     if starved > STARVED:
-        short.append(f"the machine had no time in {starved:.1%} of the drives' seconds, and {STARVED:.0%} are the most")
+        short.append(
+            f"the machine was overloaded for {starved:.1%} of the drives' time; at most {STARVED:.0%} is allowed"
+        )
     short += [
         f"{drives[name]} calls {word}"
         for name, word in (("twice", "took effect twice"), ("lost", "were lost"), ("unasked", "took effect unasked"))
@@ -91,10 +93,10 @@ def readme(data: Json) -> str:
     link = "[conformance suite](docs/reference/conformance.md)"
     if "withdrawn" in data:
         said = [
-            f"The {link} kills, freezes and cuts off every part of the product under load, and an auditor that",
-            "shares no code with it judges what is left. One seed of it is among the tests.",
-            f"**No campaign of it is published.** {data['withdrawn']}",
-            "`./scripts/conformance --campaign` plays one.",
+            f"The {link} kills, freezes and disconnects every part of the product under load, and an auditor that",
+            "shares no code with the product checks the results. The tests run one seed of it.",
+            f"**No campaign results are published.** {data['withdrawn']}",
+            "`./scripts/conformance --campaign` runs one.",
         ]
     else:
         drives, short = data["drives"], shortfalls(data)
@@ -103,9 +105,10 @@ def readme(data: Json) -> str:
             f"({data['date']}, commit `{data['commit'][:12]}`): {sections.fault_count(data):,} faults,",
             f"{sections.kill_count(data):,} of them kill -9, hit {sections.exposure(data):,} tool calls in flight.",
             f"**{drives['twice']} took effect twice, {drives['lost']} were lost**;",
-            f"{sections.doubt_count(drives):,} came in doubt, and {sections.person_count(drives):,} of these were",
-            "settled by a person of the suite, who looked each up outside, as in production somebody has to.",
-            *([f"**It fell short in {len(short)} points**, which its page lists."] if short else []),
+            f"{sections.doubt_count(drives):,} were in doubt, and {sections.person_count(drives):,} of these were",
+            "settled by the suite acting as a person, who looked each one up outside, as somebody has to in "
+            "production.",
+            *([f"**It did not meet {len(short)} of its criteria**, which its page lists."] if short else []),
             "`./scripts/conformance --campaign` repeats it.",
         ]
     return tables.wrapped(*said) + "\n"

@@ -44,12 +44,12 @@ def result(data: Json) -> str:
         [
             ("commit", f"`{data['commit']}`, without local changes"),
             ("programs that were run, each once", f"{len(data['attempts'])}; {len(data['failed'])} did not hold"),
-            ("drives, each from a seed that the commit decides", len(data["seeds"])),
+            ("drives, each with a seed derived from the commit", len(data["seeds"])),
             ("faults", f"{fault_count(data):,} of {len(drives['faults'])} kinds, one every {_pace(data):.1f} s"),
             ("of these kill -9", f"{kill_count(data):,}"),
             ("kills and freezes of a worker with a guarded call in flight", f"{hits:,}"),
             ("guarded tool calls in flight that a fault hit", f"**{exposure(data):,}**"),
-            ("times that another worker went on with one", f"{drives['taken_over']:,}"),
+            ("times that another worker took over a call", f"{drives['taken_over']:,}"),
             ("guarded tool calls in all", f"{call_count(data):,} in {sum(drives['runs'].values()):,} runs"),
             ("took effect twice", f"**{drives['twice']}**"),
             ("lost", f"**{drives['lost']}**"),
@@ -60,14 +60,17 @@ def result(data: Json) -> str:
             ),
             ("still in doubt at the end", sum(each[OPEN] for each in drives["fates"].values())),
             ("runs that ended otherwise than they should", _wrong(data, "4")),
-            ("runs that had not ended when a client's patience had", _wrong(data, "18")),
+            ("runs that had not ended when the client's timeout expired", _wrong(data, "18")),
             ("histories that replay", f"{drives['replayed']:,} of {drives['executions']:,}"),
             ("replays that hung, and were tried once more", drives["replay_hangs"]),
             (
                 "processes that ended by themselves, and were started again",
                 ", ".join(f"{times:,} {when}" for when, times in sorted(drives["exits"].items())) or "0",
             ),
-            ("time in which the machine had none", f"{drives['starved_s']:.0f} s, {starved(data):.1%} of the drives'"),
+            (
+                "time in which the machine was overloaded",
+                f"{drives['starved_s']:.0f} s, {starved(data):.1%} of the drives'",
+            ),
         ],
     )
 
@@ -88,7 +91,7 @@ def started(data: Json) -> str:
 def missed(drives: Json) -> str:
     """Return which faults found nobody to strike."""
     rows = sorted(drives["missed"].items())
-    return table(("found nobody to strike, and was tried again", "times"), rows) if rows else ""
+    return table(("fault that found no target and was tried again", "times"), rows) if rows else ""
 
 
 def odds(data: Json) -> str:
@@ -97,9 +100,11 @@ def odds(data: Json) -> str:
     if drives["twice"] or drives["lost"]:
         return ""
     return wrapped(
-        f"None of {hit:,} is not never. If each call in flight that a fault hits went wrong by the same chance,",
-        f"independently of the others, that chance would be below {3 / hit:.1%} with 95 % confidence. The other calls,",
-        "which nothing hit, are no evidence and are not counted here.",
+        f"None of {hit:,} does not mean never. If each call in flight that a fault hits goes wrong with the same "
+        "probability,",
+        f"independently of the others, that probability is below {3 / hit:.1%} with 95 % confidence. Calls that no "
+        "fault hit",
+        "say nothing about this and are not counted here.",
     )
 
 
@@ -126,7 +131,7 @@ def doubts(drives: Json) -> str:
 def resolved(drives: Json) -> str:
     """Return how calls came out of doubt, and who said so."""
     rows = sorted(drives["resolved"].items())
-    return table(("came out of doubt", "times"), rows) if rows else ""
+    return table(("how a doubt was settled", "times"), rows) if rows else ""
 
 
 def excused(drives: Json) -> str:
@@ -152,7 +157,7 @@ def repeats(data: Json) -> str:
             ("`verifiable` calls doubled by a process frozen beyond lease and settle", frozen),
             ("`pure` calls sent again", f"{pure:,} of {drives['pure_asked']:,}"),
             (
-                "model calls bought again",
+                "model calls made again",
                 f"{drives['model_repeats']:,} of {drives['model_calls']:,}",
             ),
             ("of these although they were recorded", drives["model_again"]),

@@ -163,7 +163,7 @@ def test_a_campaign_in_which_all_held_is_short_of_nothing(data: Json) -> None:
     """The control of all tests below."""
     assert report.shortfalls(data) == []
     assert "180 tool calls in flight" in _flat(report.readme(data))
-    assert "fell short" not in report.readme(data)
+    assert "did not meet" not in report.readme(data)
 
 
 def _twice(data: Json) -> None:
@@ -223,7 +223,7 @@ def test_a_shortfall_is_published_on_top_of_the_page(data: Json, change: Callabl
     report.write(data, results)
     page = (results / report.PAGE.name).read_text(encoding="utf-8")
     assert page.index(line) < page.index("## Result")
-    assert "**It fell short in 1 points**" in _flat(report.readme(data))
+    assert "**It did not meet 1 of its criteria**" in _flat(report.readme(data))
 
 
 def test_what_was_wrong_is_in_the_figures(data: Json) -> None:
@@ -244,7 +244,7 @@ def test_the_page_names_commit_oracle_and_every_program(data: Json) -> None:
     page, readme = report.render(data), report.readme(data)
     assert page.count(data["commit"]) >= 2
     assert data["commit"][:12] in readme
-    assert "settled by a person of the suite" in _flat(readme)
+    assert "settled by the suite acting as a person" in _flat(readme)
     for label in ("seed-1", "seed-2", "seed-3"):
         assert f"| {label} | " in page
 
@@ -333,7 +333,7 @@ def test_nothing_is_played_again(play: Play, results: Path) -> None:
     """Neither what failed nor what held: its result stays as it is."""
     assert not play(_step(results, "seed-1", SEED, FAILS))
     before = (results / "seed-1.json").read_bytes()
-    with pytest.raises(SystemExit, match="what came of it stands"):
+    with pytest.raises(SystemExit, match="its result is kept"):
         play(_step(results, "seed-1", SEED))
     assert (results / "seed-1.json").read_bytes() == before
 
@@ -345,7 +345,7 @@ def test_a_campaign_is_of_one_commit_without_local_changes(play: Play, results: 
     with pytest.raises(SystemExit, match="local changes \\(file\\)"):
         play(_step(results, "seed-2", SEED))
     _committed(root, "Two")
-    with pytest.raises(SystemExit, match="A campaign is of one commit"):
+    with pytest.raises(SystemExit, match="A campaign tests one commit"):
         play(_step(results, "seed-2", SEED))
     assert not (results / "seed-2.json").exists()
 

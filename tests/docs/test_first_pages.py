@@ -52,7 +52,7 @@ TOLD = {  # what a command must at least say
     "holdfast export RUN --out tests/run.json": "wrote run ",
 }
 REFUSED = {  # and why, in this folder; the pages about production, effects and MCP servers run them with success
-    "holdfast worker": "a worker needs servers to work for",
+    "holdfast worker": "a worker needs a Temporal and a PostgreSQL server",
     "holdfast resolve RUN STEP …": "has no step 1 in the ledger",
     "holdfast mcp diff SERVER [TOOL]": "No worker has seen",
     "holdfast mcp accept SERVER [TOOL]": "No worker has seen",

@@ -105,7 +105,7 @@ async def test_a_yes_that_may_be_for_the_model_approves_nothing(terminal: Termin
         terminal,
         (READY, b"refund order 17\r"),
         ("approve refund, step", b"yes\r"),
-        ("nothing decided", b"/approve 999\r"),
+        ("nothing was decided", b"/approve 999\r"),
         ("does not wait", b"/reject 3 no\r"),
         ("Reason: no", b"/quit\r"),
     )

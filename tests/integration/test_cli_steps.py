@@ -158,7 +158,7 @@ async def test_results_and_errors_are_seen_in_full(terminal: Terminal) -> None:
     assert '"count": -3' in shown
     assert "the very end" in shown
     none = await terminal("show", run.run_id, "99")
-    assert (none.code, "has no step 99" in none.err) == (2, True)
+    assert (none.code, "no step 99 is recorded" in none.err) == (2, True)
     with pytest.raises(InvalidInput, match="no step 99"):
         await run.step(99)
 
@@ -193,7 +193,7 @@ async def test_what_failed_says_why(terminal: Terminal) -> None:
         assert "Call it again" not in text
         assert "error: " not in text
     assert stock.read_as is not None
-    assert "Call it again with others." in stock.read_as, "the model is still told"
+    assert "Call it again with different arguments." in stock.read_as, "the model is still told"
 
 
 async def test_a_rejected_call_is_rejected(terminal: Terminal) -> None:
@@ -222,8 +222,8 @@ async def test_an_edited_call_keeps_what_the_model_asked(terminal: Terminal) -> 
     [approval] = await run.approvals()
     assert (approval.asked_args, approval.args) == (call.args, call.edited_args)
     one = (await terminal("show", run.run_id, str(call.step_no))).out
-    assert "arguments, as a person changed them" in one
-    assert "arguments, as the model chose them" in one
+    assert "arguments, as changed by a person" in one
+    assert "arguments, as chosen by the model" in one
 
 
 async def test_an_approval_is_found_from_the_run_that_asked(terminal: Terminal) -> None:

@@ -115,10 +115,10 @@ async def test_a_server_with_too_few_connections_is_told_of(make_world: MakeWorl
     worker = await world.worker()
     said = worker.log.read_text()
     assert "PostgreSQL may run out of connections" in said
-    assert "allows 20 connections (the connection limit of the database), and up to 21 may be wanted" in said
+    assert "allows 20 connections (the connection limit of the database), and up to 21 may be needed" in said
     check = await asyncio.to_thread(of_postgres, world.settings)
     assert check.ok
-    assert "1 workers of agents may hold 21 each" in check.detail
+    assert "1 agent workers may use 21 each" in check.detail
     assert "HOLDFAST_DATABASE_POOL (10)" in check.hint
     await world.rows(f"alter database {url.path[1:]} connection limit 60")
     check = await asyncio.to_thread(of_postgres, world.settings)
@@ -129,7 +129,7 @@ async def test_a_server_with_too_few_connections_is_told_of(make_world: MakeWorl
     await conn.close()
     assert found is not None
     assert "allows 197 connections (max_connections of the server, less what it reserves)" in found.why
-    assert "2 workers of agents may hold 401 each" in found.why
+    assert "2 agent workers may use 401 each" in found.why
 
 
 def test_a_server_that_does_not_answer_is_missing() -> None:

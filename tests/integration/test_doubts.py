@@ -175,7 +175,7 @@ async def test_a_decision_id_counts_for_one_call(world: World) -> None:
     ]
     states = {each.step_no: each.state for each in await run.approvals()}
     assert states == {first.step_no: "approved", second.step_no: "pending"}
-    with pytest.raises(DecisionRefused, match="name it by its step"):
+    with pytest.raises(DecisionRefused, match="give its step number"):
         await run.approve(second.call_id)
     await run.stop()
 
@@ -190,7 +190,7 @@ async def test_arguments_that_were_changed_behind_an_approval_are_not_used(world
     )
     await world.rows(changed, run.run_id)
     await run.approve()
-    assert "not the ones it was made or approved with" in str((await run.result(timeout=PATIENCE)).output)
+    assert "differ from those that were requested or approved" in str((await run.result(timeout=PATIENCE)).output)
     assert not (world.folder / "paid").exists()
     assert await world.rows("select sends from effects where run_id = $1 and class = 'once'", run.run_id) == [
         {"sends": 0}

@@ -56,7 +56,7 @@ async def test_a_worker_starts_and_runs_go_on_while_qdrant_is_away(make_world: M
         assert "Quimby" in (await run.result(timeout=PATIENCE)).output
         assert "memory_unavailable" in [event.kind for event in await run.recorded()]
         kept = await client.run("keeper", "keep", thread="b", timeout=PATIENCE)
-        assert "does not answer just now" in kept.output
+        assert "does not answer at the moment" in kept.output
         assert {row["kind"] for row in await world.rows("select kind from outbox")} == {"answer", "note"}
 
         runner = web.AppRunner(application(QdrantClient(":memory:")))

@@ -33,7 +33,7 @@ async def test_a_run_goes_on_without_a_memory_worker(make_world: MakeWorld) -> N
         await world.worker()
         client = await world.client()
         kept = await client.start("keeper", "keep this", thread="a")
-        assert "it will be remembered" in (await kept.result(timeout=PATIENCE)).output
+        assert "it will be stored" in (await kept.result(timeout=PATIENCE)).output
         asked = await client.start("keeper", "which colour?", thread="a")
         answer = (await asked.result(timeout=PATIENCE)).output
         assert "the memory worker does not answer" in answer

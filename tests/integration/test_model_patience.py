@@ -95,8 +95,8 @@ async def test_a_model_that_goes_on_refusing_ends_the_run(make_world: MakeWorld)
         gone, later = await client.start("agent", "gone"), await client.start("agent", "later")
         [told] = await until(later.trouble, "the model has refused")
         assert "asks to wait 3600 s" in told
-        assert f"asked once more in {patience:.0f} s" in told
-        for run, what in ((gone, "answered 503"), (later, "It asked for 3600 s more")):
+        assert f"called once more in {patience:.0f} s" in told
+        for run, what in ((gone, "answered 503"), (later, "The provider asked to wait 3600 s more")):
             with pytest.raises(RunEnded, match=r"the model did not answer for \d+ s") as ended:
                 await run.result(timeout=PATIENCE + patience)
             assert what in str(ended.value)

@@ -108,16 +108,16 @@ async def test_a_body_that_overruns_is_not_repeated_while_it_runs(world: World) 
         await until(lambda tool=tool: count(world, f"{tool}.begun"), "the body has begun")
         await past(world, tool)
     step = (await row(world, "posts"))["step_no"]
-    with pytest.raises(DecisionRefused, match=r"body still runs on .* since .*to end it, end that worker"):
+    with pytest.raises(DecisionRefused, match=r"body is still running in .* since .*to end it, stop that worker"):
         await posts.resolve(step, not_done=True)
     shown = await ships.step((await row(world, "ships"))["step_no"])
     assert shown.state == "running"
-    assert "body still runs on" in (shown.error or "")
-    assert "body still runs on" in "".join(await ships.trouble())
+    assert "body is still running in" in (shown.error or "")
+    assert "body is still running in" in "".join(await ships.trouble())
     for tool in ("posts", "declines", "ships"):
         found = await row(world, tool)
         assert (found["fence"], found["sends"], count(world, f"{tool}.begun")) == (1, 1, 1), found
-        assert "body still runs on" in found["error"], found
+        assert "body is still running in" in found["error"], found
         (world.folder / f"{tool}.go").touch()
     assert (await posts.result(timeout=60)).output == "posted"
     assert "the box is full" in (await declines.result(timeout=60)).output
@@ -134,7 +134,7 @@ async def test_a_body_that_ends_late_without_proof_leaves_the_call_to_a_person(w
     await until(lambda: count(world, "breaks.begun"), "the body has begun")
     await past(world, "breaks")
     step = (await row(world, "breaks"))["step_no"]
-    with pytest.raises(DecisionRefused, match="body still runs on"):
+    with pytest.raises(DecisionRefused, match="body is still running in"):
         await run.resolve(step, not_done=True)
     (world.folder / "breaks.go").touch()
     over = "select 1 from effects where tool = 'breaks' and error like '%lost the connection%'"

@@ -105,7 +105,7 @@ async def test_a_guard_that_could_not_be_asked_is_waited_for(world: World) -> No
     log = world.processes[-1].log
 
     def waits() -> bool:
-        return log.read_text().count("a plugin was not begun: the step waits") > 3
+        return log.read_text().count("a plugin could not start, so the step waits") > 3
 
     await until(waits, "it was tried more often than a plugin that fails")
     (world.folder / "guard").unlink()

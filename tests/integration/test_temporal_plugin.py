@@ -189,7 +189,7 @@ async def test_a_body_that_outlives_the_worker_keeps_its_call(make_world: MakeWo
             ("posts", 1, True),
             ("ships", 1, True),
         ]
-        with pytest.raises(DecisionRefused, match=r"body still runs on|may still be under way"):
+        with pytest.raises(DecisionRefused, match=r"body is still running|may still be under way"):
             await posts.resolve(calls[0]["step_no"], not_done=True)
         for name in ("ships", "posts"):
             (world.folder / f"{name}.go").touch()

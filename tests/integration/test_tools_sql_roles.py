@@ -93,7 +93,7 @@ async def test_what_everybody_may_call_is_revoked_first(shop: Shop) -> None:
     """Or the user says that it cannot be: then the list of functions alone keeps a model from it."""
     await shop.fetch("grant execute on function pg_cancel_backend(int) to public")
     try:
-        with pytest.raises(ToolError, match=r"everybody may call pg_cancel_backend\(integer\).*docs/howto/tools.md"):
+        with pytest.raises(ToolError, match=r"every role may call pg_cancel_backend\(integer\).*docs/howto/tools.md"):
             await call(sql_query(shop.reader)[0], sql="select 1")
         query, _ = sql_query(shop.reader, allow_public_functions=True)
         assert (await call(query, sql="select 1"))["rows"] == [[1]]

@@ -68,7 +68,7 @@ async def test_a_worker_is_started_from_any_folder(make_world: MakeWorld, tmp_pa
         (SERVERS, AGENTS, 2, "TEMPORAL_ADDRESS and HOLDFAST_DATABASE_URL are not set"),
         ((), None, 2, "--agents FILE"),
         ((), "x = (", 2, "agents.py:1: x = ("),
-        ((), DEAR, 2, "the budget would never bind"),
+        ((), DEAR, 2, "the budget would never take effect"),
     ],
     ids=["database", "both", "file", "syntax", "price"],
 )
@@ -90,7 +90,10 @@ async def test_what_keeps_it_from_starting_is_said(
 
 @pytest.mark.parametrize(
     ("file", "kind", "said"),
-    [("x = (", "AgentsFileError", "agents.py:1: x = ("), (DEAR, "ConfigurationError", "the budget would never bind")],
+    [
+        ("x = (", "AgentsFileError", "agents.py:1: x = ("),
+        (DEAR, "ConfigurationError", "the budget would never take effect"),
+    ],
     ids=["syntax", "price"],
 )
 async def test_what_keeps_it_from_starting_is_json_for_a_script(

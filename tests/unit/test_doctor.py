@@ -39,7 +39,7 @@ def test_no_key_is_missing_where_each_agent_names_its_server(
 ) -> None:
     """The line names the servers, without passwords, and asks for nothing."""
     check = found(OWN + READ, empty_folder, monkeypatch)
-    assert check.detail == "none is needed: each agent names its own server (127.0.0.1:8000/v1, by an expression)"
+    assert check.detail == "not needed: each agent names its own server (127.0.0.1:8000/v1, by an expression)"
     assert check.hint == ""
 
 
@@ -108,4 +108,4 @@ def test_others_on_the_machine_are_named(
     said = warning()
     assert (said is None) == (named == [])
     assert all(name in (said or "") for name in named)
-    assert "may read runs and decide approvals" in (said or "may read runs and decide approvals")
+    assert "can read runs and decide approvals" in (said or "can read runs and decide approvals")

@@ -56,7 +56,7 @@ def test_a_budget_in_dollars_that_could_never_bind_is_refused() -> None:
     bare = Agent("bare", "hosted_vllm/qwen3", budget=Budget(usd=0.5))
     with pytest.raises(ConfigurationError, match=r'Agent\("bare", …, price=Price\(input=') as raised:
         require_prices(definitions(bare), here())
-    assert "the price of hosted_vllm/qwen3 is not known: the budget would never bind" in str(raised.value)
+    assert "the price of hosted_vllm/qwen3 is unknown, so the budget would never take effect" in str(raised.value)
     below = Agent("below", "hosted_vllm/qwen3", "Help.")
     boss = Agent("boss", "openai/gpt-5-mini", tools=[below], budget=Budget(usd=0))
     with pytest.raises(ConfigurationError, match=r"'boss' has a budget of 0\.0 USD, which asks agent 'below'"):
@@ -82,7 +82,9 @@ def test_another_model_in_an_agents_place_has_a_price_of_its_own() -> None:
 @pytest.mark.parametrize("name", ["input_cost_per_token", "cache_read_input_token_cost", "model_info"])
 def test_a_price_among_the_parameters_is_refused(name: str) -> None:
     """LiteLLM would register it for the whole process."""
-    with pytest.raises(ConfigurationError, match=f"params has {name}, a price that LiteLLM would use for every agent"):
+    with pytest.raises(
+        ConfigurationError, match=f"params contains {name}, a price that LiteLLM would use for every agent"
+    ):
         Agent("a", "openai/x", params={name: 1})
     with pytest.raises(ConfigurationError, match="price is 3; use price=Price"):
         Agent("a", "openai/x", price=3)  # type: ignore[arg-type]
@@ -95,7 +97,7 @@ def test_a_reload_is_told_of_a_budget_that_could_never_bind(tmp_path: Path) -> N
         'from holdfast import Agent, Budget\na = Agent("a", "hosted_vllm/x", api_base="http://127.0.0.1:9/v1",\n'
         "          budget=Budget(usd=1))\n"
     )
-    assert "would never bind" in (_load(Settings(agents=path)).error or "")
+    assert "would never take effect" in (_load(Settings(agents=path)).error or "")
 
 
 def test_what_is_not_known_is_never_shown_as_nothing() -> None:

@@ -127,7 +127,9 @@ ADDRESSES = {
 def test_an_address_is_shown_without_what_is_secret(url: str) -> None:
     """Host, port and path: a password stands before the @ or among the parameters; where it is not clear, nothing."""
     shown = address(url)
-    assert shown == (ADDRESSES[url] or "an address that is not shown (it is not of the form scheme://host:port/name)")
+    assert shown == (
+        ADDRESSES[url] or "an address that is not shown (it does not have the form scheme://host:port/name)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ async def test_a_guard_that_is_not_begun_has_not_failed(caplog: pytest.LogCaptur
         try:
             await asyncio.to_thread(blocked.wait)
             call = ToolCall(tool="pay", args={}, effect="once", idempotency_key="k")
-            with pytest.raises(ToolNotStarted, match="which must see this call, was not begun"):
+            with pytest.raises(ToolNotStarted, match="which must see this call, was not started"):
                 await host.before_tool(AT, call, notes)
             result = ToolResult(tool="pay", args={}, text="paid")
             after = asyncio.create_task(host.after_tool(AT, result, notes))

@@ -146,7 +146,7 @@ async def test_a_file_of_options_is_only_a_file(tmp_path: Path) -> None:
         options.write_text(f"--output\n{outside}\n")
     tool = _one([PYTHON, "-c", READS_OPTIONS, "{file:path}"], root)
     for path in ("@docs/notes.txt", "@notes.txt"):
-        with pytest.raises(ToolError, match="may not begin with '@'"):
+        with pytest.raises(ToolError, match="must not begin with '@'"):
             await _call(tool, file=path)
     assert "['./@notes.txt']" in await _call(tool, file="./@notes.txt")
     assert not outside.exists()

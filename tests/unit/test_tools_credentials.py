@@ -86,7 +86,7 @@ def test_a_credential_is_bound_to_a_host(allow: Any, headers: Any) -> None:
 
 async def test_a_credential_goes_by_https() -> None:
     """Unless each address of the host is on this machine or in a private network; other headers go anyhow."""
-    with pytest.raises(ToolError, match="only by https"):
+    with pytest.raises(ToolError, match="over https:// only"):
         await _headers({"api.example.com": BEARER}, "http://api.example.com/")
     assert await _headers({"api.example.com": {"Accept": "x"}}, "http://api.example.com/") == {"Accept": "x"}
     for address, passes in (("127.0.0.1", True), ("10.1.2.3", True), ("fd12::1", True), (PUBLIC, False)):
@@ -98,7 +98,7 @@ async def test_a_credential_goes_by_https() -> None:
         if passes:
             assert (await asked)["Authorization"] == "Bearer sk-shop-123456"
         else:
-            with pytest.raises(ToolError, match="only by https"):
+            with pytest.raises(ToolError, match="over https:// only"):
                 await asked
 
 

@@ -225,7 +225,7 @@ def test_no_file_of_a_folder_names_a_program(empty_folder: Path, name: str) -> N
     done = holdfast("doctor")
     assert done.returncode != 0
     assert not (empty_folder / "ran").exists()
-    assert f"{name} sets temporal_binary, which only the environment may" in done.stdout + done.stderr
+    assert f"{name} sets temporal_binary, which may be set in the environment only" in done.stdout + done.stderr
 
 
 def test_down_leaves_processes_alone_that_are_not_its_own(empty_folder: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_pipe_keeps_no_command_waiting(folder: Path, name: str) -> None:
     command = [str(Path(sys.executable).with_name("holdfast")), "runs"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode != 0
-    assert f"{name} is no regular file" in ended.stderr
+    assert f"{name} is not a regular file" in ended.stderr
 
 
 def test_a_folder_of_that_name_is_none_of_ours(folder: Path) -> None:

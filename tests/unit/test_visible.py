@@ -129,7 +129,7 @@ def test_a_command_without_a_step_counts_for_what_was_seen() -> None:
         questions.meant("")
     questions.line_begun()
     questions.add(_question("one", 7))
-    with pytest.raises(InvalidInput, match="name the step"):
+    with pytest.raises(InvalidInput, match="give the step"):
         questions.meant("")
     assert questions.meant("7 too much") == (_question_of(questions), "too much")
     questions.head(80)
@@ -139,7 +139,7 @@ def test_a_command_without_a_step_counts_for_what_was_seen() -> None:
     with pytest.raises(InvalidInput, match="several runs"):
         questions.meant("7")
     questions.drop("one")
-    with pytest.raises(InvalidInput, match="name the step"):
+    with pytest.raises(InvalidInput, match="give the step"):
         questions.meant("")
     questions.drop("two", 7)
     assert not questions

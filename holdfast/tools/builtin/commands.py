@@ -1,8 +1,8 @@
 """Tools that run programs, one for each command a user declares; `shell` makes them. No shell is ever between.
 
 A command is a list of arguments with typed placeholders. A model fills in the placeholders and nothing else: one
-placeholder is one argument, or part of one, and never becomes an option. A path reaches the program as `./…`, resolved,
-so that nothing in it reads as an option, an address or a file of options.
+placeholder is one argument, or part of one, and never becomes an option. A path is resolved and passed as `./…`,
+so that no program takes it for an option, an address or a file of options.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Command:
     Attributes:
         argv: program and arguments; `{name}` or `{name:text}` takes a text, `{name:int}` a number, `{name:path}` a path
             below the root, `{name:a|b|c}` one of these words. `{name:any}` takes any text, also one that begins with
-            `-` or `@`: only for a place where the program looks for neither, such as after its own `--`. A brace
+            `-` or `@`: use it only where the program treats neither specially, such as after its own `--`. A brace
             itself is written twice.
         description: what the model is told it does; unset, the command itself.
         effect: `pure` if it changes nothing and may run again, else `once`.
@@ -214,11 +214,11 @@ def _kinds(owner: str, argv: Sequence[str]) -> dict[str, str]:
     kinds: dict[str, str] = {}
     for part in argv:
         if "{" in _PLACEHOLDER.sub("", part):
-            raise ConfigurationError(f"shell: {owner} has {part!r}: a placeholder is {{name}} or {{name:kind}}.")
+            raise ConfigurationError(f"shell: {owner} has {part!r}: write a placeholder as {{name}} or {{name:kind}}.")
         for parameter, kind in _placeholders(part):
             _type(owner, kind)
             if parameter == "ctx" or (kind and kinds.get(parameter, kind) != kind):
-                raise ConfigurationError(f"shell: {owner} cannot have {parameter!r} in this way: choose another name.")
+                raise ConfigurationError(f"shell: {owner} cannot use the name {parameter!r} here: choose another name.")
             kinds.setdefault(parameter, kind or "text")
     for part in argv:
         _check_paths(owner, part, kinds)
@@ -235,7 +235,7 @@ def _check_paths(owner: str, part: str, kinds: Mapping[str, str]) -> None:
             if not apart or (after and after not in _JOINTS[:3]):
                 raise ConfigurationError(
                     f"shell: {owner} has {part!r}: the path must be an argument of its own, or follow an option or one "
-                    "of = : , @, with nothing joined to it. For paths below another folder, give shell(root=…)."
+                    "of = : , @, with no text joined to it. For paths below another folder, set shell(root=…)."
                 )
         end = match.end()
 
@@ -262,13 +262,15 @@ def _checked(place: _Place, name: str, value: Any, kind: str, changes: bool) -> 
     text = str(value)
     allowed = "\n\t" if kind == "any" else ""
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") and char not in allowed for char in text):
-        raise ToolError(f"{name} has a line end or another control character. Nothing was run.")
+        raise ToolError(f"{name} contains a line end or another control character: remove it. Nothing was run.")
     if kind == "text" and text.startswith(_MARKS):
-        raise ToolError(f"{name} may not begin with {text[0]!r}: it may be taken for a place to read. Nothing was run.")
+        raise ToolError(
+            f"{name} must not begin with {text[0]!r}: a program could read it as a file or a pattern. Nothing was run."
+        )
     if kind != "path":
         return text
     if text.startswith((*_MARKS, *_OPTIONS)):
-        raise ToolError(f"{name} may not begin with {text[0]!r}: write ./{text[:100]}. Nothing was run.")
+        raise ToolError(f"{name} must not begin with {text[0]!r}: write ./{text[:100]}. Nothing was run.")
     real = place.folder.locate(text)
     if changes:
         place.folder.check_not_loaded(real)
@@ -283,7 +285,9 @@ def _filled(argv: Sequence[str], values: Mapping[str, str], kinds: Mapping[str, 
         done = _put(part, lambda name: values[name])
         begins = _PLACEHOLDER.match(part)
         if begins and begins[1] and kinds[begins[1]] in ("text", "int") and done.startswith(_OPTIONS):
-            raise ToolError(f"{done[:100]!r} would be taken for an option: it may not begin with it. Nothing was run.")
+            raise ToolError(
+                f"{done[:100]!r} could be taken for an option: it must not begin with {done[0]!r}. Nothing was run."
+            )
         filled.append(done)
     return filled
 

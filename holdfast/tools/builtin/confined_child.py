@@ -260,7 +260,7 @@ def postgres(data: bytes, *, sql: str, functions: list[str]) -> dict[str, Any]:
     except checks["Unsafe"] as exc:
         raise Refused(str(exc)) from None
     except (AttributeError, TypeError, ValueError, LookupError):  # the parser's own mistakes, on what is no SQL
-        raise Refused("this SQL cannot be read: write one plain SELECT") from None
+        raise Refused("this SQL cannot be parsed: write one plain SELECT") from None
 
 
 def page(data: bytes, *, charset: str | None, base: str, links: int, size: int) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def read_statement(sql: str, functions: Iterable[str] = ()) -> str:
     try:
         trees = sqlglot.parse(sql, read="postgres")
     except (SqlglotError, RecursionError) as exc:
-        raise Unsafe(f"this SQL cannot be read: {_first(str(exc))}") from None
+        raise Unsafe(f"this SQL cannot be parsed: {_first(str(exc))}") from None
     if len(trees) != 1 or trees[0] is None:
         raise Unsafe("only one statement is allowed here: one SELECT")
     tree = normalize_identifiers(trees[0], dialect="postgres")
@@ -147,9 +147,9 @@ def _check_tree(tree: Any, more: frozenset[str]) -> None:
     odd = (exp.ByteString, exp.UnicodeString, exp.RawString, exp.National, exp.Heredoc, exp.Placeholder, exp.Parameter)
     for node in tree.walk():
         if isinstance(node, acts) and not isinstance(node, exp.Query):
-            raise Unsafe(f"{node.key.upper()} is not allowed: only reading is, by one SELECT")
+            raise Unsafe(f"{node.key.upper()} is not allowed: only one SELECT that reads is")
         if isinstance(node, odd):
-            raise Unsafe("write texts between plain quotes, without E, U& or $: chr(10) makes a line end")
+            raise Unsafe("write strings in plain quotes, without E, U& or $; write chr(10) for a line end")
         if isinstance(node, exp.Operator):
             raise Unsafe("OPERATOR(…) is not allowed: write the operator itself")
         if isinstance(node, exp.Anonymous) and not isinstance(node.this, str):
@@ -173,7 +173,7 @@ def _check_words(text: str, more: frozenset[str]) -> None:
         before, follows = tokens[at - 1][1].lower(), tokens[at + 1][1]
         word = token.lower()
         if kind == "comment":  # what was none before may have become one: - -1
-            raise Unsafe("this SQL has two signs in a row: put parentheses around the second")
+            raise Unsafe("this SQL has two operators in a row: put parentheses around the second one and its operand")
         if kind == "name" and follows == "(" and not _names_columns(tokens, at):
             raise Unsafe("the name of a function may not be quoted")
         if (kind, token) == ("sign", ".") and follows != "*" and not _follows_name(tokens, at):
@@ -182,7 +182,7 @@ def _check_words(text: str, more: frozenset[str]) -> None:
             continue
         if follows != "(":
             if word not in FUNCTIONS | _KEYWORDS | TYPES and before not in ("as", "."):  # these name a type
-                raise Unsafe(f"{word} is not allowed: only reading is, by one SELECT")
+                raise Unsafe(f"{word} is not allowed: only one SELECT that reads is")
         elif before == "." or word not in FUNCTIONS | _BEFORE_PARENTHESIS | TYPES:
             schema = tokens[at - 2][1].strip('"') + "." if before == "." else ""
             if schema + word not in more:

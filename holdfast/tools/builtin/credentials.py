@@ -62,15 +62,19 @@ class HostHeaders:
             host, port = ("*", None) if entry == "*" else split_entry(entry)
             if not (host.startswith("*") or guard.knows(host, port)):
                 raise ConfigurationError(
-                    f"{owner}(headers=…): {entry!r} is no host that is allowed there. Allow it too."
+                    f"{owner}(headers=…): the host {entry!r} is not in the list of allowed hosts. Add it there, or "
+                    "remove its headers."
                 )
             for name, value in headers.items():
                 if not _TOKEN.fullmatch(name) or not isinstance(value, str) or not value.isprintable():
-                    raise ConfigurationError(f"{owner}(headers=…): {name!r} or its value is no HTTP header.")
+                    raise ConfigurationError(
+                        f"{owner}(headers=…): {name!r} or its value is not a valid HTTP header. Correct it."
+                    )
                 if host.startswith("*") and is_credential(name, value):
                     raise ConfigurationError(
-                        f"{owner}(headers=…): {name} would be sent to every host of {entry!r}, and a model chooses "
-                        f"which. Name its host: {_EXAMPLE}."
+                        f"{owner}(headers=…): {name} would be sent to every host that matches {entry!r}, and the "
+                        "model chooses "
+                        f"which one. Name its host: {_EXAMPLE}."
                     )
             self._by_host.append((host, port, dict(headers)))
         self._by_host.sort(key=lambda each: (each[0] != "*", not each[0].startswith("*"), each[1] is not None))
@@ -94,8 +98,9 @@ class HostHeaders:
         hosts = guard.hosts
         if any(nested) or len(hosts) != 1 or next(iter(hosts)).startswith("*"):
             raise ConfigurationError(
-                f"{self._owner}(headers=…): more than one host is allowed, and a model chooses which. Say which host "
-                f'gets each header: {_EXAMPLE}; "*" stands for all of them, where it is no secret.'
+                f"{self._owner}(headers=…): more than one host is allowed, and the model chooses which one. State "
+                "which host "
+                f'gets each header: {_EXAMPLE}; "*" stands for all hosts, for headers that are not secret.'
             )
         return {next(iter(hosts)): {name: value for name, value in given.items() if isinstance(value, str)}}
 
@@ -114,11 +119,16 @@ class HostHeaders:
         clear = target.url.scheme != "https" and not all(map(is_local, target.addresses))
         for name, value in found.items():
             if clear and is_credential(name, value):
-                raise ToolError(f"{target.host} gets the header {name}, and only by https://. Nothing was sent.")
+                raise ToolError(
+                    f"{target.host} gets the header {name}, which is sent over https:// only. Use https://. Nothing "
+                    "was sent."
+                )
         own = await reveal(found)
         for name, value in own.items():
             if not value.isprintable():
-                raise ToolError(f"the secret in the header {name} is no text of a header. Nothing was sent.")
+                raise ToolError(
+                    f"the value of the secret in the header {name} cannot be sent in a header. Nothing was sent."
+                )
         return own
 
 

@@ -49,18 +49,19 @@ def files(
 ) -> list[AnyTool]:
     """Return the tools `list_files`, `search_files` and `read_file` for the folder *root*; none of them writes.
 
-    They show nothing outside the root, wherever `..`, absolute paths or links lead. They show no files that hold keys
-    or passwords: `.env`, `holdfast.toml`, `.ssh`, `.aws`, `.netrc`, `.npmrc`, `*.pem` and their like, or any with a
-    private key in it; nor what lies in .git, .holdfast, .venv, node_modules, __pycache__ and the caches of test tools.
+    They show nothing outside the root, wherever `..`, absolute paths or links lead. They do not show files that hold
+    keys or passwords: `.env`, `holdfast.toml`, `.ssh`, `.aws`, `.netrc`, `.npmrc`, `*.pem` and similar files, or any
+    file with a private key in it; nor files in .git, .holdfast, .venv, node_modules, __pycache__ and the caches of test
+    tools.
 
     Args:
         root: the folder; relative to where the worker runs.
         write: add `write_file`, `patch_file` and `delete_file`, all `keyed`: each call takes effect once, by a journal
-            in the folder's `.holdfast/writes`. They follow no link and write nothing that the others do not show, nor
-            what workers load as code: the agents file, what it imports, a module in the place of another.
+            in the folder's `.holdfast/writes`. They follow no links and do not write files that the others do not show,
+            nor files that workers load as code: the agents file, what it imports, a module that would replace another.
         approval: of those three.
         max_write: bytes of a file that they leave.
-        allow: patterns of files to show, and write, although they may hold keys: `["certs/*.pem"]`.
+        allow: patterns of files to show and write even if they may hold keys: `["certs/*.pem"]`.
         prefix: goes before the tools' names, so that an agent may have two folders.
 
     Raises:

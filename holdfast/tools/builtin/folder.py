@@ -180,7 +180,7 @@ class Folder:
         if may_run(self.root, inner.parts) or is_loaded(path, self.root):
             raise ToolError(
                 f"{inner.as_posix()!r} may not be written: it is, or would be, run as code by the workers, by git or "
-                "by an editor. Write elsewhere; changing it is for a person."
+                "by an editor. Write to another file; only a person may change this one."
             )
 
     def read(self, path: str, most: int = _READABLE) -> bytes:
@@ -215,7 +215,7 @@ class Folder:
         finally:
             os.close(root)
         if holds_key(data) and not any(allowed("/".join(parts)) for allowed in self._allow):
-            raise ToolError(f"{path!r} is not shown to models: there is a private key in it.")
+            raise ToolError(f"{path!r} is not shown to models: it contains a private key.")
         return data
 
 

@@ -62,16 +62,16 @@ def http_request(
         idempotency_key: the servers honour the header Idempotency-Key for longer than Holdfast retries: `http_send` is
             then `keyed`, sends ctx.idempotency_key, and is sent again after a crash. Wrongly said, it acts twice.
         headers: sent along, by host: `{"api.example.com": {"Authorization": f"Bearer {secret('KEY')}"}}`; the host may
-            be left out where only one is allowed. Neither the model nor another host, after a redirect say, sees them.
-            Credentials go over https alone, except to this machine and private networks, and never to `*` or
-            `*.domain`, which take other headers. `secret("NAME")` in a value is replaced when it is sent.
+            be left out if only one is allowed. Neither the model nor another host (after a redirect) sees them.
+            Credentials are sent over https only, except to this machine and private networks, and never to `*` or
+            `*.domain`, which accept only other headers. `secret("NAME")` in a value is replaced when it is sent.
         allow_local: each `host:port` on this machine or a private network that may be asked too.
         ports: that need no mention in *allow*.
         timeout: seconds of a whole exchange.
         max_bytes: of a decompressed body; the rest is cut off, and the model told so.
         max_redirects: that `http_get` follows, each checked anew. `http_send` follows none.
-        approval: of both tools. `always` asks a person before each call; the default where *allow* is `"*"`, since a
-            URL takes data to whatever host it names.
+        approval: of both tools. `always` asks a person before each call; the default if *allow* is `"*"`, since a
+            URL can carry data to the host that it names.
         prefix: goes before the tools' names.
 
     Raises:

@@ -55,10 +55,11 @@ def sql_query(
         timeout: seconds of a statement.
         max_rows: of one answer; the rest is cut off, and the model told so.
         max_bytes: of one answer, and of a single row.
-        functions: of the database, beside PostgreSQL's own that compute, that a statement may call: `["similarity"]`,
-            `["app.total"]`. Whoever may call one runs its body.
-        allow_public_functions: let it connect with a role that may call what PostgreSQL lets everybody call and what
-            writes or signals, such as pg_terminate_backend: where you cannot revoke that. No statement names them.
+        functions: further functions of the database that a statement may call, besides PostgreSQL's own that compute:
+            `["similarity"]`, `["app.total"]`. A model that may call one can run everything in its body.
+        allow_public_functions: let it connect with a role that may call functions which PostgreSQL lets every role call
+            and which write or send signals, such as pg_terminate_backend. Use it if you cannot revoke them. Statements
+            cannot name them.
         allow_superuser: let it connect as a superuser, or with a role that owns something, may read or write the
             server's files, run its programs or end its sessions. A read-only transaction does not stop those.
         prefix: goes before the tools' names, for a second database.

@@ -55,6 +55,7 @@ async def check_fields(conn: Session, fields: Sequence[Field], functions: Sequen
             continue
         if tables is None or await conn.fetchval(_MISSING, list(tables), name) is not None:
             raise ToolError(
-                f"{source}.{name} would call the function {name}(), which is not among those that may be called here: "
-                f"{source} is not known to have a column of that name. If it has one, name it in a query within FROM."
+                f"{source}.{name} would call the function {name}(), which is not in the list of allowed functions: "
+                f"{source} is not known to have a column of that name. If it has one, select it by name in a "
+                "subquery in FROM."
             )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["list_tables", "select"]
 
 _CONNECT = 10.0  # seconds
-_UNREAD = "its address may be wrong; whoever set it must percent-encode special characters of user and password"
+_UNREAD = "its address may be wrong; special characters in user and password must be percent-encoded"
 _FETCHED = 10  # rows at a time: each may be as long as a whole answer
 
 _TABLES = """

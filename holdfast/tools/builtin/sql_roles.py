@@ -90,8 +90,9 @@ async def check_role(conn: Session, limits: Limits) -> None:
     found = await conn.fetchrow(_ACTING, [] if limits.public else list(_PUBLIC))
     if found is not None and found["by_default"]:
         raise ToolError(
-            f"the database was not asked: everybody may call {found['function']} there, which acts also in a read-only "
-            "transaction. Its owner must revoke that, as docs/howto/tools.md shows, or say allow_public_functions=True."
+            f"the query was not sent: every role may call {found['function']} there, which has an effect even in a "
+            "read-only "
+            "transaction. Revoke it, as docs/howto/tools.md shows, or set allow_public_functions=True."
         )
     if found is not None:
         raise _refused(f"with the right to call {found['function']}", "Revoke it, or give it a role that may only read")
@@ -99,6 +100,6 @@ async def check_role(conn: Session, limits: Limits) -> None:
 
 def _refused(how: str, remedy: str) -> ToolError:
     return ToolError(
-        f"the database was not asked: the tool connects {how}, against which a read-only transaction is no fence. "
-        f"{remedy}, or say allow_superuser=True."
+        f"the query was not sent: the tool connects {how}, and a read-only transaction does not restrict that. "
+        f"{remedy}, or set allow_superuser=True."
     )

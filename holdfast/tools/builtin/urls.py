@@ -103,8 +103,8 @@ class UrlGuard:
         self._resolve = resolve
         if not (self._any or self._allow or self._local):
             raise ConfigurationError(
-                "no host is allowed: name those that may be asked, such as ['api.example.com', '*.example.org']. '*' "
-                "is every public one; then a person is asked before each call, unless you say approval='never'."
+                "no host is allowed: list the allowed hosts, such as ['api.example.com', '*.example.org']. '*' "
+                "allows every public host; then a person must approve each call, unless you set approval='never'."
             )
 
     @property

@@ -38,15 +38,16 @@ def web_page(
     """Return the pure tool `web_page`, which reads a page: title, text with its headings, links.
 
     Args:
-        allow: the hosts, as in `http_request`: a list, or `"*"` for every public one. To be given, or *allow_local*.
+        allow: the hosts, as in `http_request`: a list, or `"*"` for every public one. Required unless *allow_local* is
+            given.
         allow_local: each `host:port` on this machine or a private network that may be read too.
         ports: that need no mention in *allow*.
         timeout: seconds for fetching the page; as much again for reading it.
         max_bytes: of the page; the rest is cut off.
         max_text: characters of text that are returned. What is over HOLDFAST_RESULT_INLINE is trimmed and has a handle.
         max_redirects: each is checked anew.
-        approval: `always` asks a person before each call; the default where *allow* is `"*"`, since whoever talks a
-            model into reading a URL of theirs is told by it what the model knows.
+        approval: `always` asks a person before each call; the default if *allow* is `"*"`, since a hostile page can
+            talk the model into putting what it knows into a URL.
         name: of the tool.
 
     Raises:
