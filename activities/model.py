@@ -182,7 +182,10 @@ class ModelActivities:
             self._unknown.pop(step.key, None)
             return reply
         except ModelUnavailable as exc:
-            raise await ask_again(self._deps, step.key, exc, time.monotonic() - began) from exc
+            again = await ask_again(self._deps, step.key, exc, time.monotonic() - began)
+            if again is exc:  # an exception that is its own cause has no end when Temporal converts it
+                raise
+            raise again from exc
         except HoldfastError:
             raise
         except Exception as exc:  # ours or the library's own fault: each try may cost money, so they are few

@@ -22,6 +22,7 @@ async def terminal(world: World) -> AsyncIterator[Terminal]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def desk(world: World) -> ScheduleDesk:
+async def desk(world: World) -> AsyncIterator[ScheduleDesk]:
     """Return the schedules of the world's tenant."""
-    return (await world.client()).schedules
+    async with await Client.connect(world.settings) as client:
+        yield client.schedules

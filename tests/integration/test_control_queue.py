@@ -83,4 +83,5 @@ async def test_a_person_is_heard(held: World) -> None:
     await waiting.stop("enough")
     with pytest.raises(Exception, match="enough"):
         await waiting.result(timeout=PATIENCE / 3)
-    assert [row["accepted"] for row in await held.rows("select accepted from audit")] == [True]
+    audited = await held.rows("select action, accepted from audit where accepted order by action")
+    assert [row["action"] for row in audited] == ["approve", "stop"]

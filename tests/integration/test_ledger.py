@@ -141,7 +141,7 @@ async def test_other_arguments_under_a_key_that_took_effect_are_in_doubt(
             await ledger.complete(conn, given.key, 1, given.args_hash, {"status": "done"})
         claim = await ledger.claim(conn, other, "two", LEASE)
         assert claim.kind == "in_doubt"
-        assert "other arguments" in (claim.newly or "")
+        assert "different arguments" in (claim.newly or "")
         again = await ledger.claim(conn, other, "three", LEASE)
         assert (again.kind, again.newly) == ("in_doubt", None)
         assert not await ledger.guard(conn, given.key, 1, 5.0)

@@ -56,12 +56,12 @@ async def test_a_decision_after_a_roll_over_meets_a_new_worker_and_the_history_r
             return found.history_length if found.run_id != found.raw_info.first_run_id else 0
 
         async def idle() -> bool:
-            return await length() == 4
+            return await length() == 5
 
         async def told() -> bool:
-            return await length() > 4
+            return await length() > 5
 
-        await until(idle, "the workflow has rolled over and waits: its first task asked for nothing")
+        await until(idle, "the workflow has rolled over and waits: its first task asked for a timer only")
         first.kill()
         decided = asyncio.create_task(run.approve(actor="me"))
         await until(told, "the decision waits for a worker")
