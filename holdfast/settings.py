@@ -160,9 +160,9 @@ class Settings(BaseSettings):
         default=1.0,
         ge=0.1,
         le=100,
-        description="Multiplies `accepted_wait`, `beat`, `client_patience`, `hook_timeout`, `lease`, "
-        "`mcp_relist_every`, `mcp_start_wait`, `memory_wait`, `model_patience`, `start_timeout`, `sweep_every`, "
-        "`task_timeout`, the `settle` of tools and the `timeout` of plugins; no other setting and no other time of a "
+        description="Multiplies `accepted_wait`, `beat`, `client_patience`, `hook_timeout`, `hook_wait`, "
+        "`lease`, `mcp_relist_every`, `mcp_start_wait`, `memory_wait`, `model_patience`, `start_timeout`, "
+        "`sweep_every`, `task_timeout`, the `settle` of tools and the `timeout` of plugins; no other setting and no other time of a "
         "tool.",
     )
     beat: float = Field(default=0.5, gt=0, description="Heartbeat interval of every activity.")
@@ -223,6 +223,12 @@ class Settings(BaseSettings):
         description="How long `Client.get` waits for a run that was accepted a moment ago and is not stored yet.",
     )
     hook_timeout: float = Field(default=10.0, gt=0, description="Timeout of one try of a plugin's hook.")
+    hook_wait: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long a reply or a result waits for a required plugin whose event loop or threads are blocked. "
+        "After that, the plugin has failed.",
+    )
     event_tries: int = Field(
         default=10,
         ge=1,
