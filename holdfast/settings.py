@@ -162,8 +162,8 @@ class Settings(BaseSettings):
         le=100,
         description="Multiplies `accepted_wait`, `beat`, `client_patience`, `hook_timeout`, `hook_wait`, "
         "`lease`, `mcp_relist_every`, `mcp_start_wait`, `memory_wait`, `model_patience`, `start_timeout`, "
-        "`sweep_every`, `task_timeout`, the `settle` of tools and the `timeout` of plugins; no other setting and no other time of a "
-        "tool.",
+        "`sweep_every`, `task_timeout`, the `settle` of tools and the `timeout` of plugins; no other setting and no "
+        "other time of a tool.",
     )
     beat: float = Field(default=0.5, gt=0, description="Heartbeat interval of every activity.")
     lease: float = Field(default=2.0, gt=0, description="Ledger lease and heartbeat time-out.")

@@ -21,7 +21,8 @@ from holdfast.plugins.contract import AskedCall, At, ModelCall, Reply, ToolCall,
 from holdfast.plugins.host import Host, Note
 from holdfast.plugins.load import find_plugins
 from holdfast.settings import Settings
-from holdfast.tools.runner import ToolRunner
+from holdfast.tools.runner import NeverBegan, ToolRunner
+from tests.kit import PATIENCE
 
 AT = At(tenant="t", thread="c", run_id="r", agent="a")
 REPLY = Reply(text=None, calls=[AskedCall(id="1", name="pay", arguments='{"amount": 5}')])
@@ -306,10 +307,11 @@ class Wedged(Plugin):
     """Blocks its own loop until it is told to go on, and must see all results."""
 
     def __init__(self) -> None:
-        self.go_on = threading.Event()
+        self.blocks, self.go_on = threading.Event(), threading.Event()
 
     async def after_tool(self, at: At, result: ToolResult) -> None:
         """Block the loop."""
+        self.blocks.set()
         self.go_on.wait()
 
     async def stop(self) -> None:
@@ -341,10 +343,11 @@ async def test_a_blocked_plugin_does_not_keep_its_worker_from_closing(caplog: py
         result = ToolResult(tool="pay", args={}, text="paid")
         asked = asyncio.create_task(host.after_tool(AT, result, []))
         try:
+            await asyncio.to_thread(guard.blocks.wait)
             await asyncio.wait_for(host.stop(), PATIENCE)
             host.end_by(time.monotonic() + 0.1)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(host.event(guard, EVENT), PATIENCE)
+            with pytest.raises(NeverBegan):
+                await asyncio.wait_for(runner.guest("stop", guard.stop, timeout=1000.0, patience=1000.0), PATIENCE)
         finally:
             guard.go_on.set()
             asked.cancel()
