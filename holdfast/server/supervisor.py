@@ -370,7 +370,9 @@ async def _roll_when_asked(supervisor: Supervisor, rolling: asyncio.Event, reloa
             async def loads() -> None:
                 """Hear that a new worker is ready: the memory process may load the same files."""
                 if reloader.memory_is_old:
-                    reloader.memory_is_old = not await supervisor.renew_memory()
+                    reloader.memory_is_old = False  # before: an edit during the restart may make it old again
+                    if not await supervisor.renew_memory():
+                        reloader.memory_is_old = True
                 supervisor.write(agents_version=version)
 
             rolled = await supervisor.roll(reloader.unchanged, first=loads if changed else None)
