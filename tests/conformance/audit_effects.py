@@ -160,8 +160,7 @@ def _struck(books: Books, entry: Row) -> str | None:
         for fault in books["faults"]
         if (pid in fault["pids"] or threads & set(fault["threads"]))
         and concerns(fault, entry["tool"])
-        and books.lasts(fault, entry["run"]) >= entry["sent_at"]
-        and fault["at"] <= entry["at"]
+        and any(at <= entry["at"] and until >= entry["sent_at"] for at, until in books.blows(fault, entry["run"]))
     ]
     stopped = stop is not None and stop["at"] <= entry["at"]
     if stopped and (entry["class"] != "once" or not found):

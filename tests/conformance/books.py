@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ GUARDED = ("once", "keyed", "verifiable", "local_tx")
 
 SCALE = float(os.environ.get("HOLDFAST_TIME_SCALE", "1"))  # by which the product's times were multiplied
 LEASE = 2.0 * SCALE  # seconds, of the ledger and of Temporal's heartbeats alike
+_LAST_WORDS = timedelta(seconds=SCALE)  # from a kill to the end of the last statement that the process had sent
 
 Row = dict[str, Any]
 Call = tuple[str, str, str]  # run, tool, n: each is asked for once
@@ -209,17 +210,22 @@ class Books:
         threads = self.threads_above(run)
         return any("Terminate" in fault["kind"] and threads & set(fault["threads"]) for fault in self["faults"])
 
-    def lasts(self, fault: Row, run: str) -> datetime:
-        """Return until when a fault can harm calls of a run: a Terminate until the run is seen to be stopped by it.
+    def blows(self, fault: Row, run: str) -> list[tuple[datetime, datetime]]:
+        """Return from when to when a fault can harm calls of a run: also the moment at which a Terminate stopped it.
 
         A sweeper ends the run of a workflow that was terminated, seconds later, and with it all that the run has asked.
+        What begins and ends between the two is harmed by neither. A killed process may have sent a statement, which
+        PostgreSQL still carries out.
         """
-        until: datetime = fault["until"]
+        killed = fault["at"] == fault["until"] and fault["pids"]
+        until = fault["until"] + (_LAST_WORDS if killed else timedelta())
+        found: list[tuple[datetime, datetime]] = [(fault["at"], until)]
         row = self.runs.get(run)
         terminated = "Terminate" in fault["kind"] and bool(self.threads_above(run) & set(fault["threads"]))
-        if terminated and row is not None and row["state"] == "stopped" and row["ended_at"] is not None:
-            until = max(until, row["ended_at"])
-        return until
+        if not terminated or row is None or row["state"] != "stopped" or row["created_at"] > fault["until"]:
+            return found
+        ended: datetime | None = row["ended_at"]
+        return found if ended is None or ended <= fault["until"] else [*found, (ended, ended)]
 
     def stopped(self, run: str) -> Row | None:
         """Return the word of the person who stopped this run, or one above, heard or not."""

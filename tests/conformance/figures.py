@@ -204,14 +204,12 @@ def _exposed(books: Books) -> dict[str, int]:
                 continue
             threads = books.threads_above(change["run"])
             for fault in books["faults"]:
-                over = after is not None and fault["at"] > after["at"]
-                struck = threads & set(fault["threads"]) or _pid(change) in fault["pids"]
-                if (
-                    struck
-                    and not over
-                    and books.lasts(fault, change["run"]) >= change["at"]
-                    and concerns(fault, change["tool"])
-                ):
+                meant = threads & set(fault["threads"]) or _pid(change) in fault["pids"]
+                struck = any(
+                    (after is None or at <= after["at"]) and until >= change["at"]
+                    for at, until in books.blows(fault, change["run"])
+                )
+                if meant and struck and concerns(fault, change["tool"]):
                     hit[change["class"]].add(key)
     return {name: len(keys) for name, keys in hit.items()}
 
@@ -242,7 +240,7 @@ def _blows(books: Books, change: Row) -> Iterator[tuple[datetime, datetime]]:
         if change["class"] != "once" and "Terminate" not in fault["kind"]:
             continue
         if (threads & set(fault["threads"]) or _pid(change) in fault["pids"]) and concerns(fault, change["tool"]):
-            yield fault["at"], books.lasts(fault, change["run"])
+            yield from books.blows(fault, change["run"])
 
 
 def _changes(books: Books) -> dict[str, list[Row]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 
@@ -56,12 +57,21 @@ def test_a_wrong_is_reported(good: Books, assertion: str, change: Change) -> Non
     assert assertion in {finding.name for finding in findings if finding.wrong}
 
 
-def test_a_terminate_harms_calls_until_its_run_is_seen_to_be_stopped(good: Books) -> None:
-    """A sweeper sees it seconds later; a call that is sent meanwhile is cut off by it, and may be in doubt."""
+def test_a_terminate_harms_calls_when_its_run_is_stopped(good: Books) -> None:
+    """A sweeper stops the run seconds later: a call that was sent meanwhile is cut off then, and may be in doubt."""
     books = Books(copy.deepcopy(good.tables), copy.deepcopy(good.arrivals), copy.deepcopy(good.histories))
     wrongs_effects.terminated(books, stopped=True)
     assert [each.wrong for each in verdict(books) if each.name == "doubts_have_a_cause"] == [()]
     assert excused(books)["`once` call in doubt"] == {"Terminate through Temporal": 1}
+
+
+@pytest.mark.parametrize(("span", "harmed"), [(SECOND / 1000, True), (3 * SECOND, False)])
+def test_a_killed_workers_last_statement_is_carried_out(good: Books, span: timedelta, harmed: bool) -> None:
+    """PostgreSQL has it already: the call counts as sent a moment after its worker was killed, and may be in doubt."""
+    books = Books(copy.deepcopy(good.tables), copy.deepcopy(good.arrivals), copy.deepcopy(good.histories))
+    wrongs_effects.killed_before(books, span)
+    [wrong] = [each.wrong for each in verdict(books) if each.name == "doubts_have_a_cause"]
+    assert any(each.startswith("once") for each in wrong) != harmed
 
 
 def test_a_call_bought_while_its_record_was_held_up_is_no_wrong(good: Books) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from tests.conformance.books import Books, Row
 from tests.conformance.doctor import SECOND, found_by, one, sent_once
 
@@ -84,6 +86,14 @@ def a_fault_that_was_over_before_the_call_was_sent(books: Books) -> None:
     books["faults"].append({"kind": "kill -9 of a worker", "at": over, "until": over, "pids": [1], "threads": []})
 
 
+def killed_before(books: Books, span: timedelta) -> None:
+    """Have the worker of a call in doubt killed *span* before the call was sent."""
+    a_doubt_and_no_fault(books)
+    doubt = one(books["ledger"], state="in_doubt")
+    at, pid = doubt["sent_at"] - span, int(doubt["owner"].partition(".")[0])
+    books["faults"].append({"kind": "kill -9 of a worker", "at": at, "until": at, "pids": [pid], "threads": []})
+
+
 def terminated(books: Books, *, stopped: bool) -> None:
     """Have a workflow terminated a second before a call was sent that is in doubt, and its run *stopped* since."""
     a_doubt_and_no_fault(books)
@@ -97,6 +107,20 @@ def terminated(books: Books, *, stopped: bool) -> None:
 @found_by("doubts_have_a_cause")
 def a_terminate_that_stopped_no_run(books: Books) -> None:
     terminated(books, stopped=False)
+
+
+@found_by("doubts_have_a_cause")
+def a_doubt_between_a_terminate_and_the_stop_of_its_run(books: Books) -> None:
+    terminated(books, stopped=True)
+    doubt = one(books["ledger"], state="in_doubt")
+    one(books["runs"], run=doubt["run"])["ended_at"] = doubt["at"] + SECOND
+
+
+@found_by("doubts_have_a_cause")
+def a_terminate_before_the_run_was_there(books: Books) -> None:
+    terminated(books, stopped=True)
+    run = one(books["runs"], run=one(books["ledger"], state="in_doubt")["run"])
+    run["created_at"] = books["faults"][-1]["until"] + SECOND / 2
 
 
 @found_by("doubts_have_a_cause")
