@@ -140,7 +140,7 @@ async def test_another_word_under_the_same_id_is_refused_and_takes_nothing_away(
     """The contrary word is refused and audited, though before the one in hand; that one stands under its id."""
     run, handle = await started(world, "pay")
     await until(run.approvals, "the approval is pending")
-    word = {"approve": True, "decision_id": f"contrary {run.run_id}"}
+    word: dict[str, Any] = {"approve": True, "decision_id": f"contrary {run.run_id}"}
     async with world.held(LOCK, run.run_id):
         await handle.execute_update("decide", word)
         await refuse(world, handle, "decide", {**word, "approve": False})
@@ -153,7 +153,7 @@ async def test_an_approval_that_was_refused_counts_when_it_comes_again(world: Wo
     """It came for a call that does not exist, and while another decision was recorded: its id is free after both."""
     run, handle = await started(world, "pay")
     [call] = await until(run.approvals, "the approval is pending")
-    word = {"approve": True, "decision_id": f"again {run.run_id}", "call_id": str(call.step_no)}
+    word: dict[str, Any] = {"approve": True, "decision_id": f"again {run.run_id}", "call_id": str(call.step_no)}
     async with world.held(LOCK, run.run_id):
         await handle.execute_update("decide", {"approve": True, "args": {"amount": "much"}, "call_id": word["call_id"]})
         await refuse(world, handle, "decide", word)
@@ -174,7 +174,7 @@ async def test_a_resolution_that_comes_twice_counts_once(world: World) -> None:
     """While the first is being carried out, the second gets the same receipt."""
     run, handle = await started(world, "lose")
     step = await doubtful(run)
-    word = {"step_no": step, "outcome": "done", "result": "found", "decision_id": f"twice {run.run_id}"}
+    word: dict[str, Any] = {"step_no": step, "outcome": "done", "result": "found", "decision_id": f"twice {run.run_id}"}
     await until(lambda: settles(handle), "the workflow knows")
     async with world.held(LOCK, run.run_id):
         receipts = [await handle.execute_update("resolve", word) for _ in range(2)]
@@ -194,7 +194,7 @@ async def test_a_resolution_that_was_refused_counts_when_it_comes_again(world: W
     run, handle = await started(world, "lose")
     step = await doubtful(run)
     await until(lambda: settles(handle), "the workflow knows")
-    word = {"step_no": step, "outcome": "done", "result": "found", "decision_id": f"again {run.run_id}"}
+    word: dict[str, Any] = {"step_no": step, "outcome": "done", "result": "found", "decision_id": f"again {run.run_id}"}
     await refuse(world, handle, "resolve", {**word, "step_no": 99})
     await handle.execute_update("resolve", word)
     assert (await run.result(timeout=PATIENCE)).output == "found"
@@ -205,7 +205,12 @@ async def test_a_resolution_that_was_refused_counts_when_it_comes_again(world: W
 async def test_a_stop_that_comes_twice_counts_once(world: World) -> None:
     """Before the end of the run commits, the second gets the same receipt; the audit has the stop as accepted."""
     run, handle = await holding(world)
-    word = {"run_id": run.run_id, "decision_id": f"twice {run.run_id}", "actor": "ann", "reason": "enough"}
+    word: dict[str, Any] = {
+        "run_id": run.run_id,
+        "decision_id": f"twice {run.run_id}",
+        "actor": "ann",
+        "reason": "enough",
+    }
     async with world.held(LOCK, run.run_id):
         receipts = [await handle.execute_update("stop", word) for _ in range(2)]
         await refuse(world, handle, "decide", {"approve": True, "decision_id": f"marker {run.run_id}"})
@@ -221,7 +226,7 @@ async def test_a_stop_counts_under_an_id_of_which_a_word_was_refused(world: Worl
     """Refused because the run was not there yet, or as another word: a stop that comes then is audited as accepted."""
     run, handle = await holding(world)
     later = run_id_for(world.settings.tenant, run.thread, "later")
-    word = {"run_id": later, "decision_id": f"again {run.run_id}"}
+    word: dict[str, Any] = {"run_id": later, "decision_id": f"again {run.run_id}"}
     await refuse(world, handle, action, {**word, "approve": True} if action == "decide" else word)
     queued = await (await world.client()).start("one", "hello", thread=run.thread, message_id="later")
     assert queued.run_id == later
