@@ -47,13 +47,26 @@ from holdfast import Agent, ToolContext, tool
 
 HERE = pathlib.Path(__file__).parent
 
+def stall() -> None:
+    with (HERE / "stalled").open("a") as file:
+        file.write("x")
+    time.sleep(0.6)
+
 @tool(effect="pure", timeout=600)
 async def blocks() -> str:
-    """Block the tool loop for longer than a look-up may take, time and again."""
+    """Block the tool loop whenever it has answered and something is to begin there."""
+    loop = asyncio.get_running_loop()
+    plain = loop.call_soon_threadsafe
+
+    def late(callback, *args, **kwargs):
+        if callback.__name__ == "launch" and not (HERE / "go").exists():
+            plain(stall)
+        return plain(callback, *args, **kwargs)
+
+    loop.call_soon_threadsafe = late
+    (HERE / "blocked").touch()
     while not (HERE / "go").exists():
-        (HERE / "blocked").touch()
-        time.sleep(1.5)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
     return "blocked"
 
 async def found(ctx: ToolContext) -> str | None:
@@ -133,11 +146,17 @@ async def test_a_look_up_that_never_began_did_not_fail(make_world: MakeWorld) ->
         await world.worker()
         await _block(world)
         run = await (await world.client()).start("one", "post")
-        tried = "select 1 from effects where tool = 'posts' and (fence >= 6 or state <> 'in_flight')"
-        await until(lambda: world.rows(tried), "four look-ups were tried")
+        stalled = world.folder / "stalled"
+        doubts = "select 1 from events where kind = 'in_doubt'"
+
+        async def tried() -> bool:
+            return stalled.exists() and (len(stalled.read_text()) >= 4 or bool(await world.rows(doubts)))
+
+        await until(tried, "four look-ups could not begin")
+        assert not await world.rows(doubts)
         (world.folder / "go").touch()
         assert (await run.result(timeout=PATIENCE)).output == "found"
-        assert not await world.rows("select 1 from events where kind = 'in_doubt'")
+        assert not await world.rows(doubts)
 
 
 async def test_a_guard_whose_answer_is_lost_is_no_try(make_world: MakeWorld) -> None:
