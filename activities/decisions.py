@@ -139,7 +139,7 @@ class DecisionActivities:
         async with self._deps.pool.acquire() as conn, conn.transaction():
             run = await runs.lock(conn, inp.run_id)
             over = run is None or run["state"] not in OPEN_STATES
-            before = await decisions.audited(conn, decision_id)
+            before = await decisions.judged(conn, decision_id)
             if before is not None and before.about(inp.run_id, inp.step_no, inp.seq):  # the same decision, sent again
                 said = await self._said(conn, inp, inp)
                 over = over and not before.accepted

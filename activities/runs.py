@@ -197,8 +197,8 @@ async def _audit_stop(conn: Connection, inp: EndRun, why: str | None) -> None:
         return
     asked = inp.stop
     decision_id = asked.decision_id or f"{inp.run_id}:stop"
-    before = await decisions.audited(conn, decision_id)
-    if before is not None and before.run_id != inp.run_id:  # its sender gave it an id that another word has
+    before = await decisions.judged(conn, decision_id)
+    if before is not None and (before.run_id, before.action) != (inp.run_id, "stop"):  # the id of another word
         decision_id = f"{inp.run_id}:stop:{decision_id}"
     await decisions.audit(
         conn,

@@ -21,6 +21,7 @@ __all__ = [
     "audited",
     "decide",
     "edited_args",
+    "judged",
     "of_run",
     "refuse",
     "said",
@@ -92,9 +93,19 @@ async def audit(
     accepted: bool,
     detail: dict[str, Any],
 ) -> bool:
-    """Write an audit row, once per decision id; False when it stands already."""
+    """Write the audit row of a word that was judged, once per decision id; False when it stands already.
+
+    The row of a word that a thread refused under this id, maybe just now, is kept under an id of its own.
+    """
     text = json.dumps(detail, ensure_ascii=False, default=str)
-    status: str = await conn.execute(_Q["audit"], decision_id, run_id, step_no, action, actor, verified, accepted, text)
+    row = (decision_id, run_id, step_no, action, actor, verified, accepted, text)
+    if await _written(conn, "audit", *row):
+        return True
+    return await _written(conn, "free", decision_id) and await _written(conn, "audit", *row)
+
+
+async def _written(conn: Connection, name: str, *args: Any) -> bool:
+    status: str = await conn.execute(_Q[name], *args)
     return status.endswith(" 1")
 
 
@@ -106,6 +117,7 @@ class Audited:
     detail: dict[str, Any]
     run_id: str | None
     step_no: int | None
+    action: str
 
     def about(self, run_id: str, step_no: int, seq: int | None = None) -> bool:
         """Whether it is a decision on this call, and not on another one under the same id.
@@ -121,24 +133,25 @@ async def audited(conn: Connection, decision_id: str) -> Audited | None:
     if row is None:
         return None
     run_id = str(row["run_id"]) if row["run_id"] is not None else None
-    return Audited(row["accepted"], json.loads(row["detail"]), run_id, row["step_no"])
+    return Audited(row["accepted"], json.loads(row["detail"]), run_id, row["step_no"], row["action"])
+
+
+async def judged(conn: Connection, decision_id: str) -> Audited | None:
+    """Return the audit row of a decision that an activity has judged.
+
+    None also for a word that its thread refused before any activity had it: sent again under that id, it may count.
+    """
+    row = await audited(conn, decision_id)
+    return None if row is None or "refused" in row.detail else row
 
 
 async def refuse(conn: Connection, word: RefusedWord) -> None:
     """Write the audit row of a word that a thread refused, once; under its own id if that is free."""
     known = word.run_id is not None and _RUN_ID.fullmatch(word.run_id) is not None
     detail = {"why": word.why, "refused": word.id, **word.about} | ({} if known else {"run_id": word.run_id})
+    row = (word.run_id if known else None, word.step_no, word.action, word.actor, False, False)
     for decision_id in (word.decision_id or word.id, word.id):
-        fresh = await audit(
-            conn,
-            decision_id,
-            run_id=word.run_id if known else None,
-            step_no=word.step_no,
-            action=word.action,
-            actor=word.actor,
-            accepted=False,
-            detail=detail,
-        )
+        fresh = await _written(conn, "audit", decision_id, *row, json.dumps(detail, ensure_ascii=False))
         before = None if fresh else await audited(conn, decision_id)
         if before is None or before.detail.get("refused") == word.id:  # now, or by an attempt before this one
             return

@@ -22,7 +22,7 @@ async def resolve_step(
     The same decision id is carried out once: again, it answers as it did.
     """
     decision_id = resolution.decision_id or f"{run_id}:{resolution.step_no}:{resolution.outcome}"
-    said = await decisions.audited(conn, decision_id)
+    said = await decisions.judged(conn, decision_id)
     row = await ledger.find(conn, run_id, resolution.step_no)
     if said is not None and said.about(run_id, resolution.step_no):
         return Resolved(accepted=said.accepted, why=said.detail.get("why")), None

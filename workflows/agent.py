@@ -266,6 +266,8 @@ class AgentWorkflow:
             self._say(f"a decision was refused: {exc}")
 
     def _decide(self, decision: Decision) -> Receipt:
+        if (held := inbox.decided_by(self._carry, decision)) is not None:
+            return self._receipt(decision.decision_id or "", held.step_no)
         call = inbox.find_pending(self._carry, decision)
         decision_id = decision.decision_id or workflow.uuid4().hex
         call.pending = decision.model_copy(update={"decision_id": decision_id, "verified": False})
@@ -300,6 +302,8 @@ class AgentWorkflow:
             self._say(f"a resolution was refused: {exc}")
 
     def _resolve(self, word: Resolution) -> Receipt:
+        if (held := inbox.resolved_by(self._carry, word)) is not None:
+            return self._receipt(word.decision_id or "", held.step_no)
         call = inbox.find_doubt(self._carry, word)
         call.resolution = word.model_copy(update={"decision_id": word.decision_id or workflow.uuid4().hex})
         if call.state != "ready":  # of a call under way the ledger judges, and it goes on meanwhile
@@ -345,12 +349,12 @@ class AgentWorkflow:
                 raise
             if self._carry.child_stop is None:  # asked for, and not admitted yet
                 self._carry.child_stop, self._carry.child_stop_request = why, request
-            else:
+            elif self._carry.child_stop_request != request:  # the same one may come twice
                 self._refusals.note(request, _STOPPING)
             return Receipt(decision_id=request.decision_id or "", run_id=request.run_id)
         if run.stop is None:
             run.stop, run.stop_request = why, request  # its audit row is written with the end of the run
-        else:
+        elif run.stop_request != request:
             self._refusals.note(request, _STOPPING)
         return Receipt(decision_id=request.decision_id or "", run_id=run.run_id)
 

@@ -20,10 +20,12 @@ __all__ = [
     "check_room",
     "check_stop",
     "check_turn",
+    "decided_by",
     "find_doubt",
     "find_pending",
     "find_run",
     "remember_known",
+    "resolved_by",
 ]
 
 # Constants of the workflow's code, not settings: they must be the same on every worker, and on a replay.
@@ -242,6 +244,22 @@ def find_pending(carry: Carry, decision: Decision) -> Call:
     if not pending:
         raise DecisionRefused("no approval is pending on this thread")
     raise DecisionRefused(f"{len(pending)} approvals are pending: give the step number in call_id. Pending: {names}")
+
+
+def decided_by(carry: Carry, decision: Decision) -> Call | None:
+    """Return the call that has this very decision in hand, if it comes again under its id; None for a word without id.
+
+    A client sends it again after an answer that was lost; Temporal knows update ids only until the workflow rolls over.
+    """
+    word = decision.model_copy(update={"verified": False})
+    calls = carry.current.calls if carry.current and word.decision_id is not None else []
+    return next((call for call in calls if call.pending == word), None)
+
+
+def resolved_by(carry: Carry, word: Resolution) -> Call | None:
+    """Return the call that has this very resolution in hand, if it comes again under its id."""
+    calls = carry.current.calls if carry.current and word.decision_id is not None else []
+    return next((call for call in calls if call.resolution == word), None)
 
 
 def find_doubt(carry: Carry, word: Resolution) -> Call:

@@ -31,8 +31,17 @@ from approvals where run_id = $1 order by step_no
 insert into audit (decision_id, run_id, step_no, action, actor, verified, accepted, detail)
 values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (decision_id) do nothing
 
+-- name: free
+-- The row of a word that a thread refused moves to an id of its own; it is found by `refused` as before.
+update audit
+set decision_id = case
+    when exists (select from audit other where other.decision_id = audit.detail->>'refused') then gen_random_uuid()::text
+    else detail->>'refused'
+end
+where decision_id = $1 and not accepted and detail->>'refused' is not null
+
 -- name: audited
-select accepted, detail, run_id, step_no from audit where decision_id = $1
+select accepted, detail, run_id, step_no, action from audit where decision_id = $1
 
 -- name: audit_of_run
 select decision_id, step_no, action, actor, verified, accepted, detail, at from audit where run_id = $1 order by id
