@@ -26,7 +26,7 @@ async def _run(conn: Any, thread: int, state: str, parent: str | None = None) ->
     run_id = str(uuid.uuid4())
     await conn.execute(
         "insert into runs (run_id, thread_id, message_id, agent, mode, state, budget, parent_run_id, accept_no) "
-        "values ($1, $2, $1::text, 'a', 'next', $3, '{}', $4, "
+        "values ($1::uuid, $2, $1::uuid::text, 'a', 'next', $3, '{}', $4, "
         "(select coalesce(max(accept_no), 0) + 1 from runs where thread_id = $2))",
         *(run_id, thread, state, parent),
     )
