@@ -351,7 +351,8 @@ class Refused(HoldfastError):
 class PluginFailed(Refused):
     """A required plugin failed, so the step it guards failed too.
 
-    When: a plugin that may refuse something, or is declared `required`, raised an exception or timed out three times.
+    When: a plugin that may refuse something, or is declared `required`, raised an exception or timed out three times,
+        or could not be called for `HOLDFAST_HOOK_WAIT` seconds because it blocked its own event loop or threads.
     Do: correct the plugin that the message names, or remove it.
     """
 

@@ -8,7 +8,6 @@ first worker that is made of it.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -33,6 +32,7 @@ from holdfast.runtime import (
     memory_worker,
     open_deps,
     serve_agents,
+    worker_name,
     workflow_runner,
     workflow_slots,
 )
@@ -123,9 +123,8 @@ class HoldfastPlugin(SimplePlugin):
             update={"task_queue": worker.task_queue, "temporal_namespace": client.namespace}
         )
         await ensure_search_attributes(client.service_client.config.target_host, client.namespace, client)
-        name = f"agents-{os.getpid()}"
         async with (
-            open_deps(settings, client, role="agents", name=name) as deps,
+            open_deps(settings, client, role="agents", name=worker_name("agents")) as deps,
             contextlib.AsyncExitStack() as stack,
         ):
             use(deps.secrets)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -71,6 +72,7 @@ __all__ = [
     "run_worker",
     "serve",
     "serve_agents",
+    "worker_name",
     "workflow_runner",
     "workflow_slots",
 ]
@@ -202,6 +204,11 @@ def _memory_activities(deps: Deps, runner: ToolRunner) -> list[Any]:
     return [memory.recall, memory.remember, memory.search_memory, tools.tool_step]
 
 
+def worker_name(role: Role) -> str:
+    """Return a name that no other worker has: in a container every worker has the same process id."""
+    return f"{role}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
 def workflow_slots(settings: Settings) -> int:
     """Return how many workflow tasks a worker carries out at once; with fewer than two the SDK keeps no workflows.
 
@@ -298,7 +305,7 @@ async def run_worker(settings: Settings, role: Role, *, stop: asyncio.Event | No
     stop_on_signals(stop)
     if settings.ready_file is not None:
         settings.ready_file.unlink(missing_ok=True)  # a killed worker's, where a container was started again
-    name = f"{role}-{os.getpid()}"
+    name = worker_name(role)
     client = await connect_temporal(settings, identity=name)
     await ensure_search_attributes(settings.temporal_address or "", settings.temporal_namespace)
     async with open_deps(settings, client, role=role, name=name) as deps, contextlib.AsyncExitStack() as stack:
@@ -387,8 +394,10 @@ async def finish_background(deps: Deps, end: float) -> None:
     if deps.background:
         lease = deps.settings.scaled(deps.settings.lease)  # recording takes a moment also where no time is left
         await asyncio.wait(deps.background, timeout=max(lease, end - time.monotonic()))
+    until = max(end, time.monotonic() + CLOSING)
+    deps.hooks.end_by(until)
     if deps.runner is not None:
-        deps.runner.end_by(max(end, time.monotonic() + CLOSING))
+        deps.runner.end_by(until)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -24,8 +24,8 @@ from pydantic_settings import (
 )
 
 from holdfast.errors import ConfigurationError
-from holdfast.secrets import address, know
-from holdfast.trust import borrowed_password, doubt, read_source
+from holdfast.secrets import address, know, secret_names
+from holdfast.trust import borrowed_password, doubt, is_loopback, read_source
 
 __all__ = ["Settings", "load_settings"]
 
@@ -160,10 +160,10 @@ class Settings(BaseSettings):
         default=1.0,
         ge=0.1,
         le=100,
-        description="Multiplies `accepted_wait`, `beat`, `client_patience`, `hook_timeout`, `lease`, "
-        "`mcp_relist_every`, `mcp_start_wait`, `memory_wait`, `model_patience`, `start_timeout`, `sweep_every`, "
-        "`task_timeout`, the `settle` of tools and the `timeout` of plugins; no other setting and no other time of a "
-        "tool.",
+        description="Multiplies `accepted_wait`, `beat`, `client_patience`, `hook_timeout`, `hook_wait`, "
+        "`lease`, `mcp_relist_every`, `mcp_start_wait`, `memory_wait`, `model_patience`, `start_timeout`, "
+        "`sweep_every`, `task_timeout`, the `settle` of tools and the `timeout` of plugins; no other setting and no "
+        "other time of a tool.",
     )
     beat: float = Field(default=0.5, gt=0, description="Heartbeat interval of every activity.")
     lease: float = Field(default=2.0, gt=0, description="Ledger lease and heartbeat time-out.")
@@ -223,6 +223,12 @@ class Settings(BaseSettings):
         description="How long `Client.get` waits for a run that was accepted a moment ago and is not stored yet.",
     )
     hook_timeout: float = Field(default=10.0, gt=0, description="Timeout of one try of a plugin's hook.")
+    hook_wait: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long a reply or a result waits for a required plugin whose event loop or threads are blocked. "
+        "After that, the plugin has failed.",
+    )
     event_tries: int = Field(
         default=10,
         ge=1,
@@ -411,18 +417,44 @@ def _check_file(name: str, source: PydanticBaseSettingsSource) -> None:
         )
 
 
+def _from_folder(settings: Settings, name: str, overrides: Mapping[str, object]) -> str | None:
+    """Return the value of a setting if a file of the current folder gave it: no argument, and not the environment."""
+    variable = f"HOLDFAST_{name.upper()}"
+    ours = overrides.get(name) is not None or any(each.upper() == variable for each in os.environ)
+    return None if ours else getattr(settings, name)
+
+
 def _check_password(settings: Settings, overrides: Mapping[str, object]) -> None:
     """Refuse to send a password of the user's to a server that a file of the current folder names."""
-    ours = overrides.get("database_url") is not None or any(
-        name.upper() == "HOLDFAST_DATABASE_URL" for name in os.environ
-    )
-    found = None if ours or settings.database_url is None else borrowed_password(settings.database_url)
+    url = _from_folder(settings, "database_url", overrides)
+    found = None if url is None else borrowed_password(url)
     if found is not None:
         raise ConfigurationError(
             "A file of this folder (.env or holdfast.toml) names a PostgreSQL server without a password, so the "
             f"password of {found} would be sent to it. A folder that was copied or unpacked may name any server. Set "
             "HOLDFAST_DATABASE_URL in your environment instead, or write the server's own password into the URL."
         )
+
+
+def _check_keys(settings: Settings, overrides: Mapping[str, object]) -> None:
+    """Refuse to send a key of the user's environment to another host that a file of the current folder names."""
+    for name, key in (("qdrant_url", "HOLDFAST_QDRANT_API_KEY"), ("api_base", "OPENAI_API_KEY")):
+        url = _from_folder(settings, name, overrides)
+        if url is None or is_loopback(url):
+            continue
+        env_file, toml_file = _EnvFile(Settings).env_vars, TomlConfigSettingsSource(Settings)()
+        ours = {value for variable, value in os.environ.items() if variable.upper() == key and value}
+        theirs = {env_file.get(key.lower()), toml_file.get(key.lower().removeprefix("holdfast_"))}
+        sent = overrides.get(key.lower().removeprefix("holdfast_")) is None and bool(ours - theirs)
+        if sent or secret_names(url):
+            variable = f"HOLDFAST_{name.upper()}"
+            what = f"{key}, which is set in your environment," if sent else "the secrets that it names"
+            instead = f" Or unset {key} in your environment and write the server's own key into .env." if sent else ""
+            raise ConfigurationError(
+                f"A file of this folder (.env or holdfast.toml) sets {variable} to {address(url)}, so {what} would be "
+                f"sent to that server. A folder that was copied or unpacked may name any server. Set {variable} in "
+                f"your environment instead.{instead}"
+            )
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -435,6 +467,7 @@ def load_settings(**overrides: object) -> Settings:
     try:
         settings = Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
         _check_password(settings, overrides)
+        _check_keys(settings, overrides)
         for name in _PRIVATE:
             value = getattr(settings, name)
             if name == "qdrant_api_key" or _has_password(value):

@@ -13,11 +13,12 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.machinery import all_suffixes
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-__all__ = ["SAFE", "borrowed_password", "doubt", "doubt_code", "read_own", "read_source"]
+__all__ = ["SAFE", "borrowed_password", "doubt", "doubt_code", "is_loopback", "read_own", "read_source"]
 
 SAFE: Final = "HOLDFAST_SAFE_DIRECTORY"  # read from the environment alone: a folder must not vouch for itself
 _OTHERS: Final = stat.S_IWOTH
@@ -168,6 +169,17 @@ def _borrowed_from(passfile: Path, hosts: str) -> str | None:
         return None
     named = {line.replace("\\:", "\0").split(":")[0] for line in lines if line.strip() and not line.startswith("#")}
     return str(passfile) if "*" in named or ("," in hosts and named) else None
+
+
+def is_loopback(url: str) -> bool:
+    """Say whether the http *url* is one of this machine; what two parsers may read in two ways is not."""
+    if "\\" in url or any(ord(each) <= 32 for each in url):
+        return False
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def read_source(path: Path) -> bytes:

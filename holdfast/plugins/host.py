@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -19,8 +20,8 @@ from holdfast.ids import canonical_json, storable
 from holdfast.plugins.contract import AskedCall, At, ModelCall, Plugin, Reply, ToolCall, ToolResult
 from holdfast.plugins.load import HOOKS, has_hook, is_required
 from holdfast.secrets import Secrets, mask
-from holdfast.settings import Settings
-from holdfast.tools.runner import NeverBegan, ToolRunner
+from holdfast.settings import Settings, defaults
+from holdfast.tools.runner import CLOSING, NeverBegan, ToolRunner
 
 __all__ = ["Host", "Note"]
 
@@ -103,7 +104,9 @@ class Host:
     @property
     def seconds(self) -> float:
         """The longest that a step's hooks may take together, which is time that the step itself does not have."""
-        return sum(self.longest(hook, plugin) for hook in _IN_STEPS for plugin in self.of(hook))
+        hooks = [(hook, plugin) for hook in _IN_STEPS for plugin in self.of(hook)]
+        waits = sum(hook in _OUTWARD and is_required(plugin) for hook, plugin in hooks)
+        return sum(self.longest(hook, plugin) for hook, plugin in hooks) + waits * self._most_wait
 
     def longest(self, hook: str, plugin: Plugin) -> float:
         """Return the seconds that all tries of one hook may take together, with the pauses between them."""
@@ -154,11 +157,18 @@ class Host:
         finally:
             self._waking.discard(plugin.name)
 
+    def end_by(self, until: float) -> None:
+        """Let no hook from now on take longer than *until*, on the clock of `time.monotonic()`: the worker ends."""
+        runners = self._runner.values() if isinstance(self._runner, Mapping) else [self._runner]
+        for runner in runners:
+            if runner is not None:
+                runner.end_by(until)
+
     async def stop(self) -> None:
-        """Have all let go of what they opened, the last first."""
+        """Have all let go of what they opened, the last first. One that is blocked is left as it is, after a moment."""
         for plugin in reversed([*self.plugins, *self._woken]):
             try:
-                await self._run(plugin, "stop", plugin.stop)
+                await self._run(plugin, "stop", plugin.stop, patience=CLOSING)
             except Exception as exc:  # noqa: BLE001  # it ends either way
                 log.warning("a plugin did not stop in order", plugin=plugin.name, error=_said(exc))
 
@@ -215,14 +225,17 @@ class Host:
     ) -> Any:
         """Return what one plugin makes of a value; None for nothing. It gets a copy: what it spoils is its own.
 
-        A hook that was not begun is no failure of a required plugin: it has seen nothing, so the step waits.
+        A hook that was not begun is no failure of a required plugin: it has seen nothing, so the step waits. What was
+        done already waits for `hook_wait` seconds in all, because no other worker knows it.
         """
         function, tries = getattr(plugin, hook), _tries(plugin)
         number = waits = 0
+        left = self._most_wait if hook in _OUTWARD and is_required(plugin) else None
         while True:
+            began = time.monotonic()
             try:
                 own = value if isinstance(value, str) else await asyncio.to_thread(copy.deepcopy, value)
-                given = await self._run(plugin, hook, function, at, own)
+                given = await self._run(plugin, hook, function, at, own, patience=left)
                 return check(value, given) if isinstance(value, str) else await asyncio.to_thread(check, value, given)
             except Exception as exc:
                 refusal = _refusal(exc)
@@ -236,8 +249,11 @@ class Host:
                 if isinstance(exc, NeverBegan) and is_required(plugin):
                     waits += 1
                     await self._wait(plugin, hook, waits, exc)
-                    continue
-                number += 1
+                    if left is None or (left := left - (time.monotonic() - began)) > 0:
+                        continue
+                    number, problem = tries, self._blocked  # it had all its time: no try is left
+                else:
+                    number += 1
                 log.warning(
                     "a plugin failed", plugin=plugin.name, hook=hook, run_id=at.run_id, error=problem, number=number
                 )
@@ -280,13 +296,30 @@ class Host:
         tries = _tries(plugin)
         return min(wanted, (_WHOLE / max(1, len(self.of(hook))) - _pauses(tries)) / tries)
 
-    async def _run(self, plugin: Plugin, hook: str, function: Callable[..., Any], /, *args: Any) -> Any:
+    @property
+    def _most_wait(self) -> float:
+        """The seconds that a reply or a result waits for a required plugin that is blocked."""
+        settings = self._settings or defaults()
+        return settings.scaled(settings.hook_wait)
+
+    @property
+    def _blocked(self) -> str:
+        return (
+            f"it could not be called for {self._most_wait:.0f} s (HOLDFAST_HOOK_WAIT), because its event loop or "
+            "threads are blocked; a restart of the worker frees them"
+        )
+
+    async def _run(
+        self, plugin: Plugin, hook: str, function: Callable[..., Any], /, *args: Any, patience: float | None = None
+    ) -> Any:
+        """Call a hook. It has to begin within *patience* seconds, if these are fewer than its time-out."""
         runner = self._runner_of(plugin)
         if runner is None:
             raise ConfigurationError("this worker runs no plugins")
         limit = self._limit(hook, plugin)
-        patience = limit / 2 if hook == "message" else limit  # half of 40 s: with the tries, what the activity has
-        return await runner.guest(f"{plugin.name}.{hook}", function, *args, timeout=limit, patience=patience)
+        most = limit / 2 if hook == "message" else limit  # half of 40 s: with the tries, what the activity has
+        begins = most if patience is None else min(most, patience)
+        return await runner.guest(f"{plugin.name}.{hook}", function, *args, timeout=limit, patience=begins)
 
     def _runner_of(self, plugin: Plugin) -> ToolRunner | None:
         return self._runner.get(plugin.name) if isinstance(self._runner, Mapping) else self._runner

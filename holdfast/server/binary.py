@@ -10,9 +10,11 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeVar
 
 from holdfast.errors import TemporalBinaryNotFound
 from holdfast.server import release
@@ -30,6 +32,7 @@ _MODULE: Final = Path(__file__).with_name(
 )  # go.mod and go.sum: the checksum of every module of the build
 _BUILD_TIMEOUT: Final = 1200.0
 _VERSION_TIMEOUT: Final = 20.0
+T = TypeVar("T")
 
 
 def cache_folder() -> Path:
@@ -156,13 +159,34 @@ def way_to_get() -> str | None:
     return f"builds the server {CLI_VERSION} with Go (a few minutes)" if _on_path("go") else None
 
 
+async def _in_thread(work: Callable[[threading.Event], T]) -> T:
+    """Do *work* in a thread that neither a cancelled caller nor the end of the process waits for.
+
+    `asyncio.run` waits for the threads of `asyncio.to_thread`. The event is set once the result is not wanted any more.
+    """
+    stop, done = threading.Event(), Future[T]()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            done.set_result(work(stop))
+        except BaseException as exc:  # noqa: BLE001  # raised where it is awaited
+            done.set_exception(exc)
+
+    threading.Thread(target=run, name="holdfast-download", daemon=True).start()
+    try:
+        return await asyncio.wrap_future(done)
+    finally:
+        stop.set()
+
+
 async def _download(cache: Path, notify: Callable[[str], None]) -> str | None:
     """Download the release whose checksum is pinned into the cache; return None, or why that failed."""
-    if not await asyncio.to_thread(_reachable):
+    if not await _in_thread(lambda _: _reachable()):
         return f"download: {release.HOST} cannot be reached"
     notify(f"downloading the Temporal server {CLI_VERSION} (once)")
-    with tempfile.TemporaryDirectory(dir=cache, prefix="download-") as folder:
-        problem = await asyncio.to_thread(release.fetch, Path(folder))
+    with tempfile.TemporaryDirectory(dir=cache, prefix="download-", ignore_cleanup_errors=True) as folder:
+        problem = await _in_thread(lambda stop: release.fetch(Path(folder), stop))
         if problem is not None:
             return f"download: {problem}"
         program = Path(folder) / "temporal"

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 import tarfile
+import threading
 import time
 import urllib.request
 from http.client import HTTPException
@@ -37,10 +38,11 @@ def _machine() -> str:
     return f"{sys.platform}_{_PROCESSORS.get(processor, processor)}"
 
 
-def fetch(folder: Path) -> str | None:
+def fetch(folder: Path, stop: threading.Event) -> str | None:
     """Put the program `temporal` of this machine's archive into *folder*; return None, or why there is none.
 
     Nothing is unpacked before the checksum of the whole archive was compared. Blocks: call it in a thread.
+    Once *stop* is set it ends at the next bytes, or when the server was silent for 20 s.
     """
     machine = _machine()
     if machine not in DIGESTS:
@@ -48,7 +50,7 @@ def fetch(folder: Path) -> str | None:
     name = f"temporal_cli_{VERSION}_{machine}.tar.gz"
     archive = folder / name
     try:
-        found = _download(_URL + name, archive)
+        found = _download(_URL + name, archive, stop)
     except (OSError, HTTPException) as exc:
         return f"{_URL}{name}: {exc or type(exc).__name__}"
     if found != DIGESTS[machine]:
@@ -71,11 +73,13 @@ def fetch(folder: Path) -> str | None:
     return None
 
 
-def _download(url: str, into: Path) -> str:
+def _download(url: str, into: Path, stop: threading.Event) -> str:
     """Store what *url* gives and return its SHA-256."""
     digest, size, deadline = hashlib.sha256(), 0, time.monotonic() + _LONGEST
     with urllib.request.urlopen(url, timeout=_SILENCE) as response, into.open("wb") as out:  # noqa: S310  # the address is a constant
-        while block := response.read(1 << 16):
+        while block := response.read1(1 << 16):
+            if stop.is_set():
+                raise InterruptedError("the download was stopped")
             size += len(block)
             if size > _MOST or time.monotonic() > deadline:
                 raise TimeoutError(f"the archive has more than {_MOST} bytes, or took longer than {_LONGEST:.0f} s")

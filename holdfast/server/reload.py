@@ -151,6 +151,8 @@ class Reloader:
             self.tried, self._good = hashes, True
             self._told(None, None)
             self._notify(f"{self._agents.name} is again what the workers have loaded")
+            if self.memory_is_old:  # it refused these files, or has to load them yet
+                self._roll()
             return
         changed = [path for path in sorted({*hashes, *self.tried}) if hashes.get(path) != self.tried.get(path)]
         names = ", ".join(path.name for path in changed[:3] or [self._agents])

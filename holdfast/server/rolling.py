@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from holdfast.errors import ConfigurationError, HoldfastError
@@ -33,11 +33,11 @@ class Roll:
         self._supervisor = supervisor
         self._draining: dict[ChildProcess, asyncio.Task[None]] = {}
 
-    async def roll(self, may_go_on: Callable[[], bool], first: Callable[[], None] | None) -> Rolled:
+    async def roll(self, may_go_on: Callable[[], bool], first: Callable[[], Awaitable[None]] | None) -> Rolled:
         """Replace the workers by as many as the settings say, which start together, as at the start of the stack.
 
         An old worker drains for each new one that is ready. With *first*, all of them drain as soon as one new worker
-        is ready, and *first* is called: from then on no work meets old code. A worker that refuses its configuration
+        is ready, and *first* is awaited: from then on no work meets old code. A worker that refuses its configuration
         takes nothing away: the roll ends, and old workers that have not been replaced go on as they were. It ends also
         when *may_go_on* says no.
         """
@@ -65,7 +65,7 @@ class Roll:
         old: list[ChildProcess],
         coming: dict[asyncio.Task[None], ChildProcess],
         may_go_on: Callable[[], bool],
-        first: Callable[[], None] | None,
+        first: Callable[[], Awaitable[None]] | None,
     ) -> Rolled:
         """Let old workers go as new ones are ready, which leave *coming*; what is left there at the end is not used."""
         notify = self._supervisor.notify
@@ -91,7 +91,7 @@ class Roll:
                 for child in leaving:
                     self._leave(child)
                 if first is not None and leaving:
-                    first()
+                    await first()
                     notify(
                         "the first new worker is ready and takes new work; the old workers finish their calls and exit"
                     )

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 
 import psutil
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.memory.connections import held_at_most
 from holdfast.search_attributes import ensure_search_attributes
 from holdfast.server.binary import ensure_binary
@@ -220,7 +220,7 @@ class Supervisor:
         (self.home / "stack.json").unlink(missing_ok=True)
 
     async def roll(
-        self, may_go_on: Callable[[], bool] = lambda: True, *, first: Callable[[], None] | None = None
+        self, may_go_on: Callable[[], bool] = lambda: True, *, first: Callable[[], Awaitable[None]] | None = None
     ) -> Rolled:
         """Replace the agent workers by new ones; see `Roll`."""
         return await self._rolling.roll(may_go_on, first)
@@ -231,18 +231,29 @@ class Supervisor:
         name = next(name for number in count(1) if (name := f"agents-{number}") not in taken)
         return self._add(replace(old, name=name))
 
-    async def renew_memory(self) -> None:
-        """Replace the memory process, if there is one: only one at a time can have its folder open.
+    async def renew_memory(self) -> bool:
+        """Replace the memory process, if there is one; return whether it does not refuse the agents file.
 
         It carries out `remember` and `recall` for all agents, so it needs nothing of the agents file but its plugins.
+        Only one process at a time can have its folder open, so the old one ends before the new one has loaded anything.
+        Call this only when an agent worker has loaded the same files: a process that refuses them is not started again.
         """
+        renewed = True
         for old in [child for child in self._children if child.spec.role == "memory"]:
             self.notify("the memory process is restarted to load the plugins of the agents file")
             await self.drop(old, timeout=_MEMORY_ENDS)
             try:
                 await self._add(old.spec).wait_ready(timeout=self.settings.scaled(self.settings.start_timeout))
-            except HoldfastError as exc:  # it is started again and again; the workers load the file all the same
+            except ConfigurationError as exc:
+                renewed = False
+                self.notify(
+                    "the memory process is down: it refused the files that an agent worker has loaded. `recall` fails, "
+                    "and what agents remember is kept until it runs. Correct the agents file: once you save it, the "
+                    f"memory process is started again.\n{exc}"
+                )
+            except HoldfastError as exc:  # it is started again and again
                 self.notify(f"the memory process is not ready yet: {str(exc).splitlines()[0]}")
+        return renewed
 
     async def drop(self, child: ChildProcess, *, timeout: float) -> None:
         """Stop a worker, kill it after *timeout* seconds, and forget it."""
@@ -354,12 +365,17 @@ async def _roll_when_asked(supervisor: Supervisor, rolling: asyncio.Event, reloa
         if reloader is None:
             await supervisor.roll()
         else:
-            changed, version = reloader.changed, reloader.rolling()
-            if reloader.memory_is_old:
-                reloader.memory_is_old = False
-                await supervisor.renew_memory()
-            loads = (lambda: supervisor.write(agents_version=version)) if changed else None
-            rolled = await supervisor.roll(reloader.unchanged, first=loads)
+            changed, version = reloader.changed or reloader.memory_is_old, reloader.rolling()
+
+            async def loads() -> None:
+                """Hear that a new worker is ready: the memory process may load the same files."""
+                if reloader.memory_is_old:
+                    reloader.memory_is_old = False  # before: an edit during the restart may make it old again
+                    if not await supervisor.renew_memory():
+                        reloader.memory_is_old = True
+                supervisor.write(agents_version=version)
+
+            rolled = await supervisor.roll(reloader.unchanged, first=loads if changed else None)
             if rolled == "done":
                 reloader.loaded()
             else:

@@ -375,11 +375,12 @@ class ToolRunner:
         try:
             if start is not None:
                 either: set[asyncio.Future[Any]] = {waiter, asyncio.wrap_future(start.begun)}
-                await asyncio.wait(either, timeout=start.patience, return_when=asyncio.FIRST_COMPLETED)
+                patience = self._at_most(start.patience)
+                await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 if not (waiter.done() or start.begun.done()) and self._withdraw(call):
                     raise _never_began(name, time.monotonic() - started)
                 started = time.monotonic()
-                deadline = started + start.timeout
+                deadline = started + self._at_most(start.timeout)
             await asyncio.wait({waiter}, timeout=None if deadline is None else deadline - started)
         except asyncio.CancelledError as exc:
             if self._give_up(name, call):
@@ -399,6 +400,10 @@ class ToolRunner:
             value = ended.value
             return await self._run(name, lambda: value, is_async=True, deadline=deadline, begun=begun)
         return ended.value
+
+    def _at_most(self, seconds: float) -> float:
+        """Return *seconds*, or what is left of them until all calls have to end."""
+        return seconds if self._until is None else max(0.0, min(seconds, self._until - time.monotonic()))
 
     def _begin(self, name: str, work: Callable[[], Any], *, is_async: bool, seat: Seat | None) -> _LoopCall | Attempt:
         loop = self._loop

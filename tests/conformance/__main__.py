@@ -83,6 +83,7 @@ async def play(plan: Plan, seed: int) -> tuple[bool, parts.Result]:
             "seconds": round(made.seconds, 1),
             "missed": dict(made.missed),
             "missing": sorted(made.missing),
+            "planned": sorted({fault.name for fault in plan.kinds}),
         }
         subject = {"kinds": len(KINDS), "at_once": plan.at_once, "lanes": plan.lanes, "fork": plan.fork}
         return made.code == 0, {**figures, "subject": subject, "versions": await _versions(given)}

@@ -56,7 +56,7 @@ class Plan:
     subject: Sequence[Kind] = KINDS
 
 
-SMOKE = Plan("smoke", faults.SMOKE, faults=38, calls=190, at_once=9, gap=(0.5, 3.0), every_kind=True)
+SMOKE = Plan("smoke", faults.SMOKE, faults=len(faults.SMOKE), calls=190, at_once=9, gap=(0.5, 3.0), every_kind=True)
 # PostgreSQL away and nothing else: what a worker knows of its calls it keeps until it can say so.
 OUTAGE = Plan(
     "outage",
@@ -71,7 +71,7 @@ OUTAGE = Plan(
 CAMPAIGN = Plan(
     "campaign",
     faults.CAMPAIGN,
-    faults=40,
+    faults=len(faults.CAMPAIGN),
     calls=150,
     at_once=4,
     lanes=1,

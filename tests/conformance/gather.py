@@ -46,6 +46,7 @@ def gather(folder: Path) -> Json:
         "failed": [each["label"] for each in attempts if not each["holds"]],
         "subject": seeds[-1]["figures"]["subject"],
         "missing": sorted({name for each in seeds for name in each["figures"]["missing"]}),
+        "planned": sorted({name for each in seeds for name in each["figures"]["planned"]}),
         "seeds": [_seed(each) for each in seeds],
         "drives": _drives([each["figures"] for each in seeds]),
         "assertions": _assertions([each["figures"] for each in seeds]),
@@ -86,7 +87,7 @@ def _drives(figures: Sequence[Json]) -> Json:
         counted = {
             name: value
             for name, value in each.items()
-            if name not in ("holds", "assertions", "versions", "subject", "missing")
+            if name not in ("holds", "assertions", "versions", "subject", "missing", "planned")
         }
         total = _add(total, counted)
     total["seconds"] = round(total.get("seconds", 0), 1)

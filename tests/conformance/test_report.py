@@ -87,6 +87,7 @@ SEED: Json = {
     "assertions": [{"number": "1", "name": "at_most_one", "says": "No effect twice", "wrong": []}],
     "subject": {"kinds": 7, "at_once": 6, "lanes": 1, "fork": False},
     "missing": [],
+    "planned": ["kill -9 of a worker"],
     "versions": {"Python": "3"},
 }
 PROGRAM = """
@@ -307,13 +308,21 @@ def test_what_fails_or_hangs_is_kept_and_shown(play: Play, results: Path) -> Non
 
 def test_a_drive_whose_auditor_failed_is_published_as_failed(play: Play, results: Path) -> None:
     """It has no figures to add up, and does not keep those of the others from being published."""
-    bare = {name: SEED[name] for name in ("seconds", "missed", "missing", "subject", "versions")}
+    bare = {name: SEED[name] for name in ("seconds", "missed", "missing", "planned", "subject", "versions")}
     assert not play(_step(results, "seed-1", SEED), _step(results, "seed-2", bare, FAILS))
     found = gather.gather(results)
     assert found["failed"] == ["seed-2"]
     assert found["drives"]["seconds"] == SEED["seconds"]
     assert any(line.startswith("seed-2 does not hold") for line in report.shortfalls(found))
     assert "| seed-2 | " in report.render(found)
+
+
+def test_a_planned_kind_of_fault_that_never_struck_is_said(play: Play, results: Path) -> None:
+    """Faults are drawn by chance: a kind that found nobody in any drive proves nothing, and the page says so."""
+    planned = {**SEED, "planned": ["PostgreSQL gone", "kill -9 of a worker"]}
+    assert play(_step(results, "seed-1", planned))
+    short = report.shortfalls(gather.gather(results))
+    assert [line for line in short if "never struck" in line] == ["PostgreSQL gone: planned, and never struck"]
 
 
 def test_what_was_interrupted_stands_as_failed(play: Play, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

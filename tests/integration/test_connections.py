@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from holdfast.memory.connections import held_at_most, shortage
 from holdfast.memory.database import Pool, connect
+from holdfast.runtime import worker_name
 from holdfast.server import Check, doctor
 from holdfast.settings import Settings, load_settings
 from holdfast.testing import ModelServer
@@ -130,6 +131,21 @@ async def test_a_server_with_too_few_connections_is_told_of(make_world: MakeWorl
     assert found is not None
     assert "allows 197 connections (max_connections of the server, less what it reserves)" in found.why
     assert "2 agent workers may use 401 each" in found.why
+
+
+async def test_replicas_with_the_same_process_id_count_each_other(make_world: MakeWorld) -> None:
+    """In containers every worker is process 1: each finds the others, and leaves out itself alone."""
+    world = await make_world(AGENTS)
+    url = world.settings.database_url or ""
+    await world.rows(f"alter database {urlsplit(url).path[1:]} connection limit 60")
+    names = [worker_name("agents") for _ in range(3)]  # all of this process
+    leases = [await connect(url, name=f"holdfast-{name}-leases") for name in names]
+    found = await shortage(leases[0], world.settings, "agents", names[0])
+    for conn in leases:
+        assert await conn.fetchval("show application_name") in {f"holdfast-{name}-leases" for name in names}
+        await conn.close()
+    assert found is not None
+    assert "3 agent workers may use 21 each" in found.why
 
 
 def test_a_server_that_does_not_answer_is_missing() -> None:

@@ -92,7 +92,7 @@ async def row(world: World, tool: str) -> dict[str, Any]:
 
 async def held_while_it_runs(world: World, name: str) -> None:
     """Check that nobody took the call over, long after its attempt has given it up."""
-    given_up = "select 1 from effects where tool = $1 and error like '%body still runs on%'"
+    given_up = "select 1 from effects where tool = $1 and error like '%body is still running%'"
     await until(lambda: world.rows(given_up, name), "the row says that its body runs on", 20)
     await until(lambda: world.rows(_LONG_AFTER, name, world.settings.scaled(4 * world.settings.lease)), "much later")
     found = await row(world, name)

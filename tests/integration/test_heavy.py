@@ -225,7 +225,7 @@ async def _kill_the_writer(world: World, thread: str) -> None:
     history = await temporal.get_workflow_handle(workflow_id_for(world.settings.tenant, thread)).fetch_history()
     completed = [event for event in history.events if event.HasField("workflow_task_completed_event_attributes")]
     holder = completed[-1].workflow_task_completed_event_attributes.identity
-    victim = next(process for process in world.processes if holder.endswith(f"-{process.pid}"))
+    victim = next(process for process in world.processes if f"-{process.pid}-" in holder)
     victim.kill()
 
 

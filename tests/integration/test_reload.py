@@ -261,3 +261,63 @@ async def test_an_agent_that_an_edit_adds_has_memory_at_once(tmp_path: Path) -> 
                 assert "nothing is to be kept" in answer.output
         finally:
             await asyncio.to_thread(stop_stack, settings.home)
+
+
+AWAY = """
+import sys
+from holdfast import Plugin
+from holdfast.plugins import At
+
+class Vault(Plugin):
+    '''Cannot start in some processes.'''
+
+    def message(self, at: At, text: str) -> None: ...
+
+    def start(self) -> None:
+        if sys.argv[-1] in {WHERE}:
+            raise ConnectionError("the vault is away")
+
+plugins = [Vault()]
+"""
+AWAY_EVERYWHERE = KEEPER + AWAY.replace("{WHERE}", '("agents", "memory")')
+AWAY_IN_MEMORY = KEEPER + AWAY.replace("{WHERE}", '("memory",)')
+
+
+def _memory(settings: Settings) -> tuple[int, str]:
+    info = read_stack(settings.home)
+    assert info is not None
+    return next((child.pid, child.state) for child in info.children if child.name == "memory")
+
+
+async def test_a_reload_that_is_refused_leaves_the_memory_process_as_it_is(tmp_path: Path) -> None:
+    """A memory process that refuses a plugin is not started again, so the agent workers try the plugin first."""
+    agents = tmp_path / "agents.py"
+    agents.write_text(KEEPER, encoding="utf-8")
+    async with ModelServer(MEMORY_SCRIPT) as models:
+        settings = load_settings(home=tmp_path / "home", agents=agents, api_base=models.base_url, workers=1)
+        await asyncio.to_thread(start_detached, settings)
+        try:
+            async with await Client.connect(settings) as client:
+                await _memory_survives(client, settings, agents)
+        finally:
+            await asyncio.to_thread(stop_stack, settings.home)
+
+
+async def _memory_survives(client: Client, settings: Settings, agents: Path) -> None:
+    log = settings.home / "logs" / "supervisor.log"
+    before = _memory(settings)
+    _save(agents, AWAY_EVERYWHERE)
+    await until(
+        lambda: "rolling restart ended, agents-1 keep running" in log.read_text(), "a new worker has refused it"
+    )
+    assert _memory(settings) == (before[0], "ready")
+    answer = await client.run("keeper", "keep it", thread="a", timeout=AT_ONCE)
+    assert answer.output == "remembered"
+    _save(agents, AWAY_IN_MEMORY)
+    await until(lambda: "the memory process is down" in log.read_text(), "it is told that memory is down")
+    assert _memory(settings)[1] == "failed"
+    assert "Vault is required and cannot start: ConnectionError: the vault is away" in log.read_text()
+    wanted = _save(agents, GUARDED)
+    await until(lambda: (at := read_stack(settings.home)) and at.agents_version == wanted, "it is loaded")
+    answer = await client.run("keeper", "keep it", thread="b", timeout=AT_ONCE)
+    assert "nothing is to be kept" in answer.output

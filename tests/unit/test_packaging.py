@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ["activities", "memory", "workflows"]
@@ -122,6 +125,25 @@ def test_source_distribution(built: Built) -> None:
     assert {"pyproject.toml", "README.md"} <= set(paths)
     outside = {path.partition("/")[0] for path in paths if "/" in path}
     assert outside == {"holdfast"}, "each room belongs inside the package, and there only"
+
+
+def test_the_lock_has_what_builds_need() -> None:
+    """A wheel, a source distribution and an editable install are built by packages of the lock, with checksums."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = {Requirement(each) for each in project["build-system"]["requires"]}
+    script = """
+import hatchling.build as backend
+for kind in ("wheel", "sdist", "editable"):
+    print(*getattr(backend, f"get_requires_for_build_{kind}")(), sep="\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    asked = {Requirement(line) for line in done.stdout.splitlines() if line}
+    assert asked, "an editable install asks for a package more"
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    pinned = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;]+)[^\n]* --hash=sha256:", lock, flags=re.MULTILINE))
+    for requirement in needed | asked:
+        assert requirement.specifier.contains(pinned.get(requirement.name, "0")), f"{requirement} is not in the lock"
 
 
 def test_installed_wheel_imports(wheel: Path, tmp_path: Path) -> None:

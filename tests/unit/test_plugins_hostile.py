@@ -16,12 +16,13 @@ import pytest
 
 from holdfast import Plugin
 from holdfast.activities.hooks import _difference
-from holdfast.errors import ConfigurationError, Refused, SecretUnavailable, ToolNotStarted
+from holdfast.errors import ConfigurationError, PluginFailed, Refused, SecretUnavailable, ToolNotStarted
 from holdfast.plugins.contract import AskedCall, At, ModelCall, Reply, ToolCall, ToolResult
 from holdfast.plugins.host import Host, Note
 from holdfast.plugins.load import find_plugins
 from holdfast.settings import Settings
-from holdfast.tools.runner import ToolRunner
+from holdfast.tools.runner import NeverBegan, ToolRunner
+from tests.kit import PATIENCE
 
 AT = At(tenant="t", thread="c", run_id="r", agent="a")
 REPLY = Reply(text=None, calls=[AskedCall(id="1", name="pay", arguments='{"amount": 5}')])
@@ -300,3 +301,54 @@ async def test_a_guard_that_is_not_begun_has_not_failed(caplog: pytest.LogCaptur
         assert await after == "seen"
         await blocking
         assert (asked, [note.did for note in notes]) == (["after"], ["changed"])
+
+
+class Wedged(Plugin):
+    """Blocks its own loop until it is told to go on, and must see all results."""
+
+    def __init__(self) -> None:
+        self.blocks, self.go_on = threading.Event(), threading.Event()
+
+    async def after_tool(self, at: At, result: ToolResult) -> None:
+        """Block the loop."""
+        self.blocks.set()
+        self.go_on.wait()
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+
+async def test_a_guard_that_blocks_its_loop_for_ever_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """A result waits for it for `hook_wait`; without an end, the run would wait for ever, its leases renewed."""
+    caplog.set_level(logging.CRITICAL)
+    guard, notes = Wedged(), list[Note]()
+    async with ToolRunner() as runner:
+        host = Host([guard], Settings(hook_timeout=0.2, hook_wait=0.6), runner)
+        try:
+            assert host.seconds >= Settings().scaled(3 * 0.2 + 0.6)
+            result = ToolResult(tool="pay", args={}, text="paid")
+            with pytest.raises(PluginFailed, match=r"must see this result, failed: it could not be called for \d+ s"):
+                await asyncio.wait_for(host.after_tool(AT, result, notes), PATIENCE)
+        finally:
+            guard.go_on.set()
+    assert [(note.did, "HOLDFAST_HOOK_WAIT" in (note.why or "")) for note in notes] == [("failed", True)]
+
+
+async def test_a_blocked_plugin_does_not_keep_its_worker_from_closing(caplog: pytest.LogCaptureFixture) -> None:
+    """Its `stop` is not waited for as long as a hook; and when the worker's time is up, not at all."""
+    caplog.set_level(logging.CRITICAL)
+    guard = Wedged()
+    async with ToolRunner() as runner:
+        host = Host([guard], Settings(hook_timeout=1000.0), runner)
+        result = ToolResult(tool="pay", args={}, text="paid")
+        asked = asyncio.create_task(host.after_tool(AT, result, []))
+        try:
+            await asyncio.to_thread(guard.blocks.wait)
+            await asyncio.wait_for(host.stop(), PATIENCE)
+            host.end_by(time.monotonic() + 0.1)
+            with pytest.raises(NeverBegan):
+                await asyncio.wait_for(runner.guest("stop", guard.stop, timeout=1000.0, patience=1000.0), PATIENCE)
+        finally:
+            guard.go_on.set()
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)

@@ -8,9 +8,12 @@ import http.server
 import io
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +197,66 @@ async def test_a_release_that_is_not_there_says_so(site: dict[str, bytes]) -> No
     """The address and the answer are in the message, and Go is tried next."""
     with pytest.raises(TemporalBinaryNotFound, match=r"linux_amd64.tar.gz: HTTP Error 404.*\n.*Go is not installed"):
         await ensure_binary(load_settings(), lambda _: None)
+
+
+STALLED = """
+import asyncio, sys
+from pathlib import Path
+from holdfast.server import binary, release
+from holdfast.server.supervisor import run_stack
+from holdfast.settings import load_settings
+
+release._URL, release._machine = sys.argv[1], lambda: "linux_amd64"
+settings = load_settings(home=Path(sys.argv[2]))
+stack = run_stack(settings, on_ready=lambda _: None)
+asyncio.run(stack if sys.argv[3] == "stack" else binary.ensure_binary(settings, print))
+"""
+
+
+@pytest.fixture
+def stalling() -> Iterator[tuple[str, threading.Event]]:
+    """Serve an archive of which only the first half is ever sent; give the address, and what is set at that half."""
+    half, over = threading.Event(), threading.Event()
+
+    class Half(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "2000000")
+            self.end_headers()
+            self.wfile.write(b"x" * 1_000_000)
+            half.set()
+            over.wait()
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            """Stay quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", half
+        over.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("what", ["command", "stack"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_download_that_stalls_keeps_no_process(
+    stalling: tuple[str, threading.Event], tmp_path: Path, what: str, sent: signal.Signals
+) -> None:
+    """Ctrl-C and SIGTERM, which `holdfast down` sends, end it well before the 20 s that a silent server is given."""
+    url, half = stalling
+    environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
+    command = [sys.executable, "-c", STALLED, url, str(tmp_path / "home"), what]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, cwd=tmp_path) as process:
+        try:
+            assert half.wait(60), "it downloads"
+            began = time.monotonic()
+            process.send_signal(sent)
+            process.wait(60)
+            assert time.monotonic() - began < 10
+        finally:
+            process.kill()
+    if (what, sent) != ("command", signal.SIGTERM):  # there nobody handles SIGTERM, and the process ends where it is
+        assert os.listdir(cache_folder()) == ["lock"]  # noqa: PTH208
 
 
 async def test_a_failed_build_says_why(tmp_path: Path) -> None:
