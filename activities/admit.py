@@ -143,12 +143,11 @@ class AdmitActivities:
 
         """
         left = await runs.open_of_thread(conn, thread.id)
-        for run in left:  # before their slots and approvals, as whoever decides or ends a run does
-            await runs.lock(conn, run.run_id)
+        ids = [run.run_id for run in left]  # a thousand may wait: a statement for each would hold the thread for long
+        await runs.lock_all(conn, ids)  # before their slots and approvals, as whoever decides or ends a run does
         if not thread.scope:
             await threads.fill_interrupted(conn, thread.id)
-            for run in left:
-                await decisions.void(conn, run.run_id)
+            await decisions.void(conn, *ids)
         stopped: list[tuple[str, int]] = []
         if before is not None and any(run.begun for run in left):
             if before.written != thread.before:

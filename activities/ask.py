@@ -24,13 +24,13 @@ from holdfast.contracts import (
 from holdfast.errors import InvalidInput
 from holdfast.ids import occurrence_thread, workflow_id_for
 from holdfast.memory import runs, threads
-from holdfast.sending import CLOSED_UNDER_US, refused_as, update_with_start
+from holdfast.sending import CLOSED_UNDER_US, ELSEWHERE, refused_as, update_with_start
 from holdfast.template import fill
 from holdfast.typed.answers import read_output
 
 __all__ = ["AskActivities"]
 
-_PASSES = ("ThreadFull", CLOSED_UNDER_US)  # refusals that a later try does not meet
+_PASSES = ("ThreadFull", CLOSED_UNDER_US, ELSEWHERE)  # refusals that a later try does not meet
 
 
 class AskActivities:
@@ -64,14 +64,14 @@ class AskActivities:
         async with self._deps.pool.acquire() as conn:
             if message.text_ref is not None:
                 await threads.put_blob(conn, tenant, text.encode(), blob_id=message.text_ref)
-            queue = await threads.queue_with_work(conn, tenant, thread)
+            queue = await threads.queue_with_work(conn, tenant, thread) or settings.task_queue
         try:
             accepted = await update_with_start(
                 self._deps.client,
                 settings,
                 workflow_id_for(tenant, thread),
                 "message",
-                message,
+                message.model_copy(update={"queue": queue}),
                 update_id=f"message-{uuid.uuid4().hex}",
                 result_type=Accepted,
                 queue=queue,

@@ -94,19 +94,16 @@ class EffectCall(Settling):
     async def _look(self) -> ToolOutcome | None:
         """Ask the remote what became of a request that may have been sent. None: it has not landed, send it."""
         attempt = self._attempt
-        async with AsyncExitStack() as stack:
-            waiting = attempt.runner.seat(self._tool, within=attempt.seat_within, look_up=True)
-            try:
-                seat = await stack.enter_async_context(waiting)
-            except NeverBegan as exc:  # overload costs time: nobody was asked
-                await self._release()
-                raise TryAgain(str(exc)) from exc
-            self._start_clock()
-            ctx = attempt.ctx
-            try:
+        try:
+            async with attempt.runner.seat(self._tool, within=attempt.seat_within, look_up=True) as seat:
+                self._start_clock()
+                ctx = attempt.ctx
                 found = await attempt.runner.look_up(self._tool, attempt.args, ctx, deadline=ctx.deadline, seat=seat)
-            except Exception as exc:  # noqa: BLE001  # whatever a look-up raises, nothing was found
-                return await self._look_failed(exc)
+        except NeverBegan as exc:  # overload costs time: nobody was asked
+            await self._release()
+            raise TryAgain(str(exc)) from exc
+        except Exception as exc:  # noqa: BLE001  # whatever a look-up raises, nothing was found
+            return await self._look_failed(exc)
         if found is not None:
             return await self._complete(await self._outcome(found))
         if self._sends >= self._declared.attempts:
@@ -154,20 +151,23 @@ class EffectCall(Settling):
             raise TryAgain("the lease ran out before anything was sent")
 
     async def _not_sent(self, why: str) -> None:
-        """Write down that this attempt sent nothing, so that the next need not wait; a lost owner's request stands."""
-        if not self._unproven:
-            await self._deps.insist(lambda conn: ledger.fail(conn, self._step.key, self._fence, why))
+        """Write down that this attempt sent nothing, so that the next need not wait; a lost owner's request stands.
 
-    async def _never_begun(self, why: str) -> NoReturn:
-        """Take the guard's word back: a tool that never began has had no try."""
-        self._body.let_go()
+        The guard may have been committed without our hearing of it: the row counts no try.
+        """
 
         async def settle(conn: Connection) -> None:
-            await ledger.unsend(conn, self._step.key, self._fence)
+            await ledger.unsend(conn, self._step.key, self._fence, self._sends)
             if not self._unproven:
                 await ledger.fail(conn, self._step.key, self._fence, why)
 
         await self._deps.insist(settle)
+
+    async def _never_begun(self, why: str) -> NoReturn:
+        """Take the guard's word back: a tool that never began has had no try."""
+        self._body.let_go()
+        self._sends -= 1
+        await self._not_sent(why)
         raise TryAgain(why)
 
     async def _run_tool(self, seat: Seat | None) -> ToolOutcome:
@@ -285,7 +285,7 @@ class EffectCall(Settling):
         error = None if ended is None else ended.error
         try:
             if ended is None or not self._proves(ended):
-                what = "never began" if ended is None else f"ended with {error!r}"
+                what = "did not run to its end" if error is None else f"ended with {error!r}"
                 await self._release(
                     shown(
                         f"its body {what} after the call had exceeded its timeout or was cut off: it is unknown "

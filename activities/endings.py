@@ -12,11 +12,12 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from holdfast.contracts import RunState, StopRequest
 from holdfast.ids import workflow_id_for
-from holdfast.memory import decisions, events, family, runs, threads
+from holdfast.memory import chores, decisions, events, family, runs, threads
 from holdfast.memory.database import Connection
 
 __all__ = ["ended_by_a_person", "execution_ended", "status_of", "stop_begun", "stop_orphans", "tell_parents"]
 
+_ORPHANS = "orphans"  # name of the chore
 _BY_A_PERSON = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.CANCELED)
 
 
@@ -98,9 +99,15 @@ async def tell_parents(client: Client, conn: Connection, run_ids: list[str]) -> 
                 await client.get_workflow_handle(row["notify"]).signal("ended", run_id)
 
 
-async def stop_orphans(client: Client, conn: Connection) -> None:
-    """Stop runs whose asker has ended: it was terminated, or its own word to them got lost."""
-    for orphan in await family.orphans(conn):
+async def stop_orphans(client: Client, conn: Connection, limit: int) -> None:
+    """Stop runs whose asker has ended: it was terminated, or its own word to them got lost.
+
+    The next *limit* of them each time: those that cannot be stopped do not hide the others.
+    """
+    cursor = await chores.take(conn, _ORPHANS, 0)
+    found = await family.orphans(conn, cursor or None, limit)
+    await chores.move(conn, _ORPHANS, found[-1].run_id if len(found) == limit else "")
+    for orphan in found:
         word = StopRequest(run_id=orphan.run_id, reason=f"run {orphan.parent[:8]}, which asked for it, has ended")
         with suppress(RPCError):  # it has no workflow: a later sweep starts one, and its next model step says so
             await client.get_workflow_handle(workflow_id_for(orphan.tenant, orphan.thread)).signal("stop", word)

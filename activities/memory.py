@@ -26,7 +26,7 @@ from holdfast.contracts import (
 from holdfast.errors import ConfigurationError, MemoryRefused, StorageError, ToolError
 from holdfast.memory import events, outbox, runs
 from holdfast.memory.database import Pool
-from holdfast.memory.longterm import LongTermMemory, MemoryRecord
+from holdfast.memory.longterm import LongTermMemory, MemoryRecord, takes_probe
 from holdfast.secrets import mask
 from holdfast.settings import Settings
 from holdfast.tools.context import ToolContext
@@ -94,6 +94,9 @@ class MemoryActivities:
     async def _carry(self, rows: Sequence[outbox.Row]) -> tuple[list[int], int]:
         """Return the ids of the rows that memory has taken, and how many it will never take and were set aside.
 
+        A row is set aside only if memory takes another text right after it refused this one: a memory that refuses
+        every text is misconfigured or full, and the rows wait until that is corrected.
+
         Raises:
             StorageError: memory took none.
 
@@ -110,7 +113,7 @@ class MemoryActivities:
         set_aside = 0
         for row in rows:
             try:
-                await self._memory.remember([_record(row)])
+                await self._carry_alone(row)
                 taken.append(row["id"])
             except (MemoryRefused, *_HOPELESS) as exc:
                 await self._set_aside(row, exc)
@@ -122,6 +125,22 @@ class MemoryActivities:
                     break
                 raise
         return taken, set_aside
+
+    async def _carry_alone(self, row: outbox.Row) -> None:
+        """Have memory take one row.
+
+        Raises:
+            MemoryRefused, ValidationError, UnicodeError: it takes other texts, but will never take this one.
+            StorageError: it takes none at present.
+
+        """
+        record = _record(row)
+        try:
+            await self._memory.remember([record])
+        except (MemoryRefused, *_HOPELESS) as exc:
+            if not await takes_probe(self._memory):
+                raise _refuses_all(exc) from exc
+            raise
 
     async def _set_aside(self, row: outbox.Row, exc: Exception) -> None:
         why = mask(f"{type(exc).__name__}: {exc}")
@@ -202,7 +221,12 @@ class MemoryToolRunner(ToolRunner):
         try:
             if self._memory is None:
                 raise StorageError(f"no worker of the task queue {self._queue} accepted it in time")
-            await self._memory.remember([record])
+            try:
+                await self._memory.remember([record])
+            except MemoryRefused as exc:
+                if not await takes_probe(self._memory):
+                    raise _refuses_all(exc) from exc
+                raise
         except MemoryRefused as exc:
             raise ToolError(f"this text cannot be remembered: {mask(str(exc))}") from exc
         except StorageError as exc:
@@ -213,6 +237,15 @@ class MemoryToolRunner(ToolRunner):
                 await outbox.put(conn, source_key=source, text=text, **about)
             return "noted; it will be stored as soon as the long-term memory answers again"
         return "remembered"
+
+
+def _refuses_all(exc: Exception) -> StorageError:
+    """Return the error for a memory that has also refused the probe."""
+    return StorageError(
+        f"The long-term memory refuses every text at present, even a harmless one: {exc} What is to be remembered "
+        "waits in PostgreSQL. Correct the memory (the vector size of its collection, a limit or quota that is reached, "
+        "the embedding model); Holdfast retries."
+    )
 
 
 def _record(row: outbox.Row) -> MemoryRecord:

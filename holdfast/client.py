@@ -15,7 +15,7 @@ from holdfast.contracts import Accepted, AgentDefinition, Message, Mode, RunStat
 from holdfast.errors import InvalidInput, StackError, StackNotRunning, ThreadOwned, UnknownAgent, UnknownRun
 from holdfast.handles import RunHandle, check_prefix
 from holdfast.ids import args_hash, check_part, workflow_id_for
-from holdfast.link import Link
+from holdfast.link import Elsewhere, Link
 from holdfast.memory import family, runs, threads
 from holdfast.memory.database import Connection
 from holdfast.settings import Settings, load_settings
@@ -42,7 +42,7 @@ class Sending(TypedDict, total=False):
 
 _ACCEPTED_KEPT = 1000  # runs started by a client that it knows by itself; PostgreSQL knows all that are stored
 _ID_LENGTH = len(str(uuid.UUID(int=0)))
-_LOOK_AGAIN = 0.05  # seconds
+_LOOK_AGAIN, _LOOK_AGAIN_MAX = 0.05, 1.0  # seconds
 _RESTARTING = 15.0  # seconds in which the supervisor of an embedded stack has a server that died up again
 
 
@@ -140,20 +140,41 @@ class Client:
         message = Message(message_id=message_id, agent=agent, text=text if inline else None, text_ref=ref, mode=mode)
 
         async def send() -> Accepted:
-            return await (await self._link.wire()).update_with_start(
-                workflow_id_for(self._link.tenant, thread),
-                "message",
-                message,
-                update_id=f"message-{uuid.uuid4().hex}",
-                result_type=Accepted,
-                queue=queue,
-            )
+            return await self._send(message, thread, queue)
 
         run_id = (await send()).run_id
         self._accepted[run_id] = started = RunHandle(self._link, run_id, thread, again=send)
         while len(self._accepted) > _ACCEPTED_KEPT:
             del self._accepted[next(iter(self._accepted))]
         return started
+
+    async def _send(self, message: Message, thread: str, queue: str) -> Accepted:
+        """Send a message to the workers of *queue*.
+
+        If the thread's workflow still runs on another queue, where it has a run of a moment ago or waits for the next
+        message, look up again which queue it is to be, and try again.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + self._link.patience, _LOOK_AGAIN
+        while True:
+            try:
+                return await (await self._link.wire()).update_with_start(
+                    workflow_id_for(self._link.tenant, thread),
+                    "message",
+                    message.model_copy(update={"queue": queue}),
+                    update_id=f"message-{uuid.uuid4().hex}",
+                    result_type=Accepted,
+                    queue=queue,
+                )
+            except Elsewhere as exc:
+                if loop.time() + pause > deadline:
+                    raise StackError(
+                        f"For {self._link.patience:.0f} s the message could not be delivered: {exc}. Sending the same "
+                        "again is safe."
+                    ) from exc
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LOOK_AGAIN_MAX)
+            _, queue = await self._link.read(lambda conn: self._place(conn, message.agent, thread))
 
     @overload
     async def run(
@@ -259,6 +280,13 @@ class Client:
             queue = await threads.queue_with_work(conn, tenant, thread) or queue
         known = await runs.agent_names(conn, queue)
         if agent not in known:
+            mine = self.settings.task_queue
+            if queue != mine and agent in await runs.agent_names(conn, mine):
+                raise UnknownAgent(
+                    f"Thread {thread!r} still has open runs on the task queue {queue!r}, whose workers have no agent "
+                    f"{agent[:140]!r}; those of {mine!r}, the task queue of this client, have. Send the message again "
+                    f"when these runs have ended (`holdfast runs --thread {thread}` lists them), or on another thread."
+                )
             raise UnknownAgent(_no_such_agent(agent, known, queue, await runs.queues_of_agent(conn, agent)))
         if row is None or row.agent is None or row.agent == agent:
             return agent, queue

@@ -233,7 +233,7 @@ class MemoryRefused(StorageError):
 
     When: the embedding provider or Qdrant answers 400, 413 or 422, or the text's key belongs to another tenant.
     Do: shorten or change the text. What waited to be remembered is set aside: `outbox.refusal` says why, and the
-    text stays there.
+    text stays there. If every text is refused, nothing is set aside: correct the embedding model or the store.
     """
 
 

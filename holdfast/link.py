@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from holdfast.memory.database import Pool
     from holdfast.wire import Wire
 
-__all__ = ["Link", "NotRunning"]
+__all__ = ["Elsewhere", "Link", "NotRunning"]
 
 T = TypeVar("T")
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+
+
+class Elsewhere(HoldfastError):
+    """The thread's workflow runs on another task queue. Never leaves the client."""
 
 
 class NotRunning(HoldfastError):

@@ -14,7 +14,7 @@ from holdfast.contracts import AGENT_WORKFLOW, PREVIEW, Contract, Message, Threa
 from holdfast.settings import Settings
 from holdfast.visible import first_line
 
-__all__ = ["CLOSED_UNDER_US", "refused_as", "update_with_start"]
+__all__ = ["CLOSED_UNDER_US", "ELSEWHERE", "refused_as", "update_with_start"]
 
 Out = TypeVar("Out", bound=Contract)
 
@@ -22,6 +22,9 @@ _SUMMARY = 400  # bytes of a summary that Temporal takes
 
 CLOSED_UNDER_US = "AcceptedUpdateCompletedWorkflow"
 """What Temporal says when the workflow ended between taking the update and answering it: then the next one will."""
+
+ELSEWHERE = "ThreadElsewhere"
+"""What a thread's workflow says to a message for another task queue: find out anew which queue it is, and try again."""
 
 
 async def update_with_start(

@@ -7,6 +7,7 @@ next `collect_batch` rows of what nothing needs any more.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import timedelta
 
 import structlog
@@ -75,7 +76,7 @@ class Sweeper:
             await chores.move(conn, _SWEEP, str(rows[-1].id) if rows else "")
         await self._threads(rows)
         async with self._pool.acquire() as conn:
-            await stop_orphans(self._client, conn)
+            await stop_orphans(self._client, conn, self._settings.sweep_threads)
 
     async def _threads(self, rows: list[OpenThread]) -> None:
         """Go on with threads that have work and no workflow.
@@ -158,9 +159,28 @@ class Sweeper:
             cursor = await chores.take(conn, _COLLECT, settings.collect_every)
             if cursor is None:
                 return
-            at, blobs = await chores.collect_blobs(conn, cursor, settings.keep_blobs, settings.collect_batch)
-            await chores.move(conn, _COLLECT, at)
-            late = await chores.collect_late_outcomes(conn, settings.keep_late_outcomes, settings.collect_batch)
-            deltas = await chores.collect_deltas(conn, settings.keep_deltas, settings.collect_batch)
+            blobs = await _alone("blobs", _collect_blobs(conn, cursor, settings))
+            late = await _alone(
+                "late_outcomes",
+                chores.collect_late_outcomes(conn, settings.keep_late_outcomes, settings.collect_batch),
+            )
+            deltas = await _alone("deltas", chores.collect_deltas(conn, settings.keep_deltas, settings.collect_batch))
         if blobs or late or deltas:
             log.info("deleted rows that are no longer needed", blobs=blobs, late_outcomes=late, deltas=deltas)
+
+
+async def _collect_blobs(conn: Connection, cursor: str, settings: Settings) -> int:
+    at, gone = await chores.collect_blobs(conn, cursor, settings.keep_blobs, settings.collect_batch)
+    await chores.move(conn, _COLLECT, at)
+    return gone
+
+
+async def _alone(table: str, work: Awaitable[int]) -> int:
+    """Return how many rows a part of the cleanup has deleted. One that fails must not keep the others from theirs."""
+    try:
+        return await work
+    except UNAVAILABLE as exc:
+        log.info("a part of the cleanup is put off", table=table, error=str(exc))
+    except Exception:
+        log.exception("rows that are no longer needed could not be deleted", table=table)
+    return 0

@@ -20,8 +20,8 @@ from holdfast import errors
 from holdfast.contracts import Contract
 from holdfast.convert import causes, data_converter, quiet_runtime
 from holdfast.errors import HoldfastError, InvalidInput, StackError
-from holdfast.link import NotRunning
-from holdfast.sending import CLOSED_UNDER_US, refused_as, update_with_start
+from holdfast.link import Elsewhere, NotRunning
+from holdfast.sending import CLOSED_UNDER_US, ELSEWHERE, refused_as, update_with_start
 from holdfast.settings import Settings
 
 __all__ = ["TRANSIENT", "Wire"]
@@ -90,6 +90,7 @@ class Wire:
         """Send an update to the thread's workflow, starting it on *queue*, or on that of the settings, if none runs.
 
         Raises:
+            Elsewhere: a workflow runs, on another queue than the message is for.
             InvalidInput (or the subclass the workflow names): the update was refused.
             StackError: nobody took it within `client_patience`.
 
@@ -219,6 +220,8 @@ class Wire:
                 async with asyncio.timeout_at(deadline):
                     return await send()
             except WorkflowUpdateFailedError as exc:
+                if refused_as(exc) == ELSEWHERE:
+                    raise Elsewhere(str(exc.cause)) from exc
                 if refused_as(exc) != CLOSED_UNDER_US:
                     raise _refusal(exc) from exc
                 lost = exc

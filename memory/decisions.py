@@ -65,9 +65,9 @@ async def decide(
     return status.endswith(" 1")
 
 
-async def void(conn: Connection, run_id: str) -> None:
-    """Withdraw what is still pending of a run: it has ended."""
-    await conn.execute(_Q["void"], run_id)
+async def void(conn: Connection, *run_ids: str) -> None:
+    """Withdraw what is still pending of runs: they have ended, or their workflow is no more."""
+    await conn.execute(_Q["void"], run_ids)
 
 
 async def edited_args(conn: Connection, run_id: str, step_no: int) -> str | None:

@@ -121,9 +121,9 @@ async def give_scope(conn: Connection, thread_id: int, scope: str) -> None:
     await conn.execute(_Q["give_scope"], thread_id, scope)
 
 
-async def orphans(conn: Connection) -> list[Orphan]:
-    """Return open runs whose asker has ended."""
+async def orphans(conn: Connection, after: str | None, limit: int) -> list[Orphan]:
+    """Return the next *limit* open runs, by id, whose asker has ended."""
     return [
         Orphan(str(row["run_id"]), str(row["parent_run_id"]), row["tenant"], row["thread"])
-        for row in await conn.fetch(_Q["orphans"])
+        for row in await conn.fetch(_Q["orphans"], after, limit)
     ]

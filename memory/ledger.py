@@ -205,9 +205,12 @@ async def guard(conn: Connection, key: str, fence: int, deadline: float) -> bool
     return status.endswith(" 1")
 
 
-async def unsend(conn: Connection, key: str, fence: int) -> None:
-    """Take back one guard of this claim: the tool never began, so it was no try."""
-    await conn.execute(_Q["unsend"], key, fence)
+async def unsend(conn: Connection, key: str, fence: int, sends: int) -> None:
+    """Take back the guard of this claim, if there was one: the tool never began, so it was no try.
+
+    *sends* is the number that the claim had. Because it is set, not subtracted, this can be done twice.
+    """
+    await conn.execute(_Q["unsend"], key, fence, sends)
 
 
 async def complete(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -30,6 +32,7 @@ __all__ = [
     "encode_records",
     "point_id",
     "refuse_foreign",
+    "takes_probe",
     "to_hit",
 ]
 
@@ -42,6 +45,8 @@ KEYWORDS = ("tenant", "thread", "run_id")  # payload fields that filters name, s
 # Qdrant's own default. The paper's 60 lets middling ranks in both lists beat the best of one: of 400 questions that
 # name a number, 100 % had their answer among five hits with 2, and 69 % with 60.
 RRF_K = 2
+_PROBE = "The ship arrives in the harbour at noon."  # any text that every embedding model and store takes
+_PROBE_OWNER = ":probe"  # no tenant may be named so: nobody finds, counts or forgets the probe
 
 
 def point_id(source_key: str) -> str:
@@ -82,7 +87,8 @@ class LongTermMemory(Protocol):
     """What is remembered across threads, found again by meaning.
 
     Every method raises `StorageError` when the store or the embedding model cannot be reached or refuses; the message
-    says what to do. `MemoryRefused`, which is one, says that no other try will help.
+    says what to do. `MemoryRefused`, which is one, says that no other try of this text will help,
+    unless memory refuses every text: see `takes_probe`.
     """
 
     async def open(self) -> None:
@@ -189,6 +195,29 @@ def refuse_foreign(records: list[MemoryRecord], owners: Mapping[str, object]) ->
                 f"Memory {record.id} (source key {record.source_key[:140]!r}) belongs to another tenant; nothing was "
                 "stored. Use source keys that are unique among all tenants, such as run ids."
             )
+
+
+async def takes_probe(memory: LongTermMemory) -> bool:
+    """Store a harmless text and remove it again; return whether it was stored.
+
+    After a refusal this tells one text that memory never takes from a fault that makes it refuse every text, such as a
+    collection for other vectors or a limit that is reached.
+    """
+    record = MemoryRecord(
+        tenant=_PROBE_OWNER,
+        text=_PROBE,
+        thread="probe",
+        run_id="probe",
+        at=datetime.now(UTC),
+        source_key=f"{_PROBE_OWNER}:{uuid.uuid4().hex}",
+    )
+    try:
+        await memory.remember([record])
+    except StorageError:
+        return False
+    with suppress(StorageError):  # what remains is removed with the next probe
+        await memory.forget(_PROBE_OWNER)
+    return True
 
 
 def candidates(limit: int) -> int:

@@ -33,6 +33,7 @@ __all__ = [
     "known_agents",
     "listing",
     "lock",
+    "lock_all",
     "merge",
     "of_message",
     "open_of_thread",
@@ -152,6 +153,11 @@ async def insert(
 async def lock(conn: Connection, run_id: str) -> asyncpg.Record | None:
     """Lock a run's row: run_id, state, message, started_at, agent, and seq of its message (None: not placed)."""
     return await conn.fetchrow(_Q["lock"], run_id)
+
+
+async def lock_all(conn: Connection, run_ids: Sequence[str]) -> None:
+    """Lock the rows of several runs, in one statement however many they are."""
+    await conn.execute(_Q["lock_all"], run_ids)
 
 
 async def has_ended(conn: Connection, run_id: str) -> bool:

@@ -57,6 +57,7 @@ class AgentWorkflow:
             self._take_child(start.child)
         self._carry.executions += 1
         self._admitting = False
+        self._leaving = False
         self._background: set[asyncio.Task[None]] = set()
         self._refusals = Refusals(self._carry, self._keep)
 
@@ -109,6 +110,7 @@ class AgentWorkflow:
             await workflow.wait_condition(lambda: bool(carry.queue) or (self._quiet() and not carry.inbox))
             if not carry.queue:
                 return
+            self._leaving = False
 
     def _loop(self) -> RunLoop:
         return RunLoop(self._carry, self._should_roll, self._keep, self._refusals)
@@ -120,7 +122,7 @@ class AgentWorkflow:
         if seconds:
             with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: bool(self._carry.queue),
+                    lambda: bool(self._carry.queue) or self._leaving,
                     timeout=timedelta(seconds=seconds),
                     timeout_summary=f"idle: ends in {seconds:g} s unless a message comes",
                 )
@@ -206,10 +208,30 @@ class AgentWorkflow:
         run_id = run_id_for(tenant, thread, message.message_id)
         known = message.message_id in self._carry.known
         if not known:
+            self._check_queue(message)
             inbox.remember_known(self._carry, message.message_id)
         if not known or message.notify is not None:
-            self._carry.inbox.append(message)
+            self._carry.inbox.append(message.model_copy(update={"queue": None}))
         return Accepted(run_id=run_id, known=known)
+
+    def _check_queue(self, message: Message) -> None:
+        """Refuse a message for the workers of another task queue; if idle, end, so that the next try starts there.
+
+        Raises:
+            ApplicationError: `ThreadElsewhere`; the sender tries again.
+
+        """
+        carry, mine = self._carry, workflow.info().task_queue
+        if message.queue in (None, mine):
+            return
+        if carry.opened and carry.current is None and not (carry.queue or carry.inbox or self._admitting):
+            self._leaving = True
+        raise ApplicationError(
+            f"the thread's workflow runs on the task queue {mine!r}, and the message is for {message.queue!r}: "
+            "send it again when the thread is idle",
+            type=inbox.ELSEWHERE,
+            non_retryable=True,
+        )
 
     def _take_child(self, start: ChildStart) -> None:
         carry = self._carry

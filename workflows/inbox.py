@@ -12,6 +12,7 @@ from holdfast.ids import run_id_for
 
 __all__ = [
     "BATCH",
+    "ELSEWHERE",
     "KNOWN_KEPT",
     "TEXT_INLINE",
     "check_decision",
@@ -31,6 +32,7 @@ __all__ = [
 # Constants of the workflow's code, not settings: they must be the same on every worker, and on a replay.
 TEXT_INLINE = 2048  # bytes of UTF-8; a Temporal client outside Python counts the same
 KNOWN_KEPT = 500  # message ids remembered here; Postgres knows all of them
+ELSEWHERE = "ThreadElsewhere"  # the type of a refusal; `holdfast.sending` knows it, and is not imported here
 BATCH = 50  # messages stored at once; a payload over 2 MB would end the workflow, also after an hour without a database
 ROOM = 1000  # messages that may wait: all of them travel in one payload when the workflow rolls over
 ROOM_BYTES = 1024 * 1024  # of their ids and texts, for the same reason
@@ -51,6 +53,7 @@ def check_message(message: Message) -> None:
     _check_word("agent", message.agent, 2 * LABEL, least=1, one_line=True)
     _check_word("text_ref", message.text_ref, NAME, least=1, one_line=True)
     _check_word("notify", message.notify, NAME, least=1, one_line=True)
+    _check_word("queue", message.queue, NAME, least=1, one_line=True)
     if message.text is not None:
         if not message.text.strip():
             raise InvalidInput("the message is empty: send some text")

@@ -32,6 +32,11 @@ class Message(Contract):
     notify: str | None = Field(
         default=None, description="id of a workflow, 1 to 1,000 bytes, that receives the signal `ended` with the run id"
     )
+    queue: str | None = Field(
+        default=None,
+        description="the task queue whose workers are to answer: a workflow of the thread on another queue refuses the "
+        "message with the error type `ThreadElsewhere`, and ends if it is idle; unset, any takes it",
+    )
 
     @model_validator(mode="after")
     def _one_text(self) -> Message:

@@ -267,7 +267,8 @@ class ToolRunner:
 
         Raises:
             NotBegun: cancelled before the tool began.
-            TimeoutError: the deadline passed while the tool ran.
+            TimeoutError: the deadline passed while the tool ran; or a sync tool returned an awaitable that could not
+                be started.
             ToolNotStarted: it passed, or the worker stops, before the tool began: nothing took effect.
             BaseException: whatever the tool raises; what would end a process or fake a cancellation (SystemExit,
                 KeyboardInterrupt, CancelledError, StopIteration) as RuntimeError.
@@ -397,9 +398,31 @@ class ToolRunner:
         if ended.error is not None:
             raise _tame(name, ended.error)
         if not is_async and inspect.isawaitable(ended.value):  # a plain function that returned a coroutine
-            value = ended.value
-            return await self._run(name, lambda: value, is_async=True, deadline=deadline, begun=begun)
+            return await self._run_returned(name, ended.value, deadline=deadline, begun=begun)
         return ended.value
+
+    async def _run_returned(
+        self, name: str, value: Awaitable[Any], *, deadline: float | None, begun: Begun | None
+    ) -> Any:
+        """Run the awaitable that a plain function returned.
+
+        The function has run, so that its awaitable never began proves nothing to a caller that settles an effect (one
+        that gives *begun*). To others it is overload, and no try.
+        """
+        try:
+            return await self._run(name, lambda: value, is_async=True, deadline=deadline, begun=begun)
+        except (NotBegun, NeverBegan) as exc:
+            if inspect.iscoroutine(value):
+                value.close()
+            if begun is None:
+                raise
+            if isinstance(exc, NotBegun):
+                raise asyncio.CancelledError from exc
+            raise TimeoutError(
+                f"{name} returned an awaitable, which was not started before its deadline or the end of the worker. "
+                "What the function did before it returned may have taken effect. Fix the tool that blocks the tool "
+                "loop (the worker's log names it), or declare this tool with `async def`."
+            ) from exc
 
     def _at_most(self, seconds: float) -> float:
         """Return *seconds*, or what is left of them until all calls have to end."""

@@ -18,7 +18,7 @@ update approvals set state = $3, args = $4, decision_id = $5, decided_at = clock
 where run_id = $1 and step_no = $2 and call_id = $6 and state = 'pending'
 
 -- name: void
-update approvals set state = 'void', decided_at = clock_timestamp() where run_id = $1 and state = 'pending'
+update approvals set state = 'void', decided_at = clock_timestamp() where run_id = any($1::uuid[]) and state = 'pending'
 
 -- name: edited
 select args from approvals where run_id = $1 and step_no = $2

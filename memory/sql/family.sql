@@ -55,7 +55,8 @@ update threads set scope = $2 where id = $1 and scope is null
 select c.run_id, c.parent_run_id, t.tenant, t.thread
 from runs c join runs p on p.run_id = c.parent_run_id join threads t on t.id = c.thread_id
 where c.state in ('queued', 'running', 'waiting') and p.state not in ('queued', 'running', 'waiting')
-limit 1000
+  and ($1::uuid is null or c.run_id > $1)
+order by c.run_id limit $2
 
 -- name: waiting
 -- What waits for a person in a run and in those below it, nearest first.

@@ -65,7 +65,7 @@ from held where e.key = held.key and held.lease_until > clock_timestamp()
 
 -- name: unsend
 -- The row goes on saying that it may have been sent: an earlier owner's request may have landed.
-update effects set sends = greatest(sends - 1, 0) where key = $1 and fence = $2 and state = 'in_flight'
+update effects set sends = $3 where key = $1 and fence = $2 and state = 'in_flight'
 
 -- name: complete
 with before as (
@@ -96,9 +96,11 @@ update effects set state = 'failed', error = $3, result = null, sends = sends + 
 where key = $1 and fence = $2 and state = 'in_flight'
 
 -- name: fail_pure
+-- Once for each attempt, which is an owner of its own: a commit whose answer got lost is made again.
 insert into effects (key, run_id, scope, step_no, tool, class, args_hash, state, owner, sends, error, ended_at)
 values ($1, $2, $3, $4, $5, 'pure', $6, 'failed', $7, 1, $8, clock_timestamp())
-on conflict (key) do update set sends = effects.sends + 1, owner = excluded.owner, error = excluded.error
+on conflict (key) do update set sends = effects.sends + (effects.owner is distinct from excluded.owner)::int,
+                                owner = excluded.owner, error = excluded.error
 where effects.class = 'pure' and effects.state = 'failed' and effects.result is null
 returning sends
 

@@ -12,6 +12,10 @@ select r.run_id, r.state, r.message, r.message_id, r.started_at, r.agent, r.defi
        r.tokens_in + r.tokens_out as tokens, r.cost_usd, r.unpriced, r.budget, m.seq from runs r
 left join messages m on m.id = r.message where r.run_id = $1 for update of r
 
+-- name: lock_all
+-- In the order of the ids, so that two who lock several wait for each other and not in a circle.
+select from runs where run_id = any($1::uuid[]) order by run_id for update
+
 -- name: insert_message
 insert into messages (thread_id, run_id, role, body, tokens) values ($1, $2, 'user', $3, $4) returning id
 

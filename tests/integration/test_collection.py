@@ -52,6 +52,14 @@ async def test_only_what_is_old_and_named_by_nothing_goes(pool: Pool, conn: Conn
     assert await _left(conn, "deltas", "n") == [1]
 
 
+async def test_a_table_that_cannot_be_cleaned_up_leaves_the_others(pool: Pool, conn: Connection) -> None:
+    """What fails is logged; the rest is removed in the same pass."""
+    await conn.execute("alter table blobs rename to blobs_away")
+    await conn.execute("alter table late_outcomes rename to late_outcomes_away")
+    await Sweeper(Settings(), pool, NOBODY).collect()
+    assert await _left(conn, "deltas", "n") == [1]
+
+
 async def test_a_collection_comes_round_in_portions(pool: Pool, conn: Connection) -> None:
     """It looks at so many rows and goes on from there the next time, and begins anew at the end."""
     settings = Settings(collect_batch=1, collect_every=0.001)

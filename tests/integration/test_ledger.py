@@ -243,6 +243,7 @@ async def test_tries_are_counted_in_the_row(pool: Pool) -> None:
     given, local, looked = step("pure"), step("local_tx"), step("verifiable", settle=1.0)
     async with pool.acquire() as conn:
         assert [await ledger.fail_pure(conn, given, f"owner-{n}", "no") for n in range(2)] == [1, 2]
+        assert await ledger.fail_pure(conn, given, "owner-1", "no") == 2, "an answer was lost, the commit made again"
         assert await ledger.stored(conn, given.key) is None
         assert await ledger.record_pure(conn, given, "three", {"n": 3})
         assert await ledger.fail_pure(conn, given, "four", "late") is None
@@ -254,3 +255,26 @@ async def test_tries_are_counted_in_the_row(pool: Pool) -> None:
         await ledger.claim(conn, looked, "one", LEASE)
         assert [await ledger.look_failed(conn, looked.key, 1) for _ in range(2)] == [1, 2]
         assert await ledger.look_failed(conn, looked.key, 2) is None
+
+
+@pytest.mark.parametrize("effect", ["once", "verifiable", "keyed"])
+async def test_a_guard_that_sent_nothing_counts_no_try_however_often_that_is_said(
+    pool: Pool, effect: EffectClass
+) -> None:
+    """Whether or not the guard was committed, and whether the answer to this was lost: the count is the claim's."""
+    given = step(effect)
+    async with pool.acquire() as conn:
+        await ledger.claim(conn, given, "one", LEASE)
+        assert await ledger.guard(conn, given.key, 1, 5.0)
+        assert await ledger.fail(conn, given.key, 1, "refused connection")
+        for fence, guarded, said in ((2, True, 1), (3, True, 2), (4, False, 2)):
+            claim = await ledger.claim(conn, given, f"owner-{fence}", LEASE)
+            assert (claim.fence, claim.sends) == (fence, 1)
+            assert not guarded or await ledger.guard(conn, given.key, fence, 5.0)
+            for _ in range(said):
+                await ledger.unsend(conn, given.key, fence, claim.sends)
+            await ledger.unsend(conn, given.key, fence - 1, 0)  # of an owner that was fenced out
+            assert await conn.fetchval("select sends from effects where key = $1", given.key) == 1
+            assert await ledger.fail(conn, given.key, fence, "not sent")
+        await ledger.unsend(conn, given.key, 4, 0)
+        assert await conn.fetchval("select sends from effects where key = $1", given.key) == 1, "it has ended"

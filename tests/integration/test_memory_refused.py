@@ -125,6 +125,60 @@ async def test_a_text_that_is_never_embedded_keeps_nothing_else_waiting(make_wor
             await until(flowed, "what comes later is remembered as well")
 
 
+async def test_a_memory_that_refuses_every_text_sets_nothing_aside(make_world: MakeWorld) -> None:
+    """All rows wait while each answer is a 400; once that is corrected, they are remembered without a hand on SQL."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_world(AGENTS, api_base=models.base_url, memory_wait=0.5)
+        await world.worker()
+        client = await world.client()
+        for number in range(3):
+            run = await client.start("keeper", f"Gate {number} is blue.", thread=f"t{number}")
+            await run.result(timeout=PATIENCE)
+        provider = Provider("")  # in each text
+        async with memory(world, provider):
+
+            async def tried() -> bool:
+                rows = await world.rows("select tries, refused_at from outbox")
+                assert [row["refused_at"] for row in rows] == [None] * 3, "nothing is set aside"
+                return sum(row["tries"] for row in rows) >= 3
+
+            await until(tried, "the outbox is tried several times")
+            run = await client.start("keeper", "use the tools", thread="tool")
+            await run.result(timeout=PATIENCE)
+            results = [event.data["preview"] for event in await run.recorded() if event.kind == "tool_done"]
+            assert any("noted" in preview for preview in results), "what the tool is told to keep waits as well"
+            provider.refused = "nobody says this"
+
+            async def empty() -> bool:
+                return not await waiting(world)
+
+            await until(empty, "all are remembered")
+
+
+async def test_a_refused_text_that_is_alone_is_set_aside(make_world: MakeWorld) -> None:
+    """No other row shows that memory takes texts, so a probe does; of the probe nothing remains."""
+    async with ModelServer(SCRIPT) as models:
+        world = await make_world(AGENTS, api_base=models.base_url, memory_wait=0.5)
+        await world.worker()
+        run = await (await world.client()).start("keeper", "An odd thing.", thread="t")
+        await run.result(timeout=PATIENCE)
+        async with memory(world, Provider("odd")):
+
+            async def set_aside() -> bool:
+                return (await waiting(world))[0]["refused_at"] is not None
+
+            await until(set_aside, "it is set aside")
+            [row] = await waiting(world)
+            assert "HTTP 400" in row["refusal"]
+            run = await (await world.client()).start("keeper", "The key is green.", thread="t2")
+            await run.result(timeout=PATIENCE)
+
+            async def flowed() -> bool:
+                return len(await waiting(world)) == 1
+
+            await until(flowed, "what comes later is remembered")
+
+
 async def test_a_question_that_is_never_embedded_ends(make_world: MakeWorld) -> None:
     """As an error where it was asked alone, as a tool's error for the model, as no recall at the start of a run."""
     async with ModelServer(SCRIPT) as models:

@@ -12,8 +12,9 @@ from temporalio.client import Client as Temporal
 from temporalio.client import ScheduleActionStartWorkflow
 
 from holdfast import Client
+from holdfast.contracts import AGENT_WORKFLOW, Accepted, Message, ThreadStart
 from holdfast.errors import UnknownAgent
-from holdfast.ids import schedule_id_for
+from holdfast.ids import schedule_id_for, workflow_id_for
 from holdfast.testing import ModelServer
 from tests import histories
 from tests.conftest import MakeWorld
@@ -78,7 +79,7 @@ async def fleets(make_world: MakeWorld) -> AsyncIterator[Fleets]:
         settings = world.settings.model_copy(update={"task_queue": f"{world.settings.task_queue}-b", "agents": file})
         await world.worker()
         b = {"HOLDFAST_TASK_QUEUE": settings.task_queue, "HOLDFAST_AGENTS": str(file)}
-        await world.worker(**b, HOLDFAST_SWEEP_EVERY="3600")
+        await world.worker(**b, HOLDFAST_SWEEP_EVERY="3600", HOLDFAST_LINGER="600")
         client = await stack.enter_async_context(await Client.connect(settings))
         yield Fleets(world, await world.client(), client, await histories.connect(world.settings))
 
@@ -123,6 +124,37 @@ async def test_a_client_hears_which_queue_has_the_agent(fleets: Fleets) -> None:
     with pytest.raises(UnknownAgent, match=f"HOLDFAST_TASK_QUEUE={fleets.b.settings.task_queue}"):
         await fleets.a.start("own-B", "where?")
     assert sorted(await fleets.b.agents()) == ["own-B", "shared"]
+
+
+async def test_a_client_hears_that_the_thread_still_has_runs_elsewhere(fleets: Fleets) -> None:
+    """It already uses the queue that has the agent; what it has to wait for is the run of the other fleet."""
+    held = await fleets.b.start("shared", "hold-d", thread="d")
+    await until((fleets.world.folder / "b" / "hold-d.held").exists, "the call is under way")
+    with pytest.raises(UnknownAgent, match="still has open runs on the task queue") as refused:
+        await fleets.a.start("own-A", "where?", thread="d")
+    assert fleets.b.settings.task_queue in str(refused.value)
+    assert "set HOLDFAST_TASK_QUEUE" not in str(refused.value)
+    (fleets.world.folder / "b" / "hold-d.go").touch()
+    await held.result(timeout=PATIENCE)
+
+
+async def test_an_idle_workflow_elsewhere_makes_way(fleets: Fleets) -> None:
+    """A message to queue A is answered there, though the workflow of the message before still lingers on queue B."""
+    await (await fleets.b.start("shared", "where?", thread="e")).result(timeout=PATIENCE)
+    run = await fleets.a.start("shared", "where?", thread="e")
+    assert (await run.result(timeout=PATIENCE)).output == "fleet A"
+    assert await fleets.queue_of("e") == fleets.a.settings.task_queue
+
+
+async def test_an_agent_of_one_fleet_is_not_refused_by_the_other(fleets: Fleets) -> None:
+    """On a thread that nobody owns yet, an idle workflow of B leaves the message to A, which has the agent."""
+    workflow_id = workflow_id_for(fleets.b.settings.tenant, "f")
+    idle = await fleets.temporal.start_workflow(
+        AGENT_WORKFLOW, ThreadStart(), id=workflow_id, task_queue=fleets.b.settings.task_queue
+    )
+    await idle.execute_update("message", Message(message_id="m", agent="nobody", text="who?"), result_type=Accepted)
+    run = await fleets.a.start("own-A", "where?", thread="f")
+    assert (await run.result(timeout=PATIENCE)).output == "fleet A"
 
 
 async def test_an_edit_from_elsewhere_leaves_a_schedule_with_its_fleet(fleets: Fleets) -> None:

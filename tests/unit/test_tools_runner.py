@@ -84,6 +84,47 @@ async def test_a_plain_function_may_return_a_coroutine(runner: ToolRunner) -> No
     assert await _run(runner, outer) == "inner"
 
 
+@pytest.mark.parametrize("late", ["deadline", "cut off", "stopping"])
+async def test_a_function_that_ran_began_although_what_it_returned_did_not(runner: ToolRunner, late: str) -> None:
+    """The call may have taken effect: a TimeoutError or a plain cancellation, never the proof that nothing was sent."""
+    release, blocked, ran, go = (threading.Event() for _ in range(4))
+
+    async def rude() -> None:
+        blocked.set()
+        release.wait(20)
+
+    @tool
+    def posts() -> Awaitable[None]:
+        """Take effect, then return a coroutine."""
+        ran.set()
+        go.wait(20)
+        return asyncio.sleep(0)
+
+    first = asyncio.create_task(_run(runner, rude))
+    await _until(blocked.is_set)
+    deadline = _soon(0.5 if late == "deadline" else 30.0)
+    bodies: list[Future[Ended[Any]]] = []
+
+    async def kind() -> type[BaseException] | None:
+        try:
+            await runner.run(posts, {}, _context(), deadline=deadline, begun=bodies.append)
+        except BaseException as exc:
+            return type(exc)
+        return None
+
+    call = asyncio.create_task(kind())
+    await _until(ran.is_set)
+    if late == "stopping":
+        await runner.close(grace=0.0)
+    go.set()
+    if late == "cut off":
+        await _until(lambda: len(bodies) == 2)
+        call.cancel()
+    assert await call is (asyncio.CancelledError if late == "cut off" else TimeoutError)
+    release.set()
+    await asyncio.gather(first, return_exceptions=True)
+
+
 @pytest.mark.parametrize("in_child", [False, True])
 async def test_a_blocking_async_tool_delays_nobody_and_is_named(runner: ToolRunner, in_child: bool) -> None:
     """The worker's heartbeat goes on; the log names tool and line, also when a task of the tool's own blocks."""
