@@ -140,7 +140,7 @@ async def test_a_memory_that_refuses_every_text_sets_nothing_aside(make_world: M
             async def tried() -> bool:
                 rows = await world.rows("select tries, refused_at from outbox")
                 assert [row["refused_at"] for row in rows] == [None] * 3, "nothing is set aside"
-                return sum(row["tries"] for row in rows) >= 3
+                return sum(int(row["tries"]) for row in rows) >= 3
 
             await until(tried, "the outbox is tried several times")
             run = await client.start("keeper", "use the tools", thread="tool")
