@@ -203,9 +203,9 @@ async def test_reopen(factory: Factory) -> None:
     assert await first.forget("acme", thread="t2") == 1
     await first.close()
     await first.close()
-    with pytest.raises(StorageError, match="is not open|is not available"):
+    with pytest.raises(StorageError, match=r"is not open|is not available"):
         await first.count("acme")
-    with pytest.raises(StorageError, match="is not open|is not available"):
+    with pytest.raises(StorageError, match=r"is not open|is not available"):
         await first.remember([record("k3", "too late")])
     for again in (first, factory()):
         await again.open()
@@ -266,5 +266,5 @@ async def test_server_that_is_not_there() -> None:
         memory = QdrantServerMemory(f"http://127.0.0.1:{held.getsockname()[1]}", timeout=2)
         with pytest.raises(StorageError, match="HOLDFAST_QDRANT_URL"):
             await memory.open()
-    with pytest.raises(StorageError, match="is not open|is not available"):
+    with pytest.raises(StorageError, match=r"is not open|is not available"):
         await memory.count("acme")
