@@ -110,7 +110,8 @@ async def doubtful(run: RunHandle) -> int:
     async def found() -> list[int]:
         return [step.step_no for step in await run.steps() if step.state == "in_doubt"]
 
-    return (await until(found, "the call is in doubt"))[0]
+    step: int = (await until(found, "the call is in doubt"))[0]
+    return step
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
