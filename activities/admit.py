@@ -254,6 +254,7 @@ class AdmitActivities:
             hook_time=self._deps.hooks.seconds,
             roll_after=settings.roll_after_events,
             memory_queue=settings.memory_queue,
+            task_queue=settings.task_queue,
             task_timeout=settings.scaled(settings.task_timeout),
         )
 

@@ -221,8 +221,8 @@ class AgentWorkflow:
             ApplicationError: `ThreadElsewhere`; the sender tries again.
 
         """
-        carry, mine = self._carry, workflow.info().task_queue
-        if message.queue in (None, mine):
+        carry, mine = self._carry, self._carry.limits.task_queue
+        if mine is None or message.queue in (None, mine):
             return
         if carry.opened and carry.current is None and not (carry.queue or carry.inbox or self._admitting):
             self._leaving = True

@@ -104,6 +104,7 @@ class Limits(Contract):
     model_timeout: float = 600.0
     roll_after: int = 4000
     memory_queue: str = "holdfast-memory"
+    task_queue: str | None = None  # not `workflow.info()`: a replay has a task queue of its own there
     task_timeout: float = 3.0
     hook_time: float = 0.0
     linger_asked: float = 10.0

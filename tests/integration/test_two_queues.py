@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 from temporalio.client import Client as Temporal
-from temporalio.client import ScheduleActionStartWorkflow
+from temporalio.client import ScheduleActionStartWorkflow, WorkflowExecution
+from temporalio.worker import Replayer
 
 from holdfast import Client
 from holdfast.contracts import AGENT_WORKFLOW, Accepted, Message, ThreadStart
+from holdfast.convert import data_converter
 from holdfast.errors import UnknownAgent
 from holdfast.ids import schedule_id_for, workflow_id_for
+from holdfast.runtime import WORKFLOWS, workflow_runner
 from holdfast.testing import ModelServer
 from tests import histories
 from tests.conftest import MakeWorld
@@ -144,6 +147,15 @@ async def test_an_idle_workflow_elsewhere_makes_way(fleets: Fleets) -> None:
     run = await fleets.a.start("shared", "where?", thread="e")
     assert (await run.result(timeout=PATIENCE)).output == "fleet A"
     assert await fleets.queue_of("e") == fleets.a.settings.task_queue
+    replayer = Replayer(workflows=WORKFLOWS, data_converter=data_converter, workflow_runner=workflow_runner())
+
+    async def listed() -> list[WorkflowExecution]:
+        found = [each async for each in fleets.temporal.list_workflows(f"WorkflowId = '{run.workflow_id}'")]
+        return found if len(found) == 2 else []
+
+    for each in await until(listed, "both executions are listed"):
+        history = await fleets.temporal.get_workflow_handle(each.id, run_id=each.run_id).fetch_history()
+        await replayer.replay_workflow(history)  # on a task queue of its own, which must not matter
 
 
 async def test_an_agent_of_one_fleet_is_not_refused_by_the_other(fleets: Fleets) -> None:
@@ -153,6 +165,12 @@ async def test_an_agent_of_one_fleet_is_not_refused_by_the_other(fleets: Fleets)
         AGENT_WORKFLOW, ThreadStart(), id=workflow_id, task_queue=fleets.b.settings.task_queue
     )
     await idle.execute_update("message", Message(message_id="m", agent="nobody", text="who?"), result_type=Accepted)
+
+    async def admitted() -> bool:  # only then does the workflow know its queue
+        events = (await idle.fetch_history()).events
+        return any(event.HasField("activity_task_completed_event_attributes") for event in events)
+
+    await until(admitted, "the workflow is idle")
     run = await fleets.a.start("own-A", "where?", thread="f")
     assert (await run.result(timeout=PATIENCE)).output == "fleet A"
 
