@@ -144,7 +144,7 @@ async def test_a_question_to_a_thread_without_room_waits_for_room(world: World) 
         return state.current is not None and len(state.queued) == inbox.ROOM
 
     await until(at_work, "a thousand wait")
-    with pytest.raises(ThreadFull, match="1000 messages wait"):
+    with pytest.raises(ThreadFull, match="1000 messages are already waiting"):
         await (await world.client()).start("clerk", "and I?", thread="full")
     asked = await temporal.start_workflow(
         ASK_WORKFLOW,
@@ -155,7 +155,7 @@ async def test_a_question_to_a_thread_without_room_waits_for_room(world: World) 
 
     async def tried_again() -> bool:
         pending = (await asked.describe()).raw_description.pending_activities
-        return any(each.attempt > 2 and "messages wait" in each.last_failure.message for each in pending)
+        return any(each.attempt > 2 and "messages are already waiting" in each.last_failure.message for each in pending)
 
     await until(tried_again, "it is asked again")
     await full.terminate("the first of them ends")
