@@ -43,7 +43,7 @@ async def test_a_stop_amid_the_start_of_a_child(world: World) -> None:
     temporal = await histories.connect(world.settings)
     run = await client.start("boss", "careful", thread="amid")
     await until(run.approvals, "the call of the child is to be approved")
-    async with world.held("lock table agents in access exclusive mode"):  # of what goes on here, admissions read it
+    async with world.held("lock table threads in share mode"):  # only the admission writes it here
         await run.approve()
         parent = temporal.get_workflow_handle(run.workflow_id)
 

@@ -37,14 +37,14 @@ OK: dict[str, Any] = {"command": ["server"]}
         ("a", {"command": ["x"], "headers": {"A": "b"}}, "headers belong to url"),
         ("a", {"url": "ftp://h/"}, "http://host/path"),
         ("a", {"url": "http:///x"}, "http://host/path"),
-        ("a", {"url": "http://api.example.com/", "headers": {"Authorization": "Bearer x"}}, "in the clear"),
-        ("a", {"url": "http://api.example.com/", "headers": {"X-Team": "${TEAM}"}}, "in the clear"),
-        ("a", {"url": "http://api.example.com/", "headers": {"X-Team": secret("TEAM")}}, "in the clear"),
-        ("a", {"url": "http://93.184.216.34/", "headers": {"X-Api-Key": "x"}}, "in the clear"),
-        ("a", {"url": "http://user:pass@api.example.com/"}, "in the clear"),
-        ("a", {"url": "http://api.example.com/?api_key=x"}, "in the clear"),
-        ("a", {"url": f"http://api.example.com/?q={secret('Q')}"}, "in the clear"),
-        ("a", {"url": "http://localhost.example.com/", "headers": {"Cookie": "x"}}, "in the clear"),
+        ("a", {"url": "http://api.example.com/", "headers": {"Authorization": "Bearer x"}}, "unencrypted"),
+        ("a", {"url": "http://api.example.com/", "headers": {"X-Team": "${TEAM}"}}, "unencrypted"),
+        ("a", {"url": "http://api.example.com/", "headers": {"X-Team": secret("TEAM")}}, "unencrypted"),
+        ("a", {"url": "http://93.184.216.34/", "headers": {"X-Api-Key": "x"}}, "unencrypted"),
+        ("a", {"url": "http://user:pass@api.example.com/"}, "unencrypted"),
+        ("a", {"url": "http://api.example.com/?api_key=x"}, "unencrypted"),
+        ("a", {"url": f"http://api.example.com/?q={secret('Q')}"}, "unencrypted"),
+        ("a", {"url": "http://localhost.example.com/", "headers": {"Cookie": "x"}}, "unencrypted"),
         ("a", {"url": "http://h/", "env": {"A": "b"}}, "env and cwd belong to command"),
         ("a", {"url": "http://h/", "headers": {"A b": "c"}}, "HTTP header"),
         ("a", {"url": "http://h/", "headers": {"A": "b\r\nC: d"}}, "dict of text"),
@@ -261,7 +261,7 @@ async def test_credentials_in_the_clear_stay_at_home(url: str, found: list[str],
     if passes:
         await check()
     else:
-        with pytest.raises(ConfigurationError, match="in the clear"):
+        with pytest.raises(ConfigurationError, match="unencrypted"):
             await check()
 
 
