@@ -261,7 +261,7 @@ async def test_credentials_in_the_clear_stay_at_home(url: str, found: list[str],
     if passes:
         await check()
     else:
-        with pytest.raises(ConfigurationError, match="unencrypted"):
+        with pytest.raises(ConfigurationError, match="in the clear"):
             await check()
 
 
